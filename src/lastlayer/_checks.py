@@ -1,0 +1,94 @@
+"""Argument checks of every room: each error names the argument, what was expected, what came."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number above zero."""
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+
+
+def check_at_least(name: str, value: float, minimum: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number of at least ``minimum``."""
+    if not minimum <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {minimum}; got {value!r}")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value`` lies in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1]; got {value!r}")
+
+
+def check_class_weight(weight: Tensor | None, num_classes: int) -> None:
+    """Raise ``ValueError`` unless ``weight`` is None or one finite weight >= 0 per class."""
+    if weight is None:
+        return
+    if weight.shape != (num_classes,):
+        raise ValueError(
+            f"weight must have shape ({num_classes},), one weight per class; "
+            f"got {tuple(weight.shape)}"
+        )
+    if not torch.compiler.is_compiling() and not bool((weight >= 0).all()):
+        raise ValueError("weight must hold numbers of at least 0; got a negative or NaN entry")
+
+
+def check_last_dim(name: str, tensor: Tensor, size: int) -> None:
+    """Raise ``ValueError`` unless the last dimension of ``tensor`` has ``size`` entries."""
+    if tensor.dim() == 0 or tensor.shape[-1] != size:
+        raise ValueError(
+            f"{name} must have shape (*, {size}); got {tuple(tensor.shape)}"
+        )
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise ``TypeError`` unless ``tensor`` has a floating-point dtype."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype; got {tensor.dtype}")
+
+
+def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise unless ``target`` holds int64 class indices in [0, num_classes) or ``ignore_index``.
+
+    The range is looked at on the CPU only: on an accelerator it would force a synchronisation in
+    every step, and while compiling it would break the graph; there the device's own assert speaks.
+    """
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must hold int64 class indices; got dtype {target.dtype}")
+    if torch.compiler.is_compiling() or target.device.type != "cpu" or target.numel() == 0:
+        return
+    outside = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
+    if bool(outside.any()):
+        label = int(target[outside][0])
+        raise ValueError(
+            f"target must lie in [0, {num_classes - 1}] or equal ignore_index={ignore_index}; "
+            f"got {label}"
+        )
+
+
+def check_options(what: str, function: Callable[..., object], options: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless every option is a keyword-only argument of ``function``."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            listed = ", ".join(known) if known else "none"
+            raise ValueError(f"{what} has no option {option!r}; its options: {listed}")

@@ -1,0 +1,90 @@
+"""Where the command line prints, and its progress displays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lastlayer.experiments.compare import GridProgress
+from lastlayer.training.callbacks import Progress as StepProgress
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+PLAIN_EVERY = 0.1  # without a terminal a line each tenth of the way
+
+
+def _display(unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err_console,
+    )
+
+
+@contextmanager
+def step_progress(total: int) -> Iterator[StepProgress]:
+    """Show the steps of one run; without a terminal a plain line now and then."""
+    printed = -1
+
+    def plain(step: int, values: dict[str, float]) -> None:
+        nonlocal printed
+        tenth = int(step / total / PLAIN_EVERY)
+        if tenth > printed:
+            printed = tenth
+            err_console.print(f"step {step}/{total}  {_terms(values)}", highlight=False)
+
+    if not err_console.is_terminal:
+        yield plain
+        return
+    with _display("steps") as display:
+        task = display.add_task("training", total=total)
+
+        def bar(step: int, values: dict[str, float]) -> None:
+            display.update(task, completed=step, description=_terms(values))
+
+        yield bar
+
+
+@contextmanager
+def grid_progress() -> Iterator[GridProgress]:
+    """Show the steps of all runs together; without a terminal a plain line now and then."""
+    printed = -1
+
+    def plain(done: int, total: int, runs_done: int, runs: int) -> None:
+        nonlocal printed
+        tenth = int(done / max(total, 1) / PLAIN_EVERY)
+        if tenth > printed:
+            printed = tenth
+            err_console.print(f"{runs_done}/{runs} runs, {done}/{total} steps", highlight=False)
+
+    if not err_console.is_terminal:
+        yield plain
+        return
+    with _display("steps") as display:
+        task = display.add_task("starting", total=None)
+
+        def bar(done: int, total: int, runs_done: int, runs: int) -> None:
+            description = f"{runs_done} of {runs} runs"
+            display.update(task, completed=done, total=total, description=description)
+
+        yield bar
+
+
+def _terms(values: dict[str, float]) -> str:
+    shown = {name: value for name, value in values.items() if name != "lr"}
+    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

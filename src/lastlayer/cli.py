@@ -1,0 +1,412 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from lastlayer._console import err_console, grid_progress, out_console, step_progress
+
+app = App(
+    name="lastlayer",
+    help="The last layer of classifiers: train, compare and look into softmax and its rivals.",
+    version=lambda: _version(),
+    help_format="plaintext",
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of; what is left out comes from the recipe."""
+
+    data: str | None = None
+    "Data source; see `lastlayer list data`. Default: digits."
+
+    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None
+    "Folder of the data's files."
+
+    train_size: int | None = None
+    "Training examples, drawn class-balanced; default: all, or the recipe's."
+
+    validation_size: int | float | None = None
+    "Held-out examples: a number, or a fraction of the training examples."
+
+    model: str | None = None
+    "Backbone; see `lastlayer list models`. Default: by the inputs' shape."
+
+    recipe: str | None = None
+    "Settings to start from: a name from `lastlayer list recipes`, or a .toml file."
+
+    steps: int | None = None
+    "Training steps."
+
+    batch_size: int | None = None
+    "Examples per step."
+
+    lr: float | None = None
+    "Learning rate."
+
+    weight_decay: float | None = None
+    "Weight decay; a head's retain branches are never decayed."
+
+    device: str | None = None
+    "auto, cpu, gpu, mps, ..."
+
+    precision: str | None = None
+    "32-true, bf16-mixed, 16-mixed or 64-true."
+
+    set: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = ()
+    "Any other entry of the configuration, such as training.select=best."
+
+    def changes(self) -> dict[str, Any]:
+        """Return the configuration's entries that were given, nested."""
+        from lastlayer.experiments import nest, parse_option
+        from lastlayer.training.config import merge
+
+        given = {
+            "data.name": self.data,
+            "data.data_dir": None if self.data_dir is None else str(self.data_dir),
+            "data.train_size": self.train_size,
+            "data.validation_size": self.validation_size,
+            "model.name": self.model,
+            "training.steps": self.steps,
+            "training.batch_size": self.batch_size,
+            "optimizer.lr": self.lr,
+            "optimizer.weight_decay": self.weight_decay,
+            "training.device": self.device,
+            "training.precision": self.precision,
+        }
+        changes: dict[str, Any] = {}
+        for entry, value in [*given.items(), *map(parse_option, self.set)]:
+            if value is not None:
+                changes = merge(changes, nest(entry, value))
+        return changes
+
+
+@app.command
+def train(
+    *,
+    head: str = "dropmax",
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    settings: Settings | None = None,
+) -> None:
+    """Train one classifier.
+
+    Args:
+        head: head, with options if need be: dropmax, class-dropout:retain_prob=0.4.
+        seed: fixes data, weights, order and masks.
+        out: run directory; default: runs/DATA-HEAD-seedN.
+        resume: take up the run where it was stopped.
+        settings: what the run is made of.
+    """
+    from lastlayer.experiments import parse_head, resolve_recipe
+    from lastlayer.training import train as train_run
+    from lastlayer.training.config import merge
+
+    settings = settings or Settings()
+    changes = settings.changes()
+    recipe, recipe_name = resolve_recipe(settings.recipe, changes)
+    name, options = parse_head(head)
+    own = merge(changes, {"seed": seed, "head": {"options": options}})
+    config = recipe.run_config(name, own)
+    path = out or Path("runs") / f"{config.data.name}-{name}-seed{seed}".replace(":", "-")
+    out_console.print(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
+    with step_progress(config.training.steps) as progress:
+        run = train_run(config, path, resume=resume, progress=progress)
+    _print_summary(run.summary())
+
+
+@app.command
+def compare(
+    *,
+    heads: str | None = None,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    jobs: int = 2,
+    out: Path | None = None,
+    settings: Settings | None = None,
+) -> None:
+    """Train heads side by side over seeds and print one table; called again, it goes on.
+
+    Args:
+        heads: comma-separated; the first is the baseline. Options go after a colon, several heads
+            with several options are separated by a semicolon.
+        seeds: number of seeds.
+        first_seed: the first seed.
+        jobs: processes side by side.
+        out: folder of the comparison; default: a name made from its settings under runs.
+        settings: what the runs are made of.
+    """
+    from lastlayer.experiments import resolve_recipe
+
+    settings = settings or Settings()
+    changes = settings.changes()
+    recipe, recipe_name = resolve_recipe(settings.recipe, changes)
+    chosen = _split_heads(heads) if heads else list(recipe.heads)
+    count = recipe.seeds if seeds is None else seeds
+    _compare(recipe, recipe_name, chosen, range(first_seed, first_seed + count), jobs, out, changes)
+
+
+@app.command
+def reproduce(
+    recipe: str,
+    *,
+    heads: str | None = None,
+    seeds: int | None = None,
+    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
+    jobs: int = 2,
+    out: Path | None = None,
+) -> None:
+    """Run a recipe as it stands and print our numbers beside the published ones.
+
+    Args:
+        recipe: a name from `lastlayer list recipes`, or a .toml file.
+        heads: comma-separated, instead of the recipe's.
+        seeds: number of seeds, instead of the recipe's.
+        data_dir: folder of the data's files.
+        jobs: processes side by side.
+        out: folder; default: runs/RECIPE.
+    """
+    from lastlayer.experiments import Recipe
+
+    loaded = Recipe.load(recipe)
+    chosen = _split_heads(heads) if heads else list(loaded.heads)
+    changes = {} if data_dir is None else {"data": {"data_dir": str(data_dir)}}
+    count = loaded.seeds if seeds is None else seeds
+    folder = out or Path("runs") / Path(recipe).stem
+    _compare(loaded, recipe, chosen, range(count), jobs, folder, changes)
+
+
+@app.command
+def tune(
+    *,
+    grid: Annotated[list[str], Parameter(consume_multiple=True, negative=())],
+    heads: str | None = None,
+    seeds: int = 1,
+    first_seed: int = 100,
+    jobs: int = 2,
+    out: Path | None = None,
+    settings: Settings | None = None,
+) -> None:
+    """Try every setting of a grid for every head, judged on held-out examples only.
+
+    Args:
+        grid: entry=value,value,... such as optimizer.lr=5e-4,1e-3; several make a product.
+        heads: as for compare.
+        seeds: runs per head and setting.
+        first_seed: the first seed; away from the seeds of later comparisons.
+        jobs: processes side by side.
+        out: folder; default: a name made from the settings under runs.
+        settings: what the runs are made of.
+    """
+    from lastlayer.experiments import parse_grid, resolve_recipe, tune_heads
+    from lastlayer.report import TextTable
+
+    settings = settings or Settings()
+    changes = settings.changes()
+    recipe, _ = resolve_recipe(settings.recipe, changes)
+    chosen = _split_heads(heads) if heads else list(recipe.heads)
+    folder = out or Path("runs") / f"tune-{_digest(recipe, changes)}"
+    seed_range = range(first_seed, first_seed + seeds)
+    with grid_progress() as progress:
+        trials, errors = tune_heads(
+            recipe,
+            chosen,
+            parse_grid(grid),
+            seed_range,
+            folder,
+            parallel=jobs,
+            changes=changes,
+            progress=progress,
+        )
+    entries = list(trials[0].setting) if trials else []
+    rows = [
+        (t.head, *(str(t.setting[e]) for e in entries), f"{100 * t.error:.2f}", f"{t.nll:.4f}")
+        for t in trials
+    ]
+    note = "Held-out measures, the best setting of each head first."
+    out_console.print(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note).to_rich())
+    _stop_if(errors)
+
+
+@app.command
+def explain(
+    run: Path,
+    *,
+    base: Path | None = None,
+    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
+    count: int = 10,
+    out: Path | None = None,
+) -> None:
+    """Draw which classes a DropMax run holds possible for easy and hard test inputs.
+
+    Args:
+        run: run directory.
+        base: run directory of a base model whose mistakes choose and mark the hard inputs.
+        data_dir: folder of the data's files, if not the run's.
+        count: inputs of either kind.
+        out: picture to write (.png, .svg or .pdf); default: figures/retain.png in the run.
+    """
+    from lastlayer.report.explain import explain_run
+
+    folder = None if data_dir is None else str(data_dir)
+    out_console.print(explain_run(run, base=base, data_dir=folder, count=count, out=out))
+
+
+@app.command
+def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> None:
+    """Predict the classes of the examples in a file.
+
+    Args:
+        run: run directory.
+        file: .npz (array x), an image, a folder of images, or a .csv of texts.
+        out: .csv to write all probabilities to.
+        top: classes to print per example.
+    """
+    from lastlayer.experiments.predict import predict_file
+
+    table = predict_file(run, file, top=top, out=out)
+    out_console.print(table.to_rich())
+
+
+@app.command(name="list")
+def list_parts(what: str = "all") -> None:
+    """List heads, data, models or recipes.
+
+    Args:
+        what: heads, data, models, recipes or all.
+    """
+    from lastlayer._checks import check_choice
+    from lastlayer.experiments import catalog
+    from lastlayer.report import TextTable
+
+    parts = catalog()
+    check_choice("what", what, (*parts, "all"))
+    for kind, described in parts.items():
+        if what in (kind, "all"):
+            out_console.print(TextTable((kind, ""), tuple(described.items())).to_rich())
+
+
+def _compare(
+    recipe: Any,
+    recipe_name: str,
+    heads: list[str],
+    seeds: Sequence[int],
+    jobs: int,
+    out: Path | None,
+    changes: dict[str, Any],
+) -> None:
+    from lastlayer.experiments import plan, run
+    from lastlayer.report import comparison_table
+    from lastlayer.report.pages import published_table, write_comparison
+    from lastlayer.report.runs import comparison_rows
+
+    folder = out or Path("runs") / f"compare-{_digest(recipe, changes)}"
+    planned = plan(recipe, heads, seeds, folder, changes)
+    out_console.print(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
+    with grid_progress() as progress:
+        errors = run(planned, parallel=jobs, progress=progress)
+    runs: dict[str, list[Path]] = {head: [] for head in heads}
+    for job in planned:
+        runs[job.label].append(job.path)
+    rows = comparison_rows(runs)
+    if rows:
+        published = published_table(rows, recipe.published, recipe.published_note)
+        pictures = _explain_first(runs)
+        write_comparison(
+            folder,
+            runs,
+            title=recipe.title,
+            intro=recipe.source,
+            published=published,
+            extra_figures=pictures,
+        )
+        narrow = out_console.width < WIDE
+        shown = {"measures": ("error", "nll", "ece", "ece_pooled")} if narrow else {}
+        out_console.print(comparison_table(rows, **shown).to_rich())
+        if published is not None:
+            out_console.print(published.to_rich())
+        out_console.print(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    _stop_if(errors)
+
+
+WIDE = 180
+
+
+def _explain_first(runs: dict[str, list[Path]]) -> dict[str, Path]:
+    """Draw the retain probabilities of the first finished DropMax run, if there is one."""
+    from lastlayer.report.explain import explain_run
+    from lastlayer.training import RunDirectory
+
+    for head, paths in runs.items():
+        done = [path for path in paths if RunDirectory(path).finished]
+        if head.startswith("dropmax") and done:
+            return {f"Retain probabilities of {done[0].name}": explain_run(done[0])}
+    return {}
+
+
+def _split_heads(text: str) -> list[str]:
+    # Options hold commas, so heads with options are separated by semicolons.
+    separator = ";" if ";" in text or ":" in text else ","
+    return [head.strip() for head in text.split(separator) if head.strip()]
+
+
+def _digest(recipe: Any, changes: dict[str, Any]) -> str:
+    import hashlib
+    import json
+
+    from lastlayer.training.config import merge
+
+    settings = merge(recipe.config, changes)
+    data = settings.get("data", {}).get("name", "digits").replace(":", "-")
+    text = json.dumps([settings, recipe.head_config], sort_keys=True, default=str)
+    return f"{data}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    measures = summary["metrics"]
+    out_console.print(
+        f"{summary['measured_on']}: error {100 * measures['error']:.2f} %, "
+        f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
+        f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
+    )
+
+
+def _stop_if(errors: list[str]) -> None:
+    for error in errors:
+        err_console.print(f"error: {error}", style="bold red", markup=False)
+    if errors:
+        raise SystemExit(1)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("lastlayer")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an expected error is one line and exit status 2.
+
+    Args:
+        arguments: words of the command; the process's own if None.
+    """
+    try:
+        app(arguments, console=out_console, error_console=err_console)
+    except KeyboardInterrupt:
+        err_console.print("stopped; the same command goes on (train: with --resume)")
+        raise SystemExit(130) from None
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        err_console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

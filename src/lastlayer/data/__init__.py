@@ -1,0 +1,26 @@
+"""Named data sources, each read into checked splits of tensors by `load`."""
+
+# Importing a source's module registers it, in the order of this list.
+from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub  # noqa: F401, I001
+from lastlayer.data.files import DataFileError
+from lastlayer.data.images import read_image
+from lastlayer.data.loading import load
+from lastlayer.data.sources import SOURCES, Encoder, Examples, FittedEncoder, Raw, Source
+from lastlayer.data.splits import Split, Splits
+from lastlayer.data.tfidf import FittedTfidf, Tfidf
+
+__all__ = [
+    "SOURCES",
+    "DataFileError",
+    "Encoder",
+    "Examples",
+    "FittedEncoder",
+    "FittedTfidf",
+    "Raw",
+    "Source",
+    "Split",
+    "Splits",
+    "Tfidf",
+    "load",
+    "read_image",
+]

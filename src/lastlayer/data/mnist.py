@@ -1,0 +1,134 @@
+"""MNIST and the two data sets made in its format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lastlayer.data.files import DataFileError, find_file, find_folder, require_data_dir
+from lastlayer.data.idx import read_idx
+from lastlayer.data.sources import SOURCES, Examples, Raw
+
+SIDE = 28
+COUNTS = {"train": 60_000, "t10k": 10_000}
+DIGITS = tuple(str(digit) for digit in range(10))
+CLOTHES = (
+    "t-shirt/top", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+
+# For information only: another copy of the same data is as good.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+@SOURCES.register("mnist", description="28x28 grey digits, IDX files; 60,000 + 10,000")
+def mnist(data_dir: Path | None = None) -> Raw:
+    """Read MNIST from ``data_dir``, ``data_dir/mnist`` or ``data_dir/MNIST/raw``.
+
+    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998.
+    """
+    return _read("mnist", data_dir, ("mnist", "MNIST/raw"), DIGITS, md5=MNIST_MD5)
+
+
+@SOURCES.register("fashion-mnist", description="28x28 grey clothes, IDX files; 60,000 + 10,000")
+def fashion_mnist(data_dir: Path | None = None) -> Raw:
+    """Read Fashion-MNIST from ``data_dir``, ``fashion-mnist`` or ``FashionMNIST/raw`` in it.
+
+    Source: Xiao, Rasul, Vollgraf, arXiv:1708.07747.
+    """
+    return _read("fashion-mnist", data_dir, ("fashion-mnist", "FashionMNIST/raw"), CLOTHES)
+
+
+@SOURCES.register("kmnist", description="28x28 grey cursive Japanese, IDX files; 60,000 + 10,000")
+def kmnist(data_dir: Path | None = None) -> Raw:
+    """Read Kuzushiji-MNIST from ``data_dir``, ``data_dir/kmnist`` or ``data_dir/KMNIST/raw``.
+
+    Source: Clanuwat et al., arXiv:1812.01718.
+    """
+    return _read("kmnist", data_dir, ("kmnist", "KMNIST/raw"), KANA)
+
+
+@dataclass(frozen=True)
+class _Part:
+    examples: Examples
+    notes: list[str]
+
+
+def _read(
+    name: str,
+    data_dir: Path | None,
+    subfolders: Sequence[str],
+    class_names: tuple[str, ...],
+    md5: dict[str, str] | None = None,
+) -> Raw:
+    """Find the four files and read them."""
+    how_to_get = f"Download the four IDX files of {name} from the data set's site into it."
+    root = require_data_dir(data_dir, name, how_to_get)
+    folders = [*(root / subfolder for subfolder in subfolders), root]
+    stems = [
+        stem for part in COUNTS for kind in ("images", "labels") for stem in _stems(part, kind)
+    ]
+    folder = find_folder(folders, stems, how_to_get)
+    train, test = (_read_part(folder, part, how_to_get, md5 or {}) for part in COUNTS)
+    return Raw(
+        train=train.examples,
+        test=test.examples,
+        class_names=class_names,
+        kind="image",
+        notes=(*train.notes, *test.notes),
+    )
+
+
+def _stems(part: str, kind: str) -> list[str]:
+    """Names a file goes by; some copies have a dot for the second dash."""
+    dimensions = {"images": 3, "labels": 1}[kind]
+    return [f"{part}-{kind}{mark}idx{dimensions}-ubyte" for mark in "-."]
+
+
+def _read_part(folder: Path, part: str, how_to_get: str, md5: dict[str, str]) -> _Part:
+    """Read and check the images and labels of one part."""
+    paths = {kind: find_file(folder, _stems(part, kind)) for kind in ("images", "labels")}
+    for kind, path in paths.items():
+        if path is None:
+            raise FileNotFoundError(f"{folder} has no file {_stems(part, kind)[0]}. {how_to_get}")
+    image_path, label_path = (path for path in paths.values() if path is not None)
+    images, labels = read_idx(image_path, dimensions=3), read_idx(label_path, dimensions=1)
+    if images.shape[1:] != (SIDE, SIDE):
+        found = " x ".join(map(str, images.shape[1:]))
+        raise DataFileError(f"{image_path}: expected images of {SIDE} x {SIDE}; found {found}")
+    if len(images) != len(labels):
+        raise DataFileError(
+            f"{image_path} holds {len(images)} images but {label_path} holds {len(labels)} labels"
+        )
+    if len(labels) and labels.max() > 9:
+        row = int(np.argmax(labels > 9))
+        raise DataFileError(
+            f"{label_path}: labels must lie in [0, 9]; found {labels[row]} at position {row}"
+        )
+    notes = [_md5_note(path, md5) for path in (image_path, label_path)]
+    if len(labels) != COUNTS[part]:
+        notes.append(f"{image_path.name}: {len(labels)} images, the original has {COUNTS[part]}.")
+    examples = Examples(
+        torch.from_numpy(images.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
+    )
+    return _Part(examples, [note for note in notes if note])
+
+
+def _md5_note(path: Path, md5: dict[str, str]) -> str:
+    if path.name not in md5:
+        return ""
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if found == md5[path.name]:
+        return ""
+    return f"{path.name}: not byte for byte the original file (md5 {found})."

@@ -1,0 +1,150 @@
+"""What a data source gives in the end: checked tensors for training, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["image", "vector"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples with their labels.
+
+    Args:
+        inputs: float32; images ``(N, C, H, W)`` or vectors ``(N, D)``; finite.
+        target: int64 labels ``(N,)``.
+
+    Raises:
+        TypeError: if a dtype is another.
+        ValueError: if the lengths differ, the split is empty or an input is not finite.
+
+    Example:
+        >>> len(Split(torch.zeros(3, 2), torch.tensor([0, 1, 1])))
+        3
+    """
+
+    inputs: Tensor = field(repr=False)
+    target: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.inputs.dtype != torch.float32:
+            raise TypeError(f"inputs must be float32; got {self.inputs.dtype}")
+        if self.target.dtype != torch.int64 or self.target.dim() != 1:
+            raise TypeError(
+                "target must be int64 of shape (N,); "
+                f"got {self.target.dtype} of shape {tuple(self.target.shape)}"
+            )
+        if len(self.inputs) != len(self.target):
+            raise ValueError(f"{len(self.inputs)} inputs but {len(self.target)} labels")
+        if len(self.target) == 0:
+            raise ValueError("a split needs at least one example; got none")
+        finite = torch.isfinite(self.inputs).flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            raise ValueError(f"inputs must be finite; example {row} holds NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set ready for training.
+
+    Args:
+        name: the data source's name.
+        train: every class has at least one example here.
+        validation: drawn from the source's training part, or None.
+        test: the source's own test part.
+        class_names: one name per class, at least two.
+        kind: ``"image"`` (values in [0, 1]) or ``"vector"``.
+        mean: mean of each channel over ``train``; None for vectors.
+        std: standard deviation of each channel over ``train``; None for vectors.
+        notes: what the user should know about these data, one sentence each.
+        extras: what prediction needs besides the model, such as a fitted vocabulary.
+
+    Raises:
+        ValueError: if labels are out of range, shapes differ, images leave [0, 1] or a class has
+            no training example; the message names the split and the class.
+
+    Example:
+        >>> half = Split(torch.zeros(2, 3), torch.tensor([0, 1]))
+        >>> splits = Splits("toy", half, None, half, ("no", "yes"), "vector")
+        >>> splits.num_classes, splits.input_shape
+        (2, (3,))
+    """
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split
+    class_names: tuple[str, ...]
+    kind: Kind
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+    extras: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise ValueError(f"{self.name}: needs at least two classes; got {self.class_names}")
+        for part, split in self._parts():
+            where = f"{self.name}, {part} split"
+            check_labels(split.target, self.class_names, where=where)
+            self._check_inputs(split.inputs, where)
+        check_no_empty_class(self.train.target, self.class_names, where=f"{self.name}, train split")
+
+    def _parts(self) -> list[tuple[str, Split]]:
+        parts = [("train", self.train), ("validation", self.validation), ("test", self.test)]
+        return [(part, split) for part, split in parts if split is not None]
+
+    def _check_inputs(self, inputs: Tensor, where: str) -> None:
+        if inputs.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"{where}: inputs must have shape {self.input_shape} each, as in the train split; "
+                f"got {tuple(inputs.shape[1:])}"
+            )
+        if self.kind == "vector":
+            if inputs.dim() != 2:
+                raise ValueError(f"{where}: vectors must be (N, D); got {tuple(inputs.shape)}")
+            return
+        if inputs.dim() != 4:
+            raise ValueError(f"{where}: images must be (N, C, H, W); got {tuple(inputs.shape)}")
+        low, high = (float(bound) for bound in inputs.aminmax())
+        if low < 0.0 or high > 1.0:
+            raise ValueError(f"{where}: images must lie in [0, 1]; got values {low:g} to {high:g}")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.train.inputs.shape[1:])
+
+
+def check_labels(target: Tensor, class_names: Sequence[str], *, where: str) -> None:
+    """Raise ``ValueError`` unless every label is in [0, number of classes)."""
+    outside = (target < 0) | (target >= len(class_names))
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"{where}: labels must lie in [0, {len(class_names) - 1}]; "
+            f"example {row} has label {int(target[row])}"
+        )
+
+
+def check_no_empty_class(target: Tensor, class_names: Sequence[str], *, where: str) -> None:
+    """Raise ``ValueError`` naming a class that has no example."""
+    counts = torch.bincount(target, minlength=len(class_names))
+    if bool((counts == 0).any()):
+        label = int((counts == 0).nonzero()[0])
+        raise ValueError(f"{where}: class {class_names[label]!r} (label {label}) has no example")

@@ -1,0 +1,24 @@
+"""Experiments: recipes, comparisons of heads over seeds, searches."""
+
+from lastlayer.experiments.catalog import catalog
+from lastlayer.experiments.compare import Job, plan, run
+from lastlayer.experiments.heads import nest, parse_grid, parse_head, parse_option
+from lastlayer.experiments.recipe import Recipe, default_recipe, recipe_names, resolve_recipe
+from lastlayer.experiments.tune import Trial, tune_heads
+
+__all__ = [
+    "Job",
+    "Recipe",
+    "Trial",
+    "catalog",
+    "default_recipe",
+    "nest",
+    "parse_grid",
+    "parse_head",
+    "parse_option",
+    "plan",
+    "recipe_names",
+    "resolve_recipe",
+    "run",
+    "tune_heads",
+]

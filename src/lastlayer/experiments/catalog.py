@@ -1,0 +1,19 @@
+"""Everything that can be chosen by name, for ``lastlayer list``."""
+
+from __future__ import annotations
+
+from lastlayer.experiments.recipe import Recipe, recipe_names
+
+
+def catalog() -> dict[str, dict[str, str]]:
+    """Return one-line descriptions by kind and name."""
+    from lastlayer.data import SOURCES
+    from lastlayer.heads import HEADS
+    from lastlayer.models import BACKBONES
+
+    return {
+        "heads": HEADS.describe(),
+        "data": SOURCES.describe(),
+        "models": BACKBONES.describe(),
+        "recipes": {name: Recipe.load(name).title for name in recipe_names()},
+    }

@@ -1,0 +1,148 @@
+"""Heads times seeds: train them in parallel, side by side on equal terms."""
+
+from __future__ import annotations
+
+import json
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+
+from lastlayer.experiments.heads import parse_head
+from lastlayer.experiments.recipe import Recipe
+from lastlayer.training import RunConfig, RunDirectory, train
+from lastlayer.training.config import merge
+
+#: Called with steps done, steps in all, runs done, runs in all.
+GridProgress = Callable[[int, int, int, int], None]
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison."""
+
+    label: str
+    config: RunConfig
+    path: Path
+
+
+def plan(
+    recipe: Recipe,
+    heads: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    changes: dict[str, Any] | None = None,
+) -> list[Job]:
+    """Return the runs of a comparison, seed by seed, so that early results are paired.
+
+    Args:
+        recipe: the runs' settings.
+        heads: heads as written on the command line; the first is the baseline.
+        seeds: one run per head and seed.
+        out: folder of the runs.
+        changes: configuration that overrides the recipe's.
+
+    Raises:
+        ValueError: if a head is named twice or does not exist, or a setting does not fit.
+    """
+    if len(set(heads)) != len(heads):
+        raise ValueError(f"a head is named twice in {', '.join(heads)}")
+    jobs = []
+    for seed in seeds:
+        for label in heads:
+            name, options = parse_head(label)
+            own = merge(changes or {}, {"seed": seed, "head": {"options": options}})
+            config = recipe.run_config(name, own)
+            jobs.append(Job(label, config, out / f"{_file_name(label)}-seed{seed}"))
+    _check_buildable({job.label: job.config for job in jobs})
+    return jobs
+
+
+def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = None) -> list[str]:
+    """Train every job that is not finished; a second call takes up where a first was stopped.
+
+    Args:
+        jobs: the runs.
+        parallel: processes side by side, each with one torch thread.
+        progress: called now and then.
+
+    Returns:
+        One message per run that failed; the others are finished.
+    """
+    waiting = [job for job in jobs if not RunDirectory(job.path).finished]
+    with _reporting(jobs, progress):
+        errors = Parallel(n_jobs=min(parallel, max(1, len(waiting))), batch_size=1)(
+            delayed(_train_job)(job) for job in jobs
+        )
+    return [error for error in errors if error]
+
+
+def _train_job(job: Job) -> str | None:
+    torch.set_num_threads(1)
+    try:
+        train(job.config, job.path, resume=True)
+    except Exception as error:
+        log = job.path / "error.txt"
+        job.path.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        return f"{job.path.name}: {error} (details in {log})"
+    return None
+
+
+@contextmanager
+def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[None]:
+    """Watch the runs' records from a thread: the runs are in other processes."""
+    if progress is None:
+        yield
+        return
+    total = sum(job.config.training.steps for job in jobs)
+    stop = threading.Event()
+
+    def look() -> None:
+        done = [_steps_done(job) for job in jobs]
+        runs = sum(RunDirectory(job.path).finished for job in jobs)
+        progress(sum(done), total, runs, len(jobs))
+
+    def watch() -> None:
+        while not stop.wait(POLL_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        look()
+
+
+def _steps_done(job: Job) -> int:
+    run_directory = RunDirectory(job.path)
+    if run_directory.finished:
+        return job.config.training.steps
+    try:
+        lines = run_directory.metrics_path.read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["step"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0  # not begun, or in the middle of writing
+
+
+def _check_buildable(configs: dict[str, RunConfig]) -> None:
+    """Build every head once on a small width, so that a wrong option fails before training."""
+    from lastlayer.heads import build_head
+
+    for config in configs.values():
+        build_head(config.head.name, 2, 10, device="meta", **config.head.options)
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)

@@ -1,0 +1,115 @@
+"""Recipes: named experiments as TOML, with the published numbers they are held against."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lastlayer.training.config import RunConfig, explain, merge
+
+
+class AppliesTo(BaseModel):
+    """Which comparisons take a recipe for their default settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: tuple[str, ...]
+    model: tuple[str, ...] = ()
+
+
+class Recipe(BaseModel):
+    """One experiment: what is compared, how it is trained, what was published.
+
+    Attributes:
+        title: one line.
+        source: where the protocol comes from.
+        seeds: number of seeds.
+        heads: heads in the order of the table; the first is the baseline.
+        config: the runs' configuration, as far as it differs from the default.
+        head_config: further differences, by head.
+        published: published test error in per cent, by head and source.
+        published_note: what to know about the published numbers.
+        applies_to: comparisons that take this recipe by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    source: str = ""
+    seeds: Annotated[int, Field(gt=0)] = 5
+    heads: tuple[str, ...]
+    config: dict[str, Any] = {}
+    head_config: dict[str, dict[str, Any]] = {}
+    published: dict[str, dict[str, float]] = {}
+    published_note: str = ""
+    applies_to: AppliesTo | None = None
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Read a recipe by name, or from a file whose name ends in ``.toml``.
+
+        Raises:
+            ValueError: if there is none, or it is not a recipe; the message names it.
+        """
+        if name.endswith(".toml"):
+            if not Path(name).is_file():
+                raise ValueError(f"there is no recipe file {name}")
+            text = Path(name).read_text(encoding="utf-8")
+        else:
+            known = recipe_names()
+            if name not in known:
+                raise ValueError(f"unknown recipe {name!r}. Known: {', '.join(known)}")
+            text = (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"recipe {name} is not TOML: {error}") from error
+        except ValidationError as error:
+            raise ValueError(f"recipe {name}: {explain(error)}") from error
+
+    def run_config(self, head: str, changes: dict[str, Any]) -> RunConfig:
+        """Return the configuration of one head's runs, with ``changes`` laid over it last."""
+        own = self.head_config.get(head, {})
+        named = {"head": {"name": head.partition(":")[0]}}
+        return RunConfig().updated(merge(merge(merge(self.config, own), named), changes))
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    files = (Path(entry.name) for entry in _folder().iterdir())
+    return sorted(file.stem for file in files if file.suffix == ".toml")
+
+
+def default_recipe(data: str, model: str | None) -> str | None:
+    """Return the recipe for a data source and backbone, or None."""
+    for name in recipe_names():
+        scope = Recipe.load(name).applies_to
+        if scope is None or data not in scope.data:
+            continue
+        if model is None or not scope.model or model in scope.model:
+            return name
+    return None
+
+
+def resolve_recipe(name: str | None, changes: dict[str, Any]) -> tuple[Recipe, str]:
+    """Return the recipe a command starts from, and what to call it.
+
+    Args:
+        name: the recipe that was asked for; None for the one that fits the data and backbone.
+        changes: the configuration's entries that were given.
+    """
+    if name is None:
+        data = changes.get("data", {}).get("name", "digits")
+        name = default_recipe(data, changes.get("model", {}).get("name"))
+    if name is None:
+        plain = Recipe(title="Heads side by side", heads=("softmax", "label-smoothing", "dropmax"))
+        return plain, "the defaults"
+    return Recipe.load(name), f"recipe {name}"
+
+
+def _folder() -> Any:
+    return resources.files("lastlayer.experiments") / "recipes"

@@ -1,0 +1,94 @@
+"""The same search for every head, judged on held-out examples and never on the test set."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lastlayer.evaluation import mean_sd
+from lastlayer.experiments.compare import GridProgress, Job, plan, run
+from lastlayer.experiments.heads import nest
+from lastlayer.experiments.recipe import Recipe
+from lastlayer.training import RunDirectory
+from lastlayer.training.config import merge
+
+Grid = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the grid for one head.
+
+    Attributes:
+        head: the head as written on the command line.
+        setting: the grid's entries.
+        error: mean held-out error over the seeds.
+        nll: mean held-out NLL over the seeds, in nats.
+        seeds: number of seeds that finished.
+    """
+
+    head: str
+    setting: dict[str, Any]
+    error: float
+    nll: float
+    seeds: int
+
+
+def tune_heads(
+    recipe: Recipe,
+    heads: Sequence[str],
+    grid: Grid,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    parallel: int,
+    changes: dict[str, Any] | None = None,
+    progress: GridProgress | None = None,
+) -> tuple[list[Trial], list[str]]:
+    """Try every setting for every head.
+
+    Args:
+        recipe: what the settings are changes of.
+        heads: heads as written on the command line.
+        grid: values by dotted entry of the configuration, such as ``optimizer.lr``.
+        seeds: runs per head and setting.
+        out: folder of the runs; a second call takes up where a first was stopped.
+        parallel: processes side by side.
+        changes: configuration that overrides the recipe's for all runs.
+        progress: called now and then.
+
+    Returns:
+        Trials by head, the best (held-out error, then NLL) first, and messages of failed runs.
+    """
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    planned: list[tuple[str, dict[str, Any], Job]] = []
+    for point in points:
+        nested = merge(changes or {}, {"evaluate_on": "validation"})
+        for entry, value in point.items():
+            nested = merge(nested, nest(entry, value))
+        folder = out / (",".join(f"{key}={value}" for key, value in point.items()) or "as-is")
+        jobs = plan(recipe, heads, seeds, folder, nested)
+        planned += [(job.label, point, job) for job in jobs]
+    errors = run([job for _, _, job in planned], parallel=parallel, progress=progress)
+    trials = []
+    for head, point in itertools.product(heads, points):
+        jobs = [job for label, setting, job in planned if label == head and setting == point]
+        trial = _trial(head, point, jobs)
+        if trial is not None:
+            trials.append(trial)
+    order = list(heads)
+    return sorted(trials, key=lambda t: (order.index(t.head), t.error, t.nll)), errors
+
+
+def _trial(head: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | None:
+    runs = [RunDirectory(job.path) for job in jobs]
+    measures = [run_directory.summary()["metrics"] for run_directory in runs if run_directory.finished]
+    if not measures:
+        return None
+    error, _ = mean_sd([m["error"] for m in measures])
+    nll, _ = mean_sd([m["nll"] for m in measures])
+    return Trial(head, setting, error, nll, len(measures))
+

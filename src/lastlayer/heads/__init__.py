@@ -1,0 +1,27 @@
+"""Heads: modules that turn features into class probabilities and know their own loss."""
+
+from lastlayer.heads.attach import Classifier, attach
+from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.heads.base import Head, HeadOutput
+from lastlayer.heads.catalog import HEADS, build_head
+from lastlayer.heads.class_dropout import ClassDropout
+from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.sampled_softmax import SampledSoftmax
+from lastlayer.heads.softmax import Softmax
+from lastlayer.heads.sparsemax import Entmax, Sparsemax
+
+__all__ = [
+    "HEADS",
+    "ClassDropout",
+    "Classifier",
+    "DeterministicAttention",
+    "DropMax",
+    "Entmax",
+    "Head",
+    "HeadOutput",
+    "SampledSoftmax",
+    "Softmax",
+    "Sparsemax",
+    "attach",
+    "build_head",
+]

@@ -1,0 +1,293 @@
+"""What every head is: features in; a loss while training, log-probabilities otherwise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lastlayer._checks import (
+    REDUCTIONS,
+    check_at_least,
+    check_choice,
+    check_class_weight,
+    check_floating,
+    check_last_dim,
+    check_probability,
+)
+from lastlayer.functional.reduction import reduce_rows, split_ignored
+
+
+class Draw(NamedTuple):
+    """Where a stochastic head's randomness comes from; both None is the default generator."""
+
+    generator: torch.Generator | None = None
+    noise: Tensor | None = None
+
+
+class HeadOutput(NamedTuple):
+    """What a head returns while training.
+
+    Attributes:
+        loss: the sum of ``terms``; a scalar, or (*) for ``reduction="none"``.
+        terms: the loss's parts by name, weights included, reduced like the loss; ``"nll"`` always.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+def full_precision(features: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast, if it is on, is off for the device of ``features``."""
+    device_type = features.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type=device_type, enabled=False)
+    return nullcontext()
+
+
+class Head(nn.Module):
+    r"""Base of all heads: the last layer of a classifier, with its own loss.
+
+    ``forward(features, target)`` returns :class:`HeadOutput`. ``forward(features)`` returns
+    ``log_prob(features)``, so that an evaluated head is an ordinary module for export, compilation
+    and visualisation; in training mode a head whose loss needs the target refuses to go without.
+
+    A head computes in float32 even under autocast or with half-precision features (float64 stays
+    float64), and returns that dtype: its loss meets numbers that half precision cannot hold.
+
+    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``.
+
+    Args:
+        in_features: number of features D, at least 1.
+        num_classes: number of classes K, at least 1.
+        bias: whether the classifier has a bias.
+        weight: (K,) class weights of the ``"nll"`` term, as in ``torch.nn.CrossEntropyLoss``.
+        ignore_index: label of rows that leave every term and every mean.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over rows. The ``"nll"`` mean divides by the
+            summed weight of the rows, as in torch; the other terms' mean by the number of rows.
+            A mean over no row at all is 0.
+        label_smoothing: in [0, 1]; refused by heads whose loss does not define it.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    Raises:
+        ValueError: if an argument is out of its range or not defined for this head.
+    """
+
+    #: Why label smoothing is refused, or None where it is defined.
+    label_smoothing_refusal: str | None = None
+    #: Why (*, K) targets of class probabilities are refused, or None where they are defined.
+    soft_target_refusal: str | None = None
+    #: Whether training mode without a target is refused.
+    needs_target_in_training: bool = True
+    #: Whether the training loss draws random numbers.
+    stochastic: bool = False
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = True,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_at_least("in_features", in_features, 1)
+        check_at_least("num_classes", num_classes, 1)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_probability("label_smoothing", label_smoothing)
+        check_class_weight(weight, num_classes)
+        if label_smoothing and self.label_smoothing_refusal is not None:
+            raise ValueError(
+                f"label_smoothing={label_smoothing} is not defined for {type(self).__name__}: "
+                f"{self.label_smoothing_refusal}"
+            )
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weight", None if weight is None else weight.to(device, dtype))
+        self.weight: Tensor | None
+        self.classifier = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+
+    # -- the contract -----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        features: Tensor,
+        target: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> HeadOutput | Tensor:
+        """Return the loss of ``features`` if a target is given, else their log-probabilities.
+
+        Args:
+            features: (*, D) floating point.
+            target: (*) int64 class indices, or (*, K) class probabilities where the head's loss
+                defines them.
+            generator: source of a stochastic head's draws; the default generator if None.
+            noise: the draws themselves, in the layout that the head's class states.
+
+        Returns:
+            :class:`HeadOutput`, or (*, K) log-probabilities without a target.
+
+        Raises:
+            ValueError: if a shape or label does not fit, or the target is missing in training.
+            TypeError: if a dtype does not fit.
+        """
+        if target is None:
+            if self.training and self.needs_target_in_training:
+                raise ValueError(
+                    f"{type(self).__name__} needs the target in training mode; call "
+                    "head(features, target), or head.eval() before head(features)"
+                )
+            return self.log_prob(features)
+        self._check_features(features)
+        if noise is not None and not self.stochastic:
+            raise ValueError(f"{type(self).__name__} draws nothing; got noise")
+        with full_precision(features):
+            return self._loss(self._upcast(features), target, Draw(generator, noise))
+
+    def log_prob(self, features: Tensor) -> Tensor:
+        """Return the (*, K) class log-probabilities of (*, D) features."""
+        self._check_features(features)
+        with full_precision(features):
+            return self._log_prob(self._upcast(features))
+
+    @abstractmethod
+    def _log_prob(self, features: Tensor) -> Tensor:
+        """Return (*, K) log-probabilities of checked features in full precision."""
+
+    @abstractmethod
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Return every term of the loss per row, (N,) each, from (N, D) features."""
+
+    # -- what follows from it ---------------------------------------------------------------------
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return the (*) int64 most probable classes of (*, D) features."""
+        return self.log_prob(features).argmax(dim=-1)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return (*, K) scores for temperature scaling: ``softmax(scores / T)`` is calibrated.
+
+        They are the log-probabilities, except for heads that give some classes probability zero:
+        no temperature revives those, so such a head returns its logits.
+        """
+        return self.log_prob(features)
+
+    def branches(self) -> dict[str, nn.Linear]:
+        """Return the head's linear layers besides ``classifier`` (retain, posterior) by name."""
+        return {}
+
+    def param_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Return optimizer groups: the branches besides ``classifier`` are not decayed.
+
+        Args:
+            weight_decay: decay of the classifier's parameters, at least 0.
+
+        Returns:
+            One group, or two where there are branches.
+        """
+        check_at_least("weight_decay", weight_decay, 0.0)
+        branch = [p for linear in self.branches().values() for p in linear.parameters()]
+        undecayed = {id(p) for p in branch}
+        decayed = [p for p in self.parameters() if id(p) not in undecayed]
+        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
+        if branch:
+            groups.append({"params": branch, "weight_decay": 0.0})
+        return groups
+
+    def extra_repr(self) -> str:
+        """Return the arguments that differ between heads."""
+        parts = [f"in_features={self.in_features}", f"num_classes={self.num_classes}"]
+        parts += [f"{name}={value!r}" for name, value in self._options().items()]
+        if self.label_smoothing:
+            parts.append(f"label_smoothing={self.label_smoothing}")
+        if self.reduction != "mean":
+            parts.append(f"reduction={self.reduction!r}")
+        return ", ".join(parts)
+
+    def _options(self) -> dict[str, object]:
+        """Return the head's own options, for ``repr``."""
+        return {}
+
+    def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
+        if target.is_floating_point():
+            return self._soft_target_loss(features, target)
+        if target.shape != features.shape[:-1]:
+            raise ValueError(
+                f"target must have shape {tuple(features.shape[:-1])} to match features "
+                f"{tuple(features.shape)}; got {tuple(target.shape)}"
+            )
+        safe, keep = split_ignored(target.reshape(-1), self.num_classes, self.ignore_index)
+        rows = self._row_terms(features.reshape(-1, self.in_features), safe, draw)
+        row_weight = None if self.weight is None else self.weight.to(features.dtype)[safe]
+        terms = {
+            name: self._reduce(values, keep, row_weight if name == "nll" else None, target.shape)
+            for name, values in rows.items()
+        }
+        return HeadOutput(_total(terms), terms)
+
+    def _reduce(
+        self, values: Tensor, keep: Tensor, row_weight: Tensor | None, shape: torch.Size
+    ) -> Tensor:
+        reduced = reduce_rows(values, keep=keep, row_weight=row_weight, reduction=self.reduction)
+        return reduced.reshape(shape) if self.reduction == "none" else reduced
+
+    def _soft_target_loss(self, features: Tensor, target: Tensor) -> HeadOutput:
+        """Return the loss for (*, K) class probabilities; heads that define one override it."""
+        raise ValueError(
+            f"{type(self).__name__} takes int64 class indices of shape "
+            f"{tuple(features.shape[:-1])}; got a target of dtype {target.dtype}"
+            + (f": {self.soft_target_refusal}" if self.soft_target_refusal else "")
+        )
+
+    def _check_features(self, features: Tensor) -> None:
+        check_floating("features", features)
+        check_last_dim("features", features, self.in_features)
+
+    def _upcast(self, features: Tensor) -> Tensor:
+        return features if features.dtype == torch.float64 else features.float()
+
+    def _linear(self, linear: nn.Linear, features: Tensor) -> Tensor:
+        """Apply ``linear`` in the features' precision, whatever the parameters are stored in."""
+        if linear.weight.dtype == features.dtype:
+            return linear(features)  # type: ignore[no-any-return]
+        bias = None if linear.bias is None else linear.bias.to(features.dtype)
+        return nn.functional.linear(features, linear.weight.to(features.dtype), bias)
+
+    def _new_branch(self) -> nn.Linear:
+        """Build a linear layer beside the classifier: Glorot-uniform weights, zero bias."""
+        like = self.classifier
+        branch = nn.Linear(
+            self.in_features,
+            self.num_classes,
+            bias=like.bias is not None,
+            device=like.weight.device,
+            dtype=like.weight.dtype,
+        )
+        nn.init.xavier_uniform_(branch.weight)
+        if branch.bias is not None:
+            nn.init.zeros_(branch.bias)
+        return branch
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self._linear(self.classifier, features)
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    first, *others = terms.values()
+    for term in others:
+        first = first + term
+    return first

@@ -1,0 +1,78 @@
+"""The heads by name: what the command line and ``lastlayer.attach`` choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.heads.base import Head
+from lastlayer.heads.class_dropout import ClassDropout
+from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.sampled_softmax import SampledSoftmax
+from lastlayer.heads.softmax import Softmax
+from lastlayer.heads.sparsemax import Entmax, Sparsemax
+from lastlayer.registry import Registry
+
+HeadFactory = Callable[..., Head]
+
+#: Third parties add heads through the entry-point group ``lastlayer.heads``.
+HEADS = Registry[HeadFactory](kind="head", group="lastlayer.heads")
+
+HEADS.add("softmax", Softmax, description="softmax cross-entropy, the baseline")
+HEADS.add(
+    "label-smoothing",
+    partial(Softmax, label_smoothing=0.1),
+    description="softmax with label smoothing 0.1",
+)
+HEADS.add("sparsemax", Sparsemax, description="projection onto the simplex; exact zeros")
+HEADS.add("entmax15", partial(Entmax, alpha=1.5), description="1.5-entmax, between the two")
+HEADS.add("sampled", SampledSoftmax, description="sampled softmax, uniform proposal")
+HEADS.add(
+    "sampled-learned",
+    partial(SampledSoftmax, proposal="learned"),
+    description="sampled softmax, proposal by label frequency",
+)
+HEADS.add("class-dropout", ClassDropout, description="random classes dropped while training")
+HEADS.add(
+    "attention", DeterministicAttention, description="deterministic attention on exponentials"
+)
+HEADS.add(
+    "dropmax-prior",
+    partial(DropMax, posterior="prior"),
+    description="DropMax with masks from the prior (q = p)",
+)
+HEADS.add("dropmax", DropMax, description="DropMax, variational posterior (NeurIPS 2018)")
+HEADS.add("dropmax-iclr", DropMax.iclr, description="adaptive DropMax of the ICLR 2018 form")
+HEADS.add(
+    "dropmax-exact",
+    partial(DropMax, estimator="exact"),
+    description="DropMax trained on the exact expectation over masks",
+)
+
+
+def build_head(name: str, in_features: int, num_classes: int, **options: Any) -> Head:
+    """Build the head called ``name``.
+
+    Args:
+        name: a name of :data:`HEADS`.
+        in_features: number of features D.
+        num_classes: number of classes K.
+        **options: further arguments of the head.
+
+    Returns:
+        The head.
+
+    Raises:
+        ValueError: if the name is unknown or an option does not fit.
+
+    Example:
+        >>> build_head("dropmax", 16, 10).num_classes
+        10
+    """
+    factory = HEADS.get(name)
+    try:
+        return factory(in_features, num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"head {name!r} does not take the options {options}: {error}") from error

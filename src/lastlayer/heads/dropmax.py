@@ -1,0 +1,272 @@
+"""The DropMax head: a softmax that learns, per example, which classes to drop."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lastlayer._checks import check_at_least, check_choice, check_positive
+from lastlayer.functional import dropmax as dm
+from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.heads.base import Draw, Head, full_precision
+
+POSTERIORS = ("variational", "prior")
+ESTIMATORS = ("concrete", "exact")
+PREDICTIONS = ("plug-in", "exact", "monte-carlo")
+ENTROPIES = (*dm.ENTROPY_CLASSES, "none")
+DETACHES = ("logits", "parameters")
+
+
+class DropMax(Head):
+    r"""Softmax whose classes are retained or dropped at random, learnt by variational inference.
+
+    From features come class logits :math:`o`, retain logits :math:`a` (prior
+    :math:`\rho = \sigma(a)`) and, while training, correction logits :math:`r` (posterior
+    :math:`g = \sigma(\mathrm{sg}[a] + r)`). With the target's mask kept at 1 and the others drawn
+    from :math:`g`,
+
+    .. math::
+        \ell = -\log p(t \mid x, z) + \mathrm{KL}[q \,\|\, p]
+        + \lambda \sum_k \big[\rho_k \log \rho_k + (1 - \rho_k) \log (1 - \rho_k)\big]
+        + \sum_k \mathrm{BCE}(\sigma(r_k), y_k)
+
+    The terms of the output are ``"nll"``, ``"kl"``, ``"entropy"`` and ``"auxiliary"`` (the last
+    for the variational posterior only). The loss is negative when learnt well: watch ``"nll"``.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        posterior: ``"variational"`` (NeurIPS 2018) or ``"prior"`` (q = p: masks are drawn from the
+            prior, no correction branch).
+        form: ``"neurips"``, :math:`p_y \propto (z_y + \epsilon) e^{o_y}`, or ``"iclr"``,
+            :math:`p_y \propto z_y e^{o_y} + \epsilon`.
+        entropy: classes whose entropy is kept up: ``"all"``, ``"non-target"`` or ``"none"``.
+        entropy_weight: :math:`\lambda \ge 0`.
+        kl_weight: weight of the KL term, at least 0; the papers use 1.
+        auxiliary_weight: weight of the auxiliary term, at least 0; the paper uses 1.
+        temperature: :math:`\tau > 0` of the relaxed masks.
+        eps: :math:`\epsilon > 0`.
+        estimator: ``"concrete"`` samples relaxed masks; ``"exact"`` takes the expectation of the
+            ``"nll"`` term over all hard masks, without noise or temperature.
+        num_samples: masks per example and step for ``estimator="concrete"``, at least 1.
+        prediction: what ``log_prob`` returns by default: ``"plug-in"`` (mask at its mean),
+            ``"exact"`` (mean over all :math:`2^K` masks) or ``"monte-carlo"``.
+        prediction_samples: masks of the Monte Carlo prediction.
+        detach: what the posterior holds constant of the prior: its ``"logits"`` (the released
+            code) or only its ``"parameters"`` (the paper's letter), which lets the gradient reach
+            the features.
+        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
+
+    ``forward`` takes ``noise`` of shape (num_samples, *, K): logistic noise of the masks.
+
+    Raises:
+        ValueError: if an option is unknown or out of range.
+
+    Example:
+        >>> import torch
+        >>> head = DropMax(in_features=16, num_classes=5)
+        >>> out = head(torch.randn(4, 16), torch.tensor([0, 1, 2, 3]))
+        >>> sorted(out.terms)
+        ['auxiliary', 'entropy', 'kl', 'nll']
+        >>> head.retain_prob(torch.randn(4, 16)).shape
+        torch.Size([4, 5])
+
+    Source: Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018. Weights of the
+    retain and correction branches start Glorot-uniform with zero bias and are not decayed, as in
+    the released code.
+    """
+
+    stochastic = True
+    label_smoothing_refusal = (
+        "a dropped class has a log-probability near log eps, which a smoothed target would charge "
+        "in every step"
+    )
+    soft_target_refusal = "the mask of the target class is held at 1, which needs one target class"
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        posterior: str = "variational",
+        form: str = "neurips",
+        entropy: str = "all",
+        entropy_weight: float = 1.0,
+        kl_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        temperature: float = 0.1,
+        eps: float = 1e-20,
+        estimator: str = "concrete",
+        num_samples: int = 1,
+        prediction: str = "plug-in",
+        prediction_samples: int = 100,
+        detach: str = "logits",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, **kwargs)
+        check_choice("posterior", posterior, POSTERIORS)
+        check_choice("form", form, dm.FORMS)
+        check_choice("entropy", entropy, ENTROPIES)
+        check_choice("estimator", estimator, ESTIMATORS)
+        check_choice("prediction", prediction, PREDICTIONS)
+        check_choice("detach", detach, DETACHES)
+        check_at_least("entropy_weight", entropy_weight, 0.0)
+        check_at_least("kl_weight", kl_weight, 0.0)
+        check_at_least("auxiliary_weight", auxiliary_weight, 0.0)
+        check_positive("temperature", temperature)
+        check_positive("eps", eps)
+        check_at_least("num_samples", num_samples, 1)
+        check_at_least("prediction_samples", prediction_samples, 1)
+        self.posterior, self.form, self.entropy = posterior, form, entropy
+        self.entropy_weight, self.kl_weight = entropy_weight, kl_weight
+        self.auxiliary_weight = auxiliary_weight
+        self.temperature, self.eps = temperature, eps
+        self.estimator, self.num_samples = estimator, num_samples
+        self.prediction, self.prediction_samples = prediction, prediction_samples
+        self.detach = detach
+        self.retain = self._new_branch()
+        self.correction = self._new_branch() if posterior == "variational" else None
+
+    @classmethod
+    def iclr(cls, in_features: int, num_classes: int, **kwargs: Any) -> Self:
+        """Build the ICLR 2018 model: q = p, its own eps placement, entropy of non-targets.
+
+        Args:
+            in_features: number of features D.
+            num_classes: number of classes K.
+            **kwargs: further or overriding arguments; the paper searched ``entropy_weight`` in
+                {1, 0.1, 0.01, 0.001, 0.0001}.
+        """
+        preset = {"posterior": "prior", "form": "iclr", "entropy": "non-target"}
+        return cls(in_features, num_classes, **(preset | kwargs))
+
+    def branches(self) -> dict[str, nn.Linear]:
+        """Return the retain branch and, if there is one, the correction branch."""
+        named = {"retain": self.retain}
+        return named if self.correction is None else named | {"correction": self.correction}
+
+    def retain_prob(self, features: Tensor) -> Tensor:
+        """Return the prior retain probabilities: which classes an input is confused between.
+
+        Args:
+            features: (*, D).
+
+        Returns:
+            (*, K) in [0, 1].
+        """
+        self._check_features(features)
+        with full_precision(features):
+            return self._linear(self.retain, self._upcast(features)).sigmoid()
+
+    def posterior_prob(self, features: Tensor, target: Tensor) -> Tensor:
+        """Return the posterior retain probabilities given the label; 1 at the target.
+
+        Args:
+            features: (*, D).
+            target: (*) int64 class indices.
+
+        Returns:
+            (*, K) in [0, 1].
+        """
+        self._check_features(features)
+        with full_precision(features):
+            features = self._upcast(features)
+            retain_logits = self._linear(self.retain, features)
+            posterior_logits, _ = self._posterior(features, retain_logits)
+            is_target = dm.one_hot_mask(target, self.num_classes)
+            return posterior_logits.sigmoid().masked_fill(is_target, 1.0)
+
+    def log_prob(
+        self,
+        features: Tensor,
+        *,
+        prediction: str | None = None,
+        num_samples: int | None = None,
+        generator: Any = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Return class log-probabilities.
+
+        Args:
+            features: (*, D).
+            prediction: ``"plug-in"``, ``"exact"`` or ``"monte-carlo"``; the head's own if None.
+            num_samples: masks of the Monte Carlo prediction; the head's own number if None.
+            generator: ``torch.Generator`` of the Monte Carlo masks.
+            noise: (S, *, K) logistic noise of the Monte Carlo masks.
+
+        Returns:
+            (*, K) log-probabilities.
+        """
+        prediction = self.prediction if prediction is None else prediction
+        check_choice("prediction", prediction, PREDICTIONS)
+        self._check_features(features)
+        with full_precision(features):
+            features = self._upcast(features)
+            logits, retain_logits = self._logits(features), self._linear(self.retain, features)
+            if prediction == "plug-in":
+                return dm.plug_in_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
+            if prediction == "exact":
+                return expected_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
+            return dm.monte_carlo_log_prob(
+                logits,
+                retain_logits,
+                num_samples=self.prediction_samples if num_samples is None else num_samples,
+                form=self.form,
+                eps=self.eps,
+                generator=generator,
+                noise=noise,
+            )
+
+    def _log_prob(self, features: Tensor) -> Tensor:
+        return self.log_prob(features)
+
+    def _posterior(self, features: Tensor, retain_logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the masks' posterior logits and the correction logits inside them."""
+        if self.correction is None:
+            return retain_logits, None
+        correction = self._linear(self.correction, features)
+        if self.detach == "logits":
+            return retain_logits.detach() + correction, correction
+        bias = None if self.retain.bias is None else self.retain.bias.detach()
+        held = F.linear(features, self.retain.weight.detach(), bias)
+        return held + correction, correction
+
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        logits, retain_logits = self._logits(features), self._linear(self.retain, features)
+        posterior_logits, correction = self._posterior(features, retain_logits)
+        terms = {"nll": self._nll(logits, posterior_logits, target, draw)}
+        if correction is None:
+            terms["kl"] = self.kl_weight * dm.target_retention_loss(retain_logits, target)
+        else:
+            terms["kl"] = self.kl_weight * dm.bernoulli_kl(correction, retain_logits, target)
+            auxiliary = dm.auxiliary_loss(correction, target)
+            terms["auxiliary"] = self.auxiliary_weight * auxiliary
+        if self.entropy != "none":
+            entropy = dm.negative_entropy(retain_logits, target, classes=self.entropy)
+            terms["entropy"] = self.entropy_weight * entropy
+        return terms
+
+    def _nll(
+        self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw
+    ) -> Tensor:
+        if self.estimator == "exact":
+            return expected_cross_entropy(
+                logits, posterior_logits, target, form=self.form, eps=self.eps
+            )
+        shape = (self.num_samples, *posterior_logits.shape)
+        noise = draw.noise if draw.noise is None else draw.noise.reshape(shape)
+        log_mask = dm.concrete_log_mask(
+            posterior_logits.expand(shape),
+            temperature=self.temperature,
+            noise=noise,
+            generator=draw.generator,
+        )
+        log_mask = dm.retain_target(log_mask, target)
+        log_prob = dm.masked_log_prob(logits, log_mask, form=self.form, eps=self.eps)
+        index = target.expand(self.num_samples, -1).unsqueeze(-1)
+        return -log_prob.gather(-1, index).squeeze(-1).mean(dim=0)
+
+    def _options(self) -> dict[str, object]:
+        return {"posterior": self.posterior, "form": self.form, "estimator": self.estimator}

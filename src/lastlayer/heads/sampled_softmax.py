@@ -1,0 +1,101 @@
+"""Sampled softmax: the softmax over the target and a fixed number of sampled classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lastlayer._checks import check_choice
+from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
+from lastlayer.heads.base import Draw, Head
+
+PROPOSALS = ("uniform", "learned")
+
+
+class SampledSoftmax(Head):
+    r"""Softmax cross-entropy over the target and sampled negatives; plain softmax at test time.
+
+    .. math:: \ell = -\log \frac{e^{o_t}}{e^{o_t} + \sum_{k \in S} e^{o_k - \log c_k + \log c_t}}
+
+    with :math:`c_k` the expected count of class k among the samples; it cancels for the uniform
+    proposal.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        num_samples: negatives per example: a number in [1, K - 1], or a fraction of K in (0, 1),
+            rounded, as the paper has it (0.2, 0.4, 0.6).
+        proposal: ``"uniform"``, or ``"learned"``: proportional to how often each class was a
+            target so far (each class starts at 1).
+        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
+
+    ``forward`` takes ``noise`` of shape (N, K), see
+    :func:`lastlayer.functional.sampled_class_mask`.
+
+    Example:
+        >>> head = SampledSoftmax(in_features=8, num_classes=10, num_samples=0.4)
+        >>> head(torch.randn(2, 8), torch.tensor([0, 1])).loss.shape
+        torch.Size([])
+
+    Source: Jean et al., ACL 2015; as a baseline of DropMax, ICLR 2018. That paper leaves "learned"
+    open; the running label frequency is our reading.
+    """
+
+    stochastic = True
+    label_smoothing_refusal = (
+        "a class that is not sampled has log-probability -inf, which a smoothed target would charge"
+    )
+    soft_target_refusal = "the target class is always sampled, which needs one target class"
+
+    label_count: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: float = 0.6,
+        proposal: str = "uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, **kwargs)
+        check_choice("proposal", proposal, PROPOSALS)
+        count = round(num_samples * num_classes) if 0 < num_samples < 1 else num_samples
+        negatives = max(num_classes - 1, 0)
+        if count != int(count) or not min(1, negatives) <= count <= max(negatives, 1):
+            raise ValueError(
+                f"num_samples must be a whole number in [1, {negatives}] or a fraction of "
+                f"num_classes={num_classes} that rounds to one; got {num_samples!r}"
+            )
+        self.num_samples, self.proposal = min(int(count), negatives), proposal
+        if proposal == "learned":
+            device = self.classifier.weight.device
+            self.register_buffer("label_count", torch.ones(num_classes, device=device))
+
+    def _log_prob(self, features: Tensor) -> Tensor:
+        return F.log_softmax(self._logits(features), dim=-1)
+
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        logits = self._logits(features)
+        mask, log_expected_count = sampled_class_mask(
+            target,
+            self.num_classes,
+            self.num_samples,
+            proposal=self.label_count if self.proposal == "learned" else None,
+            generator=draw.generator,
+            noise=draw.noise,
+        )
+        corrected = logits - log_expected_count
+        return {"nll": masked_cross_entropy(corrected, target, mask, reduction="none")}
+
+    def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> Any:
+        if self.training and self.proposal == "learned" and not target.is_floating_point():
+            seen = target[target != self.ignore_index]
+            self.label_count += torch.bincount(seen, minlength=self.num_classes)
+        return super()._loss(features, target, draw)
+
+    def _options(self) -> dict[str, object]:
+        return {"num_samples": self.num_samples, "proposal": self.proposal}

@@ -1,0 +1,102 @@
+"""Heads whose probabilities may be exactly zero: sparsemax and its entmax kin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lastlayer.functional.entmax import entmax
+from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.heads.base import Draw, Head, HeadOutput, full_precision
+
+
+class Entmax(Head):
+    r"""Linear layer, :math:`\alpha`-entmax and its Fenchel-Young loss.
+
+    ``log_prob`` is -inf where a class has probability zero; the likelihood of a test label may
+    thus be zero. ``scores`` returns the logits, which temperature scaling works on.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        alpha: at least 1; 1 is softmax, 2 is sparsemax; larger is sparser.
+        **kwargs: see :class:`lastlayer.heads.Head`.
+
+    Example:
+        >>> import torch
+        >>> head = Entmax(in_features=8, num_classes=3, alpha=1.5)
+        >>> head(torch.randn(2, 8), torch.tensor([0, 1])).loss.shape
+        torch.Size([])
+
+    Source: Peters, Niculae and Martins, "Sparse sequence-to-sequence models", ACL 2019.
+    """
+
+    needs_target_in_training = False
+
+    def __init__(
+        self, in_features: int, num_classes: int, *, alpha: float = 1.5, **kwargs: Any
+    ) -> None:
+        super().__init__(in_features, num_classes, **kwargs)
+        if not 1.0 <= alpha < float("inf"):
+            raise ValueError(f"alpha must be a finite number of at least 1; got {alpha!r}")
+        self.alpha = alpha
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the (*, K) logits of (*, D) features."""
+        self._check_features(features)
+        with full_precision(features):
+            return self._logits(self._upcast(features))
+
+    def _log_prob(self, features: Tensor) -> Tensor:
+        return entmax(self._logits(features), self.alpha).log()
+
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        loss = entmax_loss(
+            self._logits(features),
+            target,
+            alpha=self.alpha,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+        return {"nll": loss}
+
+    def _soft_target_loss(self, features: Tensor, target: Tensor) -> HeadOutput:
+        loss = entmax_loss(
+            self._logits(features).reshape(-1, self.num_classes),
+            target.reshape(-1, self.num_classes).to(features.dtype),
+            alpha=self.alpha,
+            weight=self.weight,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+        if self.reduction == "none":
+            loss = loss.reshape(features.shape[:-1])
+        return HeadOutput(loss, {"nll": loss})
+
+    def _options(self) -> dict[str, object]:
+        return {"alpha": self.alpha}
+
+
+class Sparsemax(Entmax):
+    r"""Linear layer, sparsemax (projection onto the simplex) and its loss.
+
+    .. math:: p = \arg\min_{p \in \Delta} \lVert p - o \rVert^2, \qquad
+        \ell = -o_t + \tfrac12 \sum_{j \in S} (o_j^2 - \tau^2) + \tfrac12
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        **kwargs: see :class:`lastlayer.heads.Head`.
+
+    Example:
+        >>> import torch
+        >>> head = Sparsemax(in_features=8, num_classes=3)
+        >>> head.log_prob(torch.randn(2, 8)).exp().sum(-1)
+        tensor([1., 1.], grad_fn=<SumBackward1>)
+
+    Source: Martins and Astudillo, "From softmax to sparsemax", ICML 2016.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(in_features, num_classes, alpha=2.0, **kwargs)

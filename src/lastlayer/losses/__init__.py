@@ -1,0 +1,14 @@
+"""Losses on logits: modules with the arguments of ``torch.nn.CrossEntropyLoss``."""
+
+from lastlayer.losses.base import ClassificationLoss
+from lastlayer.losses.class_sampling import ClassDropoutLoss, SampledSoftmaxLoss
+from lastlayer.losses.fenchel_young import Entmax15Loss, EntmaxLoss, SparsemaxLoss
+
+__all__ = [
+    "ClassDropoutLoss",
+    "ClassificationLoss",
+    "Entmax15Loss",
+    "EntmaxLoss",
+    "SampledSoftmaxLoss",
+    "SparsemaxLoss",
+]

@@ -1,0 +1,156 @@
+"""Sparsemax and entmax losses as modules."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lastlayer._checks import check_at_least
+from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.losses.base import ClassificationLoss
+
+
+class EntmaxLoss(ClassificationLoss):
+    r"""Alpha-entmax loss: 0 as soon as the target leads every other logit by 1 / (alpha - 1).
+
+    .. math:: L(o; y) = \Omega_\alpha^*(o) + \Omega_\alpha(y) - \langle o, y\rangle,
+        \qquad \nabla_o L = \operatorname{entmax}_\alpha(o) - y
+
+    Predict with :func:`lastlayer.functional.entmax`, never with a softmax of these logits.
+
+    Args:
+        alpha: at least 1; 1 is the cross entropy, 1.5 and 2 have classes of their own.
+        weight: (K,) weight of each class, at least 0.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> import torch
+        >>> loss = EntmaxLoss(alpha=1.2)
+        >>> loss
+        EntmaxLoss(alpha=1.2)
+        >>> loss(torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.)
+
+    References:
+        Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
+    """
+
+    def __init__(
+        self,
+        alpha: float,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        check_at_least("alpha", alpha, 1.0)
+        super().__init__(
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+        self.alpha = float(alpha)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
+        return entmax_loss(
+            logits,
+            target,
+            self.alpha,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        """Show alpha and the arguments that differ from their defaults."""
+        return ", ".join(filter(None, (f"alpha={self.alpha:g}", super().extra_repr())))
+
+
+class _FixedEntmaxLoss(EntmaxLoss):
+    """An entmax loss whose alpha belongs to its name."""
+
+    fixed_alpha: float
+
+    def __init__(
+        self,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(
+            self.fixed_alpha,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
+
+class SparsemaxLoss(_FixedEntmaxLoss):
+    r"""Sparsemax loss: 0 as soon as the target leads every other logit by 1.
+
+    .. math:: L(o; t) = \tfrac12 \sum_{k: p_k > 0} (o_k^2 - \tau^2) + \tfrac12 - o_t,
+        \qquad \nabla_o L = \operatorname{sparsemax}(o) - y
+
+    Predict with :func:`lastlayer.functional.sparsemax`, never with a softmax of these logits.
+
+    Args:
+        weight: (K,) weight of each class, at least 0.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> import torch
+        >>> loss = SparsemaxLoss()
+        >>> loss(torch.tensor([[1.0, 0.5, -1.0]]), torch.tensor([1]))
+        tensor(0.5625)
+
+    References:
+        Martins and Astudillo, "From Softmax to Sparsemax", ICML 2016, eq. 18.
+    """
+
+    fixed_alpha = 2.0
+
+
+class Entmax15Loss(_FixedEntmaxLoss):
+    r"""1.5-entmax loss: 0 as soon as the target leads every other logit by 2.
+
+    .. math:: L(o; y) = \Omega_{1.5}^*(o) + \Omega_{1.5}(y) - \langle o, y\rangle,
+        \qquad \nabla_o L = \operatorname{entmax}_{1.5}(o) - y
+
+    Predict with :func:`lastlayer.functional.entmax15`, never with a softmax of these logits.
+
+    Args:
+        weight: (K,) weight of each class, at least 0.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> import torch
+        >>> loss = Entmax15Loss()
+        >>> loss(torch.tensor([[1.0, 0.5, -1.0]]), torch.tensor([1]))
+        tensor(0.6844)
+
+    References:
+        Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
+    """
+
+    fixed_alpha = 1.5

@@ -1,0 +1,30 @@
+"""Figures, comparison tables and the self-contained HTML report; everything takes plain arrays.
+
+matplotlib, rich and jinja2 load when a figure or page is made, not when this package is imported.
+"""
+
+from lastlayer.report.comparison import ComparisonRow, comparison_table
+from lastlayer.report.curves import Curve, learning_curves
+from lastlayer.report.diagnostics import confusion_figure, reliability_figure
+from lastlayer.report.dots import comparison_figure
+from lastlayer.report.html import html_report
+from lastlayer.report.retain import retain_confusion, retain_panels
+from lastlayer.report.style import save_figure
+from lastlayer.report.surfaces import contour_surfaces
+from lastlayer.report.table import TextTable
+
+__all__ = [
+    "ComparisonRow",
+    "Curve",
+    "TextTable",
+    "comparison_figure",
+    "comparison_table",
+    "confusion_figure",
+    "contour_surfaces",
+    "html_report",
+    "learning_curves",
+    "reliability_figure",
+    "retain_confusion",
+    "retain_panels",
+    "save_figure",
+]

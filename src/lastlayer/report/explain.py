@@ -1,0 +1,133 @@
+"""Draw what a trained DropMax head is in doubt about: the paper's Figure 4 for one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lastlayer.heads import Classifier, DropMax
+from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.report.retain import retain_confusion, retain_panels
+from lastlayer.report.style import save_figure
+from lastlayer.training import RunDirectory
+from lastlayer.training.build import load_splits
+from lastlayer.training.fit import EVALUATION_BATCH, load_classifier
+
+MOST_PER_CLASS = 2
+
+
+class _Retained(NamedTuple):
+    prior: Tensor
+    posterior: Tensor | None
+
+
+def explain_run(
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    data_dir: str | None = None,
+    count: int = 10,
+    out: Path | None = None,
+) -> Path:
+    """Draw a run's retain probabilities for easy and hard test inputs.
+
+    Easy inputs are those whose right class the base model gives the highest probability, one per
+    class; hard ones those that it gets wrong, the most wrong first, at most two per class. Without
+    a base run the run itself chooses, and no wrong prediction is marked unless it is its own.
+
+    Args:
+        path: a finished run of a DropMax or attention head.
+        base: a finished run on the same data, such as the softmax of the same seed; looked for
+            beside the run if None.
+        data_dir: folder of the data's files, where it is not the run's any more.
+        count: inputs of either kind.
+        out: the picture, PNG or SVG; ``figures/retain.png`` in the run if None.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        ValueError: if the head has no retain probabilities, or the base run has other data.
+        FileNotFoundError: if a run is missing or not finished.
+    """
+    run = RunDirectory.open(path)
+    classifier = load_classifier(run)
+    head = classifier.head
+    if not isinstance(head, DropMax | DeterministicAttention):
+        raise ValueError(
+            f"{run.path} has the head {run.config().head.name!r}, which has no retain "
+            "probabilities; explain a dropmax or attention run"
+        )
+    config = run.config()
+    if data_dir is not None:
+        config = config.updated({"data": {"data_dir": data_dir}})
+    test = load_splits(config).test
+    chooser = _base_run(run, base) or run
+    log_prob = chooser.predictions()["log_prob"]
+    if len(log_prob) != len(test):
+        raise ValueError(f"{chooser.path} was not measured on the {len(test)} test inputs of {path}")
+    easy, hard = _choose(log_prob, test.target, count)
+    retained = _retained(classifier, test.inputs, test.target)
+    is_image = test.inputs.dim() == 4
+    figure = retain_panels(
+        retain_easy=retained.prior[easy],
+        target_easy=test.target[easy],
+        retain_hard=retained.prior[hard],
+        target_hard=test.target[hard],
+        posterior_hard=None if retained.posterior is None else retained.posterior[hard],
+        base_prediction=log_prob[hard].argmax(dim=-1),
+        confusion=retain_confusion(retained.prior, test.target),
+        images_easy=test.inputs[easy] if is_image else None,
+        images_hard=test.inputs[hard] if is_image else None,
+        class_names=run.summary()["class_names"],
+    )
+    return save_figure(figure, run.path / "figures" / "retain.png" if out is None else out)
+
+
+def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None:
+    if base is not None:
+        return RunDirectory.open(base)
+    beside = RunDirectory(run.path.parent / f"softmax-seed{run.config().seed}")
+    same_data = beside.finished and beside.config().data == run.config().data
+    return beside if same_data else None
+
+
+def _choose(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return indices of easy and hard inputs, each ordered by class."""
+    truth = log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    wrong = log_prob.argmax(dim=-1) != target
+    easy = _first_per_class(truth.argsort(descending=True), target, 1, count)
+    hardest = truth.argsort()
+    hardest = torch.cat([hardest[wrong[hardest]], hardest[~wrong[hardest]]])
+    return easy, _first_per_class(hardest, target, MOST_PER_CLASS, count)
+
+
+def _first_per_class(order: Tensor, target: Tensor, most: int, count: int) -> Tensor:
+    taken: dict[int, int] = {}
+    chosen = []
+    for index in order.tolist():
+        label = int(target[index])
+        if taken.get(label, 0) < most:
+            taken[label] = taken.get(label, 0) + 1
+            chosen.append(index)
+        if len(chosen) == count:
+            break
+    return torch.tensor(sorted(chosen, key=lambda index: int(target[index])))
+
+
+@torch.no_grad()
+def _retained(classifier: Classifier, inputs: Tensor, target: Tensor) -> _Retained:
+    head = classifier.head
+    prior, posterior = [], []
+    for batch, label in zip(
+        inputs.split(EVALUATION_BATCH), target.split(EVALUATION_BATCH), strict=True
+    ):
+        features = classifier.features(batch)
+        if isinstance(head, DropMax):
+            posterior.append(head.posterior_prob(features, label))
+        if isinstance(head, DropMax | DeterministicAttention):
+            prior.append(head.retain_prob(features))
+    return _Retained(torch.cat(prior), torch.cat(posterior) if posterior else None)

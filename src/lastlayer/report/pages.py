@@ -1,0 +1,104 @@
+"""What a comparison leaves beside its runs: table, figures and one page that holds them all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from lastlayer.report.comparison import ComparisonRow, comparison_table
+from lastlayer.report.curves import learning_curves
+from lastlayer.report.diagnostics import reliability_figure
+from lastlayer.report.dots import comparison_figure
+from lastlayer.report.html import html_report
+from lastlayer.report.runs import Runs, comparison_rows, learning_records, reliability_tables
+from lastlayer.report.style import save_figure, write_atomically
+from lastlayer.report.table import TextTable
+from lastlayer.training.run_directory import describe_environment
+
+
+def write_comparison(
+    out: Path,
+    runs: Runs,
+    *,
+    title: str,
+    intro: str = "",
+    published: TextTable | None = None,
+    extra_figures: Mapping[str, Path] | None = None,
+) -> list[ComparisonRow]:
+    """Write ``comparison.md``, ``comparison.json``, ``figures/`` and ``report.html``.
+
+    Args:
+        out: folder of the comparison.
+        runs: paths of the runs by head.
+        title: heading of the page.
+        intro: text under it.
+        published: table of published numbers beside ours.
+        extra_figures: further figures, caption to file.
+
+    Returns:
+        The table's rows.
+
+    Raises:
+        ValueError: if no run is finished.
+    """
+    rows = comparison_rows(runs)
+    if not rows:
+        raise ValueError(f"no finished run in {out}")
+    table = comparison_table(rows)
+    figures = {
+        "Error, NLL and calibration: every seed, mean and 95 % interval": save_figure(
+            comparison_figure(rows), out / "figures" / "comparison.png"
+        ),
+        "Reliability, all seeds pooled": save_figure(
+            reliability_figure(reliability_tables(runs)), out / "figures" / "reliability.png"
+        ),
+    }
+    curves = learning_records(runs)
+    if curves:
+        figures["Cross entropy while training"] = save_figure(
+            learning_curves(curves), out / "figures" / "curves.png"
+        )
+    markdown = table.to_markdown()
+    if published is not None:
+        markdown += "\n" + published.to_markdown()
+    write_atomically(out / "comparison.md", f"# {title}\n\n{intro}\n\n{markdown}".encode())
+    record = {
+        "title": title,
+        "environment": describe_environment(),
+        "rows": [asdict(row) for row in rows],
+    }
+    write_atomically(out / "comparison.json", (json.dumps(record, indent=1) + "\n").encode())
+    html_report(
+        out / "report.html",
+        title,
+        intro=intro,
+        table=table,
+        figures=figures | dict(extra_figures or {}),
+        sections={} if published is None else {"Published numbers": published.to_markdown()},
+    )
+    return rows
+
+
+def published_table(
+    rows: list[ComparisonRow], published: Mapping[str, Mapping[str, float]], note: str = ""
+) -> TextTable | None:
+    """Return our test error beside the published ones, in per cent; None if none were published.
+
+    Args:
+        rows: our results.
+        published: error in per cent by head and source.
+        note: what to know about the published numbers.
+    """
+    sources = list(dict.fromkeys(source for by in published.values() for source in by))
+    if not sources:
+        return None
+    cells = []
+    for row in rows:
+        by_source = published.get(row.head.partition(":")[0], {})
+        ours = 100 * sum(row.error) / len(row.error)
+        numbers = [f"{by_source[s]:.2f}" if s in by_source else "–" for s in sources]
+        cells.append((row.head, f"{ours:.2f}", *numbers))
+    text = "Test error in per cent; ours is the mean over seeds." + (f" {note}." if note else "")
+    return TextTable(("Head", "Ours", *sources), tuple(cells), text)

@@ -1,0 +1,80 @@
+"""Batches of tensors held in memory, in an order that seed and epoch alone decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lastlayer.training.randomness import derive_seed
+
+
+class Batches:
+    """Batches in the order of the examples, the last one smaller.
+
+    Args:
+        inputs: (N, ...) examples.
+        target: (N) labels.
+        batch_size: examples per batch.
+    """
+
+    def __init__(self, inputs: Tensor, target: Tensor, batch_size: int) -> None:
+        self.inputs, self.target, self.batch_size = inputs, target, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.target) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.batch_size
+        return zip(self.inputs.split(size), self.target.split(size), strict=True)
+
+
+class ShuffledBatches:
+    """Batches of one epoch after another, each in its own order.
+
+    The last, smaller batch of an epoch is left out, unless it is the only one. With several
+    processes each takes its share of every batch.
+
+    Args:
+        inputs: (N, ...) examples.
+        target: (N) labels.
+        batch_size: examples per step over all processes.
+        seed: seed of the order.
+        epoch: tells the epoch that is about to begin.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: if a process would be left without an example.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.inputs, self.target = inputs, target
+        self.batch_size = min(batch_size, len(target))
+        if self.batch_size < world_size:
+            raise ValueError(
+                f"batch_size must be at least the number of processes, {world_size}; "
+                f"got {self.batch_size}"
+            )
+        self.seed, self.epoch, self.rank, self.world_size = seed, epoch, rank, world_size
+
+    def __len__(self) -> int:
+        return len(self.target) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch()))
+        order = torch.randperm(len(self.target), generator=generator)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            index = order[start : start + self.batch_size][self.rank :: self.world_size]
+            yield self.inputs[index], self.target[index]

@@ -1,0 +1,126 @@
+"""What happens beside the steps: records, checkpoints, early stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lastlayer.training.run_directory import RunDirectory
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+class RecordMetrics(Callback):
+    """Append training terms (means since the last record) and held-out measures to the run.
+
+    Args:
+        run: where to.
+        every: steps between two records.
+        progress: called with the step and the newest record.
+    """
+
+    def __init__(self, run: RunDirectory, every: int, progress: Progress | None = None) -> None:
+        self.run, self.every, self.progress = run, every, progress
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add the step's terms; write a record when one is due."""
+        values = {"loss": outputs["loss"], **outputs["terms"]}
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
+            return
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._write(trainer, "train", means | {"lr": lr})
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the held-out measures."""
+        if trainer.sanity_checking:
+            return
+        measures = {
+            name.removeprefix("validation/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("validation/")
+        }
+        self._write(trainer, "validation", measures)
+
+    def _write(self, trainer: Trainer, split: str, values: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        # JSON has no infinity; a sparse head's held-out NLL may be infinite.
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        elapsed = round(time.perf_counter() - self._start, 3)
+        self.run.append_metrics({"split": split, "step": step, **finite, "elapsed": elapsed})
+        if self.progress is not None:
+            self.progress(step, values)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints written aside and moved into place: a kill leaves the one before."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
+
+
+def last_checkpoint(run: RunDirectory, every_epochs: int) -> ModelCheckpoint:
+    """Return the callback that keeps the newest state for resuming."""
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="last",
+        every_n_epochs=every_epochs,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def best_checkpoint(run: RunDirectory) -> ModelCheckpoint:
+    """Return the callback that keeps the weights of the least held-out error."""
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="best",
+        monitor="validation/error",
+        mode="min",
+        save_weights_only=True,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours, weights only.
+
+    Raises:
+        ValueError: if the file is corrupt; the message names it.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise ValueError(f"{path} is corrupt: {error}; remove it to start over") from error
+    return checkpoint

@@ -1,0 +1,162 @@
+"""The complete description of one run, validated; written as TOML it replays the run."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Options = dict[str, Any]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Which data, and which part of it."""
+
+    name: str = "digits"
+    data_dir: str | None = None
+    train_size: Positive | None = None
+    #: Held-out examples: a number, a fraction of the training examples, or None for a default.
+    validation_size: Annotated[int, Field(ge=0)] | Fraction | None = None
+    #: Seed of the subset and of the held-out part; the run's seed if None.
+    seed: int | None = None
+    options: Options = {}
+
+
+class ModelConfig(_Section):
+    """Which backbone."""
+
+    name: str = "auto"
+    options: Options = {}
+
+
+class HeadConfig(_Section):
+    """Which head."""
+
+    name: str = "softmax"
+    options: Options = {}
+
+
+class OptimizerConfig(_Section):
+    """Adam or SGD, and how the learning rate moves.
+
+    ``"adam"`` adds weight decay to the gradient (coupled L2, as the papers have it), ``"adamw"``
+    does not. ``milestones`` are fractions of the run at which ``"step"`` multiplies the rate by
+    ``gamma``.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["constant", "cosine", "one-cycle", "step"] = "one-cycle"
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class TrainingConfig(_Section):
+    """How long, how large the steps, on what."""
+
+    steps: Positive = 1500
+    batch_size: Positive = 50
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    device: str = "auto"
+    devices: Positive = 1
+    strategy: str = "auto"
+    #: Steps between two looks at the held-out part; None for never.
+    validate_every: Positive | None = None
+    #: Looks without a better held-out error after which training stops; None for never.
+    patience: Positive | None = None
+    #: Which weights are kept: the last step's, or those of the best held-out error (then NLL).
+    select: Literal["last", "best"] = "last"
+    checkpoint_every: Positive = 500
+    log_every: Positive = 25
+    #: Gradient norm above which gradients are scaled down; None for never.
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _needs_validation(self) -> Self:
+        if self.validate_every is None and (self.patience or self.select == "best"):
+            raise ValueError('patience and select="best" need validate_every')
+        return self
+
+
+class RunConfig(_Section):
+    """Everything that makes a run."""
+
+    schema_version: Literal[1] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    #: What the finished run is measured on; a search must say "validation".
+    evaluate_on: Literal["test", "validation"] = "test"
+
+    def to_toml(self) -> str:
+        """Return the configuration as TOML text."""
+        return tomli_w.dumps(_without_empty(self.model_dump(mode="json")))
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Read a configuration file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not TOML or not a configuration; the message names the file.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        except ValidationError as error:
+            raise ValueError(f"{path} is not a run configuration: {explain(error)}") from error
+
+    def updated(self, changes: dict[str, Any]) -> Self:
+        """Return a validated copy with nested ``changes`` merged in.
+
+        Raises:
+            ValueError: if a change does not fit; the message names the entry.
+        """
+        try:
+            return type(self).model_validate(merge(self.model_dump(), changes))
+        except ValidationError as error:
+            raise ValueError(f"invalid configuration: {explain(error)}") from error
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` laid over it, tables merged, everything else replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def explain(error: ValidationError) -> str:
+    """Return a validation error on one line: entry, what is wrong, what came."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+        + (f" (got {item['input']!r})" if item["type"] != "missing" else "")
+        for item in error.errors()
+    )
+
+
+def _without_empty(value: Any) -> Any:
+    # TOML has no null: an absent entry means the default, and what is left out here is None by
+    # default or a table without entries.
+    if not isinstance(value, dict):
+        return value
+    pruned = {key: _without_empty(entry) for key, entry in value.items()}
+    return {key: entry for key, entry in pruned.items() if entry is not None and entry != {}}
