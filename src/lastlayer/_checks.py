@@ -52,9 +52,7 @@ def check_class_weight(weight: Tensor | None, num_classes: int) -> None:
 def check_last_dim(name: str, tensor: Tensor, size: int) -> None:
     """Raise ``ValueError`` unless the last dimension of ``tensor`` has ``size`` entries."""
     if tensor.dim() == 0 or tensor.shape[-1] != size:
-        raise ValueError(
-            f"{name} must have shape (*, {size}); got {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"{name} must have shape (*, {size}); got {tuple(tensor.shape)}")
 
 
 def check_floating(name: str, tensor: Tensor) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,10 +20,46 @@ from rich.progress import (
 from lastlayer.experiments.compare import GridProgress
 from lastlayer.training.callbacks import Progress as StepProgress
 
+if TYPE_CHECKING:
+    from lastlayer.report import TextTable
+
 out_console = Console()
 err_console = Console(stderr=True)
 
 PLAIN_EVERY = 0.1  # without a terminal a line each tenth of the way
+ANY_WIDTH = 10_000
+
+
+def say(text: str) -> None:
+    """Print one line as it is: no markup, no colours, no wrapping of long paths."""
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(error: str) -> None:
+    """Print an error on one line of the error stream."""
+    err_console.print(
+        f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def print_table(table: TextTable, *fewer: TextTable) -> None:
+    """Print the first table that fits the terminal; if none does, the last one, wrapped.
+
+    Args:
+        table: what to print; without a terminal always this, as wide as it is.
+        *fewer: the same with fewer columns.
+    """
+    for candidate in (table, *fewer):
+        shown = candidate.to_rich()
+        options = out_console.options.update(max_width=ANY_WIDTH)
+        width = Measurement.get(out_console, options, shown).maximum
+        if not out_console.is_terminal:
+            Console(width=width).print(shown)
+            return
+        if width <= out_console.width:
+            out_console.print(shown)
+            return
+    out_console.print(candidate.to_rich(compact=True))
 
 
 def _display(unit: str) -> Progress:

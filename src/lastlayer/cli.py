@@ -9,13 +9,23 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lastlayer._console import err_console, grid_progress, out_console, step_progress
+from lastlayer._console import (
+    complain,
+    err_console,
+    grid_progress,
+    out_console,
+    print_table,
+    say,
+    step_progress,
+)
 
 app = App(
     name="lastlayer",
     help="The last layer of classifiers: train, compare and look into softmax and its rivals.",
     version=lambda: _version(),
     help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -117,7 +127,7 @@ def train(
     own = merge(changes, {"seed": seed, "head": {"options": options}})
     config = recipe.run_config(name, own)
     path = out or Path("runs") / f"{config.data.name}-{name}-seed{seed}".replace(":", "-")
-    out_console.print(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
+    say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
     with step_progress(config.training.steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)
     _print_summary(run.summary())
@@ -232,7 +242,7 @@ def tune(
         for t in trials
     ]
     note = "Held-out measures, the best setting of each head first."
-    out_console.print(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note).to_rich())
+    print_table(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note))
     _stop_if(errors)
 
 
@@ -257,7 +267,7 @@ def explain(
     from lastlayer.report.explain import explain_run
 
     folder = None if data_dir is None else str(data_dir)
-    out_console.print(explain_run(run, base=base, data_dir=folder, count=count, out=out))
+    say(str(explain_run(run, base=base, data_dir=folder, count=count, out=out)))
 
 
 @app.command
@@ -270,10 +280,21 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
         out: .csv to write all probabilities to.
         top: classes to print per example.
     """
+    from lastlayer._checks import check_at_least
     from lastlayer.experiments.predict import predict_file
+    from lastlayer.report import TextTable
 
-    table = predict_file(run, file, top=top, out=out)
-    out_console.print(table.to_rich())
+    check_at_least("top", top, 1)
+    examples, names, prob = predict_file(run, file, out=out)
+    best = prob.topk(min(top, len(names)), dim=-1)
+    rows = [
+        (example, *(f"{names[k]} {p:.3f}" for k, p in zip(index, values, strict=True)))
+        for example, index, values in zip(
+            examples, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    ]
+    ranks = (f"{rank}." for rank in range(1, best.values.shape[1] + 1))
+    print_table(TextTable(("Example", *ranks), tuple(rows)))
 
 
 @app.command(name="list")
@@ -285,13 +306,14 @@ def list_parts(what: str = "all") -> None:
     """
     from lastlayer._checks import check_choice
     from lastlayer.experiments import catalog
-    from lastlayer.report import TextTable
 
     parts = catalog()
     check_choice("what", what, (*parts, "all"))
     for kind, described in parts.items():
         if what in (kind, "all"):
-            out_console.print(TextTable((kind, ""), tuple(described.items())).to_rich())
+            width = max(map(len, described))
+            lines = (f"  {name:<{width}}  {text}" for name, text in described.items())
+            say("\n".join([kind, *lines]))
 
 
 def _compare(
@@ -310,7 +332,7 @@ def _compare(
 
     folder = out or Path("runs") / f"compare-{_digest(recipe, changes)}"
     planned = plan(recipe, heads, seeds, folder, changes)
-    out_console.print(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
+    say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
     with grid_progress() as progress:
         errors = run(planned, parallel=jobs, progress=progress)
     runs: dict[str, list[Path]] = {head: [] for head in heads}
@@ -319,7 +341,7 @@ def _compare(
     rows = comparison_rows(runs)
     if rows:
         published = published_table(rows, recipe.published, recipe.published_note)
-        pictures = _explain_first(runs)
+        pictures = _explain_one(runs)
         write_comparison(
             folder,
             runs,
@@ -328,27 +350,27 @@ def _compare(
             published=published,
             extra_figures=pictures,
         )
-        narrow = out_console.width < WIDE
-        shown = {"measures": ("error", "nll", "ece", "ece_pooled")} if narrow else {}
-        out_console.print(comparison_table(rows, **shown).to_rich())
+        print_table(comparison_table(rows), comparison_table(rows, measures=ESSENTIAL))
         if published is not None:
-            out_console.print(published.to_rich())
-        out_console.print(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+            print_table(published)
+        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
     _stop_if(errors)
 
 
-WIDE = 180
+ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
 
 
-def _explain_first(runs: dict[str, list[Path]]) -> dict[str, Path]:
-    """Draw the retain probabilities of the first finished DropMax run, if there is one."""
+def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:
+    """Draw the retain probabilities of a finished DropMax run, if there is one."""
     from lastlayer.report.explain import explain_run
     from lastlayer.training import RunDirectory
 
-    for head, paths in runs.items():
-        done = [path for path in paths if RunDirectory(path).finished]
-        if head.startswith("dropmax") and done:
-            return {f"Retain probabilities of {done[0].name}": explain_run(done[0])}
+    heads = [head for head in runs if head.startswith("dropmax")]
+    for head in sorted(heads, key=lambda head: head != "dropmax"):
+        for path in runs[head]:
+            run = RunDirectory(path)
+            if run.finished and run.summary()["measured_on"] == "test":
+                return {f"Retain probabilities of {path.name}": explain_run(path)}
     return {}
 
 
@@ -372,7 +394,7 @@ def _digest(recipe: Any, changes: dict[str, Any]) -> str:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     measures = summary["metrics"]
-    out_console.print(
+    say(
         f"{summary['measured_on']}: error {100 * measures['error']:.2f} %, "
         f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
         f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
@@ -381,7 +403,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def _stop_if(errors: list[str]) -> None:
     for error in errors:
-        err_console.print(f"error: {error}", style="bold red", markup=False)
+        complain(error)
     if errors:
         raise SystemExit(1)
 
@@ -404,7 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         err_console.print("stopped; the same command goes on (train: with --resume)")
         raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        err_console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        complain(str(error))
         raise SystemExit(2) from None
 
 

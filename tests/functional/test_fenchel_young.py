@@ -134,8 +134,8 @@ def test_the_gradient_is_p_minus_y_exactly(alpha, label_smoothing):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 def test_first_and_second_derivatives_equal_finite_differences(alpha, label_smoothing):
-    logits = random_logits(3, 5, 2).requires_grad_()
-    target = torch.tensor([[0, 1], [-100, 4], [4, 2]])
+    logits = random_logits(3, 5).requires_grad_()
+    target = torch.tensor([1, -100, 4])
 
     def loss(o):
         return entmax_loss(o, target, alpha, weight=WEIGHT, label_smoothing=label_smoothing)
@@ -146,7 +146,7 @@ def test_first_and_second_derivatives_equal_finite_differences(alpha, label_smoo
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_soft_targets_are_differentiated_too(alpha):
-    inputs = (random_logits(3, 5).requires_grad_(), random_probabilities(3, 5).requires_grad_())
+    inputs = (random_logits(2, 4).requires_grad_(), random_probabilities(2, 4).requires_grad_())
     assert torch.autograd.gradcheck(lambda o, y: entmax_loss(o, y, alpha), inputs)
     assert torch.autograd.gradgradcheck(lambda o, y: entmax_loss(o, y, alpha), inputs)
 

@@ -18,13 +18,15 @@ from lastlayer.data.subset import Indices, balanced_subset, level_subset, strati
 # Each draw has its own stream, so that one does not shift the other.
 _TRAIN_STREAM, _VALIDATION_STREAM = 0, 1
 
+DEFAULT_VALIDATION_FRACTION = 0.1
+
 
 def load(
     name: str,
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
-    validation_size: float = 0,
+    validation_size: float | None = 0,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Splits:
@@ -41,7 +43,8 @@ def load(
         data_dir: folder of the source's files.
         train_size: number of training examples to draw, at least one per class; None for all.
         validation_size: number of validation examples (int), or their fraction of the source's
-            training examples (float in (0, 1)); 0 for no validation split.
+            training examples (float in (0, 1)); 0 for no validation split; None for a default:
+            as many as ``train_size``, at most half of what is left, or a tenth of all.
         seed: fixes the draws; at least 0.
         options: the source's own options.
 
@@ -63,7 +66,7 @@ def load(
         raise ValueError(f"train_size must be an int or None; got {train_size!r}")
     raw = _read(name, data_dir, options)
     target = raw.train.target.numpy()
-    validation_count = _validation_count(validation_size, len(target))
+    validation_count = _validation_count(validation_size, train_size, len(target))
     chosen = _draw(raw, train_size, validation_count, seed)
     train = raw.train.take(chosen[0])
     encoder = _fit(raw, train)
@@ -98,8 +101,14 @@ def _read(name: str, data_dir: str | Path | None, options: Mapping[str, Any] | N
     return raw
 
 
-def _validation_count(validation_size: float, available: int) -> int:
-    """Turn a count or a fraction into a count."""
+def _validation_count(
+    validation_size: float | None, train_size: int | None, available: int
+) -> int:
+    """Turn a count, a fraction or None into a count."""
+    if validation_size is None:
+        if train_size is None:
+            return max(1, round(DEFAULT_VALIDATION_FRACTION * available))
+        return max(0, min(train_size, (available - train_size) // 2))
     if isinstance(validation_size, bool) or validation_size < 0:
         raise ValueError(
             "validation_size must be a count of at least 0 or a fraction in (0, 1); "

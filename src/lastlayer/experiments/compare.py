@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 from lastlayer.experiments.heads import parse_head
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunConfig, RunDirectory, train
+from lastlayer.training.build import build_classifier, load_splits
 from lastlayer.training.config import merge
 
 #: Called with steps done, steps in all, runs done, runs in all.
@@ -51,8 +52,11 @@ def plan(
         changes: configuration that overrides the recipe's.
 
     Raises:
-        ValueError: if a head is named twice or does not exist, or a setting does not fit.
+        ValueError: if there is no head or seed, a head is named twice or does not exist, or a
+            setting does not fit.
     """
+    if not heads or not seeds:
+        raise ValueError(f"a comparison needs a head and a seed; got {list(heads)}, {list(seeds)}")
     if len(set(heads)) != len(heads):
         raise ValueError(f"a head is named twice in {', '.join(heads)}")
     jobs = []
@@ -61,7 +65,7 @@ def plan(
             name, options = parse_head(label)
             own = merge(changes or {}, {"seed": seed, "head": {"options": options}})
             config = recipe.run_config(name, own)
-            jobs.append(Job(label, config, out / f"{_file_name(label)}-seed{seed}"))
+            jobs.append(Job(label, config, out / f"{file_name(label)}-seed{seed}"))
     _check_buildable({job.label: job.config for job in jobs})
     return jobs
 
@@ -76,24 +80,44 @@ def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = N
 
     Returns:
         One message per run that failed; the others are finished.
+
+    Raises:
+        FileNotFoundError: if the data are missing.
+        ValueError: if a classifier cannot be built, or a run is there with another configuration.
     """
+    for job in jobs:
+        RunDirectory(job.path).check_config(job.config)
     waiting = [job for job in jobs if not RunDirectory(job.path).finished]
+    if waiting:
+        _check_trainable([job.config for job in waiting])
     with _reporting(jobs, progress):
         errors = Parallel(n_jobs=min(parallel, max(1, len(waiting))), batch_size=1)(
-            delayed(_train_job)(job) for job in jobs
+            delayed(_train_job)(job) for job in waiting
         )
     return [error for error in errors if error]
 
 
+def _check_trainable(configs: Sequence[RunConfig]) -> None:
+    """Read the data and build every classifier once, so that a mistake is found before training."""
+    splits = load_splits(configs[0])
+    built: list[tuple[Any, Any]] = []
+    for config in configs:
+        parts = (config.model, config.head)
+        if parts not in built and config.data == configs[0].data:
+            build_classifier(config, splits.input_shape, splits.num_classes)
+            built.append(parts)
+
+
 def _train_job(job: Job) -> str | None:
     torch.set_num_threads(1)
+    log = job.path / "error.txt"
     try:
         train(job.config, job.path, resume=True)
     except Exception as error:
-        log = job.path / "error.txt"
         job.path.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc(), encoding="utf-8")
         return f"{job.path.name}: {error} (details in {log})"
+    log.unlink(missing_ok=True)
     return None
 
 
@@ -144,5 +168,6 @@ def _check_buildable(configs: dict[str, RunConfig]) -> None:
         build_head(config.head.name, 2, 10, device="meta", **config.head.options)
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
+    """Return a head or setting as written on the command line as a name for files."""
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)

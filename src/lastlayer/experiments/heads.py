@@ -30,18 +30,21 @@ def parse_grid(entries: list[str]) -> dict[str, list[Any]]:
     """Return values by entry from ``entry=value,value`` texts.
 
     Raises:
-        ValueError: if an entry has no value.
+        ValueError: if an entry has no value, or the same value or entry comes twice.
 
     Example:
         >>> parse_grid(["optimizer.lr=1e-3,2e-3"])
         {'optimizer.lr': [0.001, 0.002]}
     """
-    grid = {}
+    grid: dict[str, list[Any]] = {}
     for entry in entries:
         name, equals, values = entry.partition("=")
         if not equals or not values:
             raise ValueError(f"a grid entry is written entry=value,value; got {entry!r}")
-        grid[name.strip()] = [parse_option(f"{name}={value}")[1] for value in values.split(",")]
+        parsed = [parse_option(f"{name}={value}")[1] for value in values.split(",")]
+        if name.strip() in grid or any(value in parsed[:i] for i, value in enumerate(parsed)):
+            raise ValueError(f"a grid holds every entry and value once; got {entry!r} again")
+        grid[name.strip()] = parsed
     return grid
 
 

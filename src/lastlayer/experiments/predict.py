@@ -4,63 +4,60 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least
 from lastlayer.data import DataFileError, FittedTfidf, read_image
 from lastlayer.data.images import EXTENSIONS
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import ENCODER_FILE, load_classifier, predict
 
-if TYPE_CHECKING:
-    from lastlayer.report import TextTable
+
+class Predictions(NamedTuple):
+    """Class probabilities of a file's examples.
+
+    Attributes:
+        examples: a name for each of the N examples.
+        class_names: the K classes.
+        prob: (N, K) probabilities.
+    """
+
+    examples: list[str]
+    class_names: list[str]
+    prob: Tensor
 
 
-def predict_file(
-    run_path: str | Path, file: str | Path, *, top: int = 3, out: Path | None = None
-) -> TextTable:
-    """Return the most probable classes of every example in a file.
+def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = None) -> Predictions:
+    """Return the class probabilities of every example in a file.
 
     Args:
         run_path: a finished run.
         file: ``.npz`` with an array ``x`` of the run's input shape (uint8 images are scaled to
-            [0, 1]), an image, a folder of images, or a ``.csv`` with a column ``text``.
-        top: classes per example, at least 1.
+            [0, 1]), an image, a folder of images, or a ``.csv`` with the run's column of
+            texts, ``text`` unless the run was told another.
         out: a ``.csv`` that gets all probabilities.
 
     Returns:
-        One row per example.
+        The examples' class probabilities.
 
     Raises:
         FileNotFoundError: if the run or the file is missing.
         ValueError: if the file does not hold inputs of the run's kind.
     """
-    from lastlayer.report import TextTable
-
-    check_at_least("top", top, 1)
     run = RunDirectory.open(run_path)
     classifier = load_classifier(run)
     summary = run.summary()
-    class_names: list[str] = summary["class_names"]
-    names, inputs = _read_inputs(Path(file), run, tuple(summary["input_shape"]))
+    examples, inputs = _read_inputs(Path(file), run, tuple(summary["input_shape"]))
     log_prob, _ = predict(classifier, inputs)
-    prob = log_prob.exp()
+    predictions = Predictions(examples, summary["class_names"], log_prob.exp())
     if out is not None:
-        _write_csv(out, names, class_names, prob)
-    best = prob.topk(min(top, len(class_names)), dim=-1)
-    rows = [
-        (name, *(f"{class_names[k]} {p:.3f}" for k, p in zip(index, values, strict=True)))
-        for name, index, values in zip(
-            names, best.indices.tolist(), best.values.tolist(), strict=True
-        )
-    ]
-    columns = ("Example", *(f"{rank}." for rank in range(1, best.values.shape[1] + 1)))
-    return TextTable(columns, tuple(rows))
+        _write_csv(out, predictions)
+    return predictions
 
 
 def _read_inputs(
@@ -74,7 +71,7 @@ def _read_inputs(
             raise DataFileError(f"{file}: a folder of images is expected; it holds none")
         return [p.name for p in images], torch.stack([_image(p, input_shape) for p in images])
     if file.suffix == ".csv":
-        texts = _read_texts(file)
+        texts = _read_texts(file, run.config().data.options.get("text_column", "text"))
         return [text[:40] for text in texts], _encode(texts, run)
     if file.suffix == ".npz":
         inputs = _read_array(file, input_shape)
@@ -96,12 +93,15 @@ def _image(path: Path, input_shape: tuple[int, ...]) -> Tensor:
 
 def _read_array(path: Path, input_shape: tuple[int, ...]) -> Tensor:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            array: Any = file["x"]
+        # Opened here, since np.load leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            array: Any = arrays["x"]
     except KeyError as error:
         raise DataFileError(f"{path}: expected an array named x") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise DataFileError(f"{path}: not a readable .npz file ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise DataFileError(f"{path}: x must hold numbers; got {array.dtype}")
     scale = 255.0 if array.dtype == np.uint8 and len(input_shape) == 3 else 1.0
     inputs = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
     if inputs.dim() == len(input_shape) and len(input_shape) == 3 and input_shape[0] == 1:
@@ -111,17 +111,23 @@ def _read_array(path: Path, input_shape: tuple[int, ...]) -> Tensor:
             f"{path}: x must have shape (N, {', '.join(map(str, input_shape))}); "
             f"got {tuple(array.shape)}"
         )
+    if len(inputs) == 0:
+        raise DataFileError(f"{path}: x holds no example")
     if not bool(torch.isfinite(inputs).all()):
         raise DataFileError(f"{path}: x must be finite; it holds NaN or infinity")
     return inputs
 
 
-def _read_texts(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if "text" not in (reader.fieldnames or ()):
-            raise DataFileError(f"{path}: expected a column named text; got {reader.fieldnames}")
-        texts = [row["text"] or "" for row in reader]
+def _read_texts(path: Path, column: str) -> list[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            found = list(reader.fieldnames or ())
+            texts = [row.get(column) or "" for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataFileError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+    if column not in found:
+        raise DataFileError(f"{path}: expected a column named {column}; got {found}")
     if not texts:
         raise DataFileError(f"{path}: holds no text")
     return texts
@@ -134,10 +140,12 @@ def _encode(texts: list[str], run: RunDirectory) -> Tensor:
     return FittedTfidf.from_extras(json.loads(path.read_text(encoding="utf-8"))).transform(texts)
 
 
-def _write_csv(path: Path, names: list[str], class_names: list[str], prob: Tensor) -> None:
+def _write_csv(path: Path, predictions: Predictions) -> None:
+    best = predictions.prob.argmax(dim=-1).tolist()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["example", "prediction", *class_names])
-        for name, row in zip(names, prob.tolist(), strict=True):
-            best = class_names[max(range(len(row)), key=row.__getitem__)]
-            writer.writerow([name, best, *(f"{p:.6g}" for p in row)])
+        writer.writerow(["example", "prediction", *predictions.class_names])
+        for name, label, row in zip(
+            predictions.examples, best, predictions.prob.tolist(), strict=True
+        ):
+            writer.writerow([name, predictions.class_names[label], *(f"{p:.6g}" for p in row)])

@@ -58,24 +58,24 @@ class Recipe(BaseModel):
         if name.endswith(".toml"):
             if not Path(name).is_file():
                 raise ValueError(f"there is no recipe file {name}")
-            text = Path(name).read_text(encoding="utf-8")
+            content = Path(name).read_bytes()
         else:
             known = recipe_names()
             if name not in known:
                 raise ValueError(f"unknown recipe {name!r}. Known: {', '.join(known)}")
-            text = (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+            content = (_folder() / f"{name}.toml").read_bytes()
         try:
-            return cls.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+            return cls.model_validate(tomllib.loads(content.decode("utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"recipe {name} is not TOML: {error}") from error
         except ValidationError as error:
             raise ValueError(f"recipe {name}: {explain(error)}") from error
 
     def run_config(self, head: str, changes: dict[str, Any]) -> RunConfig:
-        """Return the configuration of one head's runs, with ``changes`` laid over it last."""
+        """Return the configuration of one head's runs, with ``changes`` laid over it."""
         own = self.head_config.get(head, {})
         named = {"head": {"name": head.partition(":")[0]}}
-        return RunConfig().updated(merge(merge(merge(self.config, own), named), changes))
+        return RunConfig().updated(merge(merge(merge(self.config, own), changes), named))
 
 
 def recipe_names() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lastlayer.evaluation import mean_sd
-from lastlayer.experiments.compare import GridProgress, Job, plan, run
+from lastlayer.experiments.compare import GridProgress, Job, file_name, plan, run
 from lastlayer.experiments.heads import nest
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunDirectory
@@ -69,8 +69,8 @@ def tune_heads(
         nested = merge(changes or {}, {"evaluate_on": "validation"})
         for entry, value in point.items():
             nested = merge(nested, nest(entry, value))
-        folder = out / (",".join(f"{key}={value}" for key, value in point.items()) or "as-is")
-        jobs = plan(recipe, heads, seeds, folder, nested)
+        setting = ",".join(f"{key}={value}" for key, value in point.items())
+        jobs = plan(recipe, heads, seeds, out / file_name(setting or "as-is"), nested)
         planned += [(job.label, point, job) for job in jobs]
     errors = run([job for _, _, job in planned], parallel=parallel, progress=progress)
     trials = []
@@ -85,10 +85,11 @@ def tune_heads(
 
 def _trial(head: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | None:
     runs = [RunDirectory(job.path) for job in jobs]
-    measures = [run_directory.summary()["metrics"] for run_directory in runs if run_directory.finished]
+    measures = [
+        run_directory.summary()["metrics"] for run_directory in runs if run_directory.finished
+    ]
     if not measures:
         return None
     error, _ = mean_sd([m["error"] for m in measures])
     nll, _ = mean_sd([m["nll"] for m in measures])
     return Trial(head, setting, error, nll, len(measures))
-

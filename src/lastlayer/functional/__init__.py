@@ -1,0 +1,58 @@
+"""The mathematics: pure functions on tensors, explicit about randomness."""
+
+from lastlayer.functional.class_sampling import (
+    class_dropout_loss,
+    class_dropout_mask,
+    masked_cross_entropy,
+    sampled_class_mask,
+    sampled_softmax_loss,
+)
+from lastlayer.functional.dropmax import (
+    auxiliary_loss,
+    bernoulli_kl,
+    bernoulli_log_mask,
+    concrete_log_mask,
+    logistic_noise,
+    masked_log_prob,
+    monte_carlo_log_prob,
+    negative_entropy,
+    plug_in_log_prob,
+    retain_target,
+    target_retention_loss,
+)
+from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.entmax import entmax, entmax15, sparsemax
+from lastlayer.functional.fenchel_young import (
+    entmax15_loss,
+    entmax_loss,
+    make_fenchel_young_loss,
+    sparsemax_loss,
+)
+
+__all__ = [
+    "auxiliary_loss",
+    "bernoulli_kl",
+    "bernoulli_log_mask",
+    "class_dropout_loss",
+    "class_dropout_mask",
+    "concrete_log_mask",
+    "entmax",
+    "entmax15",
+    "entmax15_loss",
+    "entmax_loss",
+    "expected_cross_entropy",
+    "expected_log_prob",
+    "logistic_noise",
+    "make_fenchel_young_loss",
+    "masked_cross_entropy",
+    "masked_log_prob",
+    "monte_carlo_log_prob",
+    "negative_entropy",
+    "plug_in_log_prob",
+    "retain_target",
+    "sampled_class_mask",
+    "sampled_softmax_loss",
+    "sparsemax",
+    "sparsemax_loss",
+    "target_retention_loss",
+]

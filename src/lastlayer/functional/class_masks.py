@@ -105,13 +105,13 @@ def sampled_class_mask(
             f"got {num_samples}"
         )
     noise = _uniform_noise(target, num_classes, generator, noise)
+    score = noise  # a uniform proposal: Gumbel noise would only relabel the order
     if proposal is not None:
         proposal = _normalised_proposal(proposal, num_classes).to(noise.dtype)
-    # Keep noise of exactly 0 or 1 finite: -inf must be left to the target.
-    limits = torch.finfo(noise.dtype)
-    score = -(-noise.clamp(limits.tiny, 1.0 - limits.eps).log()).log()
-    if proposal is not None:
-        score = score + proposal.log()
+        limits = torch.finfo(noise.dtype)
+        # Keep noise of exactly 0 or 1 finite: -inf is left to the target.
+        gumbel = -(-noise.clamp(limits.tiny, 1.0 - limits.eps).log()).log()
+        score = proposal.log() + gumbel
     score = score.scatter(-1, target.unsqueeze(-1), -torch.inf)
     drawn = score.topk(num_samples, dim=-1, sorted=False).indices
     members = torch.cat((drawn, target.unsqueeze(-1)), dim=-1)
@@ -155,7 +155,8 @@ def _log_expected_count(
         log_count = math.log(num_samples / (num_classes - 1))
         return torch.full((num_classes,), log_count, dtype=dtype, device=target.device)
     horizon = _sampling_horizon(target, num_samples, proposal)
-    return torch.log(-torch.expm1(-proposal * horizon))
+    tiny = torch.finfo(proposal.dtype).tiny
+    return torch.log(-torch.expm1(-(proposal * horizon).clamp_min(tiny)))
 
 
 def _sampling_horizon(target: Tensor, num_samples: int, proposal: Tensor) -> Tensor:
@@ -165,19 +166,19 @@ def _sampling_horizon(target: Tensor, num_samples: int, proposal: Tensor) -> Ten
     decreasing in T, so the iterates rise to the root from T = 0 without passing it, and each step
     at least quarters residual times slope: 80 steps are enough for any float32 proposal.
     """
-    num_classes = proposal.shape[0]
-    others = torch.zeros(target.shape[0], num_classes, dtype=proposal.dtype, device=target.device)
-    others = others.scatter(-1, target.unsqueeze(-1), -torch.inf)
-    log_missed = math.log(num_classes - 1 - num_samples)
-    horizon = torch.zeros(target.shape[0], 1, dtype=proposal.dtype, device=target.device)
+    missed = float(proposal.shape[0] - 1 - num_samples)
+    others = proposal.expand(target.shape[0], -1).scatter(-1, target.unsqueeze(-1), 0.0)
+    horizon = torch.zeros_like(others[:, :1])
+    tolerance = 1.0 + 4.0 * torch.finfo(proposal.dtype).eps
     may_stop_early = not torch.compiler.is_compiling()
     for _ in range(80):
-        exponent = others - proposal * horizon
-        slope = (exponent.softmax(-1) * proposal).sum(-1, keepdim=True)
-        excess = exponent.logsumexp(-1, keepdim=True) - log_missed
+        lateness = torch.expm1(-others * horizon)  # 0 for the target, it counts nowhere
+        # Of the two sums it is this difference that keeps its digits when m is far below K.
+        surplus = num_samples + lateness.sum(-1, keepdim=True)
+        excess = torch.log1p(surplus / missed)
+        slope = (others * (1.0 + lateness)).sum(-1, keepdim=True) / (missed + surplus)
         moved = horizon + excess.clamp_min(0.0) / slope
-        tolerance = 4.0 * torch.finfo(proposal.dtype).eps
-        if may_stop_early and not bool((moved > horizon * (1.0 + tolerance)).any()):
+        if may_stop_early and not bool((moved > horizon * tolerance).any()):
             break
         horizon = moved
     return horizon

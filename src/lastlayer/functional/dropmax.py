@@ -38,6 +38,11 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def softplus(value: Tensor) -> Tensor:
+    """Return log(1 + exp(value)); torch's default threshold would cost float64 eight digits."""
+    return F.softplus(value, threshold=40.0)
+
+
 def _check_form(form: str, eps: float) -> None:
     check_choice("form", form, FORMS)
     check_positive("eps", eps)
@@ -259,10 +264,10 @@ def monte_carlo_log_prob(
         ValueError: if ``num_samples`` < 1 or the noise does not hold that many samples.
 
     Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> logits, retain_logits = torch.zeros(4), torch.full((4,), 2.0)
-        >>> monte_carlo_log_prob(logits, retain_logits, generator=generator).exp().sum()
-        tensor(1.)
+        >>> noise = torch.tensor([[0.0, 0.0], [0.0, -3.0]])  # the second mask drops class 1
+        >>> logits, retain_logits = torch.zeros(2), torch.full((2,), 2.0)
+        >>> monte_carlo_log_prob(logits, retain_logits, num_samples=2, noise=noise).exp()
+        tensor([0.7500, 0.2500])
 
     Source: DropMax (ICLR 2018) eq. 17.
     """
@@ -288,7 +293,13 @@ def monte_carlo_log_prob(
     return running - math.log(num_samples)
 
 
-def bernoulli_kl(correction_logits: Tensor, retain_logits: Tensor, target: Tensor) -> Tensor:
+def bernoulli_kl(
+    correction_logits: Tensor,
+    retain_logits: Tensor,
+    target: Tensor,
+    *,
+    held_prior: Tensor | None = None,
+) -> Tensor:
     r"""KL divergence of the masks' posterior from their prior, summed over classes.
 
     .. math::
@@ -303,6 +314,8 @@ def bernoulli_kl(correction_logits: Tensor, retain_logits: Tensor, target: Tenso
         correction_logits: (*, K) label-correction logits :math:`r`.
         retain_logits: (*, K) prior retain logits :math:`a`.
         target: (*) int64 class indices in [0, K).
+        held_prior: (*, K) the prior inside :math:`g`: the values of ``retain_logits``, with the
+            gradient that they should have there; none if None.
 
     Returns:
         (*) divergence in nats, at least 0.
@@ -317,15 +330,15 @@ def bernoulli_kl(correction_logits: Tensor, retain_logits: Tensor, target: Tenso
     is_target = one_hot_mask(target, prior.shape[-1])
     # A Bernoulli may be told by either outcome; the rarer one loses no digits at large logits.
     sign = torch.where(prior > 0, -1.0, 1.0)
-    constant_prior = prior.detach()
-    posterior = constant_prior + correction
-    difference = correction + (constant_prior - prior)  # value r, gradient of posterior - prior
+    held = prior.detach() if held_prior is None else _at_least_float32(held_prior)
+    posterior = held + correction
+    difference = correction + (held - prior)  # value r, gradient of posterior - prior
     non_target = (
         torch.sigmoid(sign * posterior) * (sign * difference)
-        + F.softplus(sign * prior)
-        - F.softplus(sign * posterior)
+        + softplus(sign * prior)
+        - softplus(sign * posterior)
     )
-    return torch.where(is_target, F.softplus(-prior), non_target).sum(dim=-1)
+    return torch.where(is_target, softplus(-prior), non_target).sum(dim=-1)
 
 
 def target_retention_loss(retain_logits: Tensor, target: Tensor) -> Tensor:
@@ -347,7 +360,7 @@ def target_retention_loss(retain_logits: Tensor, target: Tensor) -> Tensor:
     Source: DropMax (ICLR 2018), eq. 10; the q=p variant of NeurIPS 2018.
     """
     at_target = _at_least_float32(retain_logits).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return F.softplus(-at_target)
+    return softplus(-at_target)
 
 
 def negative_entropy(
@@ -381,7 +394,7 @@ def negative_entropy(
     prior = _at_least_float32(retain_logits)
     # Entropy is even in the logit; at -|a| neither term is large, so nothing cancels.
     folded = torch.where(prior > 0, -prior, prior)  # not -abs, whose curvature is wrong at 0
-    per_class = torch.sigmoid(folded) * folded - F.softplus(folded)
+    per_class = torch.sigmoid(folded) * folded - softplus(folded)
     if classes == "non-target":
         if target is None:
             raise ValueError('classes="non-target" needs the target; got None')
@@ -409,4 +422,4 @@ def auxiliary_loss(correction_logits: Tensor, target: Tensor) -> Tensor:
     """
     correction = _at_least_float32(correction_logits)
     is_target = one_hot_mask(target, correction.shape[-1])
-    return F.softplus(torch.where(is_target, -correction, correction)).sum(dim=-1)
+    return softplus(torch.where(is_target, -correction, correction)).sum(dim=-1)

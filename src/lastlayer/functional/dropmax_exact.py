@@ -23,12 +23,13 @@ from lastlayer._checks import (
     check_choice,
     check_class_indices,
     check_floating,
-    check_last_dim,
     check_positive,
 )
 from lastlayer.functional.dropmax import FORMS, one_hot_mask
-from lastlayer.functional.laplace import RULE_FLOAT32, RULE_FLOAT64, Rule
+from lastlayer.functional.laplace import RULE_FLOAT32, RULE_FLOAT64, Rule, Workspace, chunks
 from lastlayer.functional.random_sum import expected_log_ratio, expected_shares
+
+_TINY = 1e-300
 
 
 def expected_log_prob(
@@ -65,15 +66,12 @@ def expected_log_prob(
     Source: the exact value of DropMax (ICLR 2018) eq. 17.
     """
     o, a, rule = _prepare(logits, retain_logits, form, eps)
-    log_base = _log_base(o, form, eps)
-    scale = torch.logaddexp(o.logsumexp(-1), log_base.logsumexp(-1)).detach()
-    gain, base, mean = expected_shares(
-        o - scale[:, None], a, log_base.logsumexp(-1) - scale, rule
-    )
-    prob = gain + base[:, None] * log_base.softmax(-1)
-    prob = prob / prob.sum(-1, keepdim=True)
-    log_prob = _floored_log(prob, o, a, log_base, mean.log() + scale, rule.tolerance)
-    return log_prob.to(_result_dtype(logits, retain_logits)).reshape(logits.shape)
+    dtype = _result_dtype(logits, retain_logits)
+    if o.numel() == 0:
+        return (o + a).to(dtype).reshape(logits.shape)
+    slices, work = chunks(o, rule)
+    parts = [_log_prob(o[rows], a[rows], form, eps, work).to(dtype) for rows in slices]
+    return torch.cat(parts).reshape(logits.shape)
 
 
 def expected_cross_entropy(
@@ -117,31 +115,56 @@ def expected_cross_entropy(
     """
     o, a, rule = _prepare(logits, retain_logits, form, eps)
     num_classes = logits.shape[-1]
-    check_class_indices(target, num_classes, ignore_index=-1 if num_classes else 0)
+    # A valid class as the ignored one: no label beside the classes is admitted.
+    check_class_indices(target, num_classes, ignore_index=0)
     if target.shape != logits.shape[:-1]:
         raise ValueError(
             f"target must have shape {tuple(logits.shape[:-1])}; got {tuple(target.shape)}"
         )
     dtype = _result_dtype(logits, retain_logits)
-    if num_classes == 1:
+    if num_classes == 1 or o.numel() == 0:
         return ((o + a).sum(-1) * 0.0).to(dtype).reshape(target.shape)
-    hit = one_hot_mask(target.reshape(-1), num_classes)
+    # What is left out may last for some fifty units of log s.
+    rule = rule._replace(tolerance=0.02 * rule.tolerance)
+    slices, work = chunks(o, rule)
+    rows_target = target.reshape(-1)
+    parts = [
+        _cross_entropy(o[rows], a[rows], rows_target[rows], form, eps, work).to(dtype)
+        for rows in slices
+    ]
+    return torch.cat(parts).reshape(target.shape)
+
+
+def _log_prob(o: Tensor, a: Tensor, form: str, eps: float, work: Workspace) -> Tensor:
+    log_base = _log_base(o, form, eps)
+    log_total_base = log_base.logsumexp(-1)
+    scale = torch.logaddexp(o.logsumexp(-1), log_total_base).detach()
+    gain, base, mean = expected_shares(o - scale[:, None], a, log_total_base - scale, work)
+    prob = gain + base[:, None] * log_base.softmax(-1)
+    prob = prob / prob.sum(-1, keepdim=True)
+    log_mean = mean.clamp_min(_TINY).log() + scale
+    return _floored_log(prob, o, a, log_base, log_mean, work.rule.tolerance)
+
+
+def _cross_entropy(
+    o: Tensor, a: Tensor, target: Tensor, form: str, eps: float, work: Workspace
+) -> Tensor:
+    hit = one_hot_mask(target, o.shape[-1])
     others = o.masked_fill(hit, -math.inf)
     log_base = _log_base(o, form, eps).masked_fill(hit, -math.inf).logsumexp(-1)
-    log_target = o.gather(-1, target.reshape(-1, 1)).squeeze(-1)
+    log_target = o.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     if form == "neurips":
         log_target = log_target + math.log1p(eps)
     else:
         log_target = torch.logaddexp(log_target, log_target.new_tensor(math.log(eps)))
     scale = torch.logaddexp(torch.logaddexp(others.logsumexp(-1), log_base), log_target).detach()
-    value = expected_log_ratio(
+    return expected_log_ratio(
         others - scale[:, None],
         a.masked_fill(hit, -math.inf),
         log_base - scale,
         log_target - scale,
-        rule,
+        work,
     )
-    return value.to(dtype).reshape(target.shape)
 
 
 def _prepare(
@@ -169,7 +192,9 @@ def _prepare(
 
 
 def _result_dtype(logits: Tensor, retain_logits: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(logits.dtype, retain_logits.dtype), torch.float32)
+    return torch.promote_types(
+        torch.promote_types(logits.dtype, retain_logits.dtype), torch.float32
+    )
 
 
 def _log_base(o: Tensor, form: str, eps: float) -> Tensor:
@@ -182,10 +207,12 @@ def _floored_log(
     prob: Tensor, o: Tensor, a: Tensor, log_base: Tensor, log_mean: Tensor, threshold: float
 ) -> Tensor:
     """Logarithm of ``prob``, where it is tiny not below a lower bound that cannot underflow."""
-    log_prob = prob.clamp_min(torch.finfo(prob.dtype).tiny).log()
-    row, column = torch.nonzero(prob < threshold, as_tuple=True)
-    if row.numel() == 0:
+    log_prob = prob.clamp_min(_TINY).log()
+    small = prob < threshold
+    if not bool(small.any()):
         return log_prob
+    impossible = log_base == -math.inf
+    row, column = torch.nonzero(small & ~impossible, as_tuple=True)
     # Jensen: X / (X + R) is convex in R, and the mean of all classes bounds that of the others.
     dropped, mean, retain_logit = log_base[row, column], log_mean[row], a[row, column]
     kept = torch.logaddexp(o[row, column], dropped)
@@ -193,4 +220,6 @@ def _floored_log(
         F.logsigmoid(retain_logit) + kept - torch.logaddexp(kept, mean),
         F.logsigmoid(-retain_logit) + dropped - torch.logaddexp(dropped, mean),
     )
-    return log_prob.index_put((row, column), torch.maximum(log_prob[row, column], floor))
+    computed = log_prob[row, column]
+    floored = torch.where(prob[row, column] <= _TINY, floor, torch.maximum(computed, floor))
+    return log_prob.masked_fill(impossible, -math.inf).index_put((row, column), floored)

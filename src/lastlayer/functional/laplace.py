@@ -25,14 +25,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# s D stops growing here: exp(-600) is 0 for every purpose, while underflow is 40 times slower.
+# s D stops growing at 600: exp(-600) is 0 for every purpose, while exp that underflows is 40 times
+# slower. In a block of a span up to _MAX_SPAN it is enough to cap s D at the first node: terms so
+# capped are gone, exp(-40), there already.
 _LOG_CAP = math.log(600.0)
+_MAX_SPAN = math.log(600.0 / 40.0)
+# Nodes with log s below this are no place to look for long constant intervals.
+_JUMP_FROM = 10.0
 _TINY = 1e-300
 # Elements of one block of nodes: on the CPU its temporaries fit the second-level cache.
-_BLOCK_ELEMENTS_CPU = 2**16
+_BLOCK_ELEMENTS_CPU = 2**17
 _BLOCK_ELEMENTS = 2**22
-# Nodes of a block; the first block reaches as far as every input needs.
-_MIN_NODES, _MAX_NODES = 4, 16
+# Small problems take longer blocks, of so many elements and up to so many nodes.
+_FEW_ELEMENTS, _MAX_NODES = 2**14, 16
 # Below this many classes the rows become the contiguous dimension.
 _FEW_CLASSES = 48
 
@@ -58,6 +63,10 @@ class Rule(NamedTuple):
         """Nodes up to the s at which exp(-s) falls below the tolerance."""
         return math.ceil(math.log(-math.log(self.tolerance) / self.start) / self.step) + 1
 
+    def later_block(self, elements: int) -> int:
+        """Nodes of the blocks after the first, for so many elements a node."""
+        return max(1 + int(_MAX_SPAN / self.step), min(_MAX_NODES, _FEW_ELEMENTS // elements))
+
 
 RULE_FLOAT32 = Rule(step=0.6, start=0.025, tolerance=1e-6)
 RULE_FLOAT64 = Rule(step=0.4, start=1.5e-3, tolerance=5e-11)
@@ -68,43 +77,71 @@ class Block(NamedTuple):
 
     Attributes:
         log_start: log s of the first node.
-        count: how many nodes.
+        length: how many nodes.
         step: their distance in log s.
         repeats: how often the last node counts, for those after it at which nothing changes.
     """
 
     log_start: float
-    count: int
+    length: int
     step: float
     repeats: int = 1
 
     @property
     def log_last(self) -> float:
         """Log s of the last node."""
-        return self.log_start + (self.count - 1) * self.step
+        return self.log_start + (self.length - 1) * self.step
 
-    def growth(self, like: Tensor) -> Tensor:
-        """(J, 1, 1) s relative to the first node."""
-        index = torch.arange(self.count, dtype=like.dtype, device=like.device)
-        return torch.exp(self.step * index)[:, None, None]
+    def weight(self, like: Tensor) -> Tensor:
+        """(J, 1, 1) weights of the nodes."""
+        weight = torch.full_like(like, self.step)
+        if self.repeats > 1:
+            weight[-1] *= self.repeats
+        return weight
 
     def scaled(self, log_value: Tensor) -> Tensor:
         """S times a quantity at the first node, capped for the sake of the last node."""
-        cap = _LOG_CAP + self.log_start - self.log_last
+        span = self.log_last - self.log_start
+        cap = _LOG_CAP - span if span <= _MAX_SPAN else _LOG_CAP
         return torch.exp((log_value + self.log_start).clamp_max(cap))
+
+    def vanishing(self, value: Tensor, growth: Tensor, out: Tensor | None = None) -> Tensor:
+        """exp(-s times a quantity) at every node, from its value at the first one."""
+        exponent = torch.mul(value, growth, out=out).neg_()
+        # Quantities are at most 1, so that the first block never needs this.
+        if self.log_last > _LOG_CAP and self.log_last - self.log_start > _MAX_SPAN:
+            exponent = exponent.clamp_min_(-math.exp(_LOG_CAP))
+        return exponent.exp_()
 
 
 class Workspace:
-    """Buffers for a block's temporaries: fresh pages for each would cost more than the sums."""
+    """What marches share: the rule, growth factors, and buffers for a block's temporaries.
 
-    def __init__(self, elements: int, device: torch.device) -> None:
+    Fresh memory for every temporary would cost more than the arithmetic.
+    """
+
+    def __init__(self, rule: Rule, elements: int, device: torch.device) -> None:
+        self.rule = rule
         self._buffers = torch.empty(3, elements, dtype=torch.float64, device=device)
+        self._views: dict[tuple[int, torch.Size], Tensor] = {}
+        self._growth: dict[tuple[int, float], Tensor] = {}
 
-    def take(self, index: int, shape: tuple[int, ...]) -> Tensor | None:
+    def growth(self, block: Block) -> Tensor:
+        """(J, 1, 1) s relative to the first node of ``block``."""
+        key = (block.length, block.step)
+        if key not in self._growth:
+            index = torch.arange(block.length, dtype=torch.float64, device=self._buffers.device)
+            self._growth[key] = torch.exp(block.step * index)[:, None, None]
+        return self._growth[key]
+
+    def take(self, index: int, shape: torch.Size) -> Tensor | None:
         """Buffer ``index`` in ``shape``, or None where autograd must own its temporaries."""
         if torch.is_grad_enabled():
             return None
-        return self._buffers[index, : math.prod(shape)].view(shape)
+        key = (index, shape)
+        if key not in self._views:
+            self._views[key] = self._buffers[index, : shape.numel()].view(shape)
+        return self._views[key]
 
 
 class Terms(NamedTuple):
@@ -144,7 +181,7 @@ class Terms(NamedTuple):
 
     def over_nodes(self, values: Tensor, weight: Tensor) -> Tensor:
         """Weighted sum over the nodes."""
-        return torch.mul(values, weight, out=self.work.take(2, tuple(values.shape))).sum(0)
+        return torch.mul(values, weight, out=self.work.take(2, values.shape)).sum(0)
 
 
 class Nodes(NamedTuple):
@@ -175,70 +212,65 @@ Remaining = Callable[[Nodes, Block], Tensor]
 
 def evaluate(terms: Terms, block: Block) -> Nodes:
     """The integrands' parts at the nodes of ``block``."""
-    growth = block.growth(terms.retain)
-    weight = torch.full_like(growth, block.step)
-    weight[-1] *= block.repeats
+    growth = terms.work.growth(block)
     scale = block.scaled(terms.log_gain)
-    base = block.scaled(terms.log_base) * growth
-    shape = (block.count, *scale.shape)
+    first_base = block.scaled(terms.log_base)
+    shape = torch.Size((block.length, *scale.shape))
     first, second = terms.work.take(0, shape), terms.work.take(1, shape)
-    kept = torch.mul(scale, -growth, out=first).exp_()
+    kept = block.vanishing(scale, growth, out=first)
     factor = torch.addcmul(terms.drop, terms.retain, kept, out=second)
-    decay = torch.exp(-base)
+    decay = block.vanishing(first_base, growth)
     transform = factor.prod(terms.dim + 1, keepdim=True) * decay
     odds = torch.div(kept, factor, out=first)
-    return Nodes(growth, weight, scale, odds, base, decay, transform)
+    base = first_base * growth
+    return Nodes(growth, block.weight(growth), scale, odds, base, decay, transform)
 
 
 def march(
-    terms: Terms, rule: Rule, log_end: Tensor, remaining: Remaining
+    terms: Terms, log_others: Tensor, remaining: Remaining
 ) -> Iterator[tuple[Block, Nodes, Tensor]]:
     """Yield blocks of nodes until ``remaining`` is below the tolerance in every row.
 
-    ``log_end`` (n, 1) is the logarithm of a scale, beside those of ``terms``, that may not be
-    jumped over.
+    ``log_others`` (n, M) are logarithms of scales, beside those of ``terms``, at which the
+    integrand changes.
     """
-    count = rule.first_block()
-    later = _block_elements(log_end.device) // (4 * terms.retain.numel())
-    block = Block(math.log(rule.start), count, rule.step)
+    rule = terms.work.rule
+    block = Block(math.log(rule.start), rule.first_block(), rule.step)
     while True:
         nodes = evaluate(terms, block)
         left = remaining(nodes, block)
         active = left[-1] > rule.tolerance
         finished = not bool(active.any())
-        if not finished:
+        if not finished and block.log_last > _JUMP_FROM:
             change = torch.where(active, nodes.transform[0] - nodes.transform[-1], 0.0)
             if float(change.max()) < 1e-3 * rule.tolerance:
-                skipped = _constant_nodes(terms, rule, block.log_last, log_end, active)
+                skipped = _constant_nodes(terms, block.log_last, log_others, active)
                 block = block._replace(repeats=1 + skipped)
-                nodes.weight[-1] *= block.repeats
+                nodes = nodes._replace(weight=block.weight(nodes.growth))
         yield block, nodes, left
         if finished:
             return
-        count = min(max(later, _MIN_NODES), _MAX_NODES)
-        block = Block(block.log_last + block.repeats * rule.step, count, rule.step)
+        following = block.log_last + block.repeats * rule.step
+        block = Block(following, rule.later_block(terms.retain.numel()), rule.step)
 
 
-def _constant_nodes(
-    terms: Terms, rule: Rule, log_last: float, log_end: Tensor, active: Tensor
-) -> int:
+def _constant_nodes(terms: Terms, log_last: float, log_others: Tensor, active: Tensor) -> int:
     """Nodes after ``log_last`` up to the next scale at which an active row can change."""
+    rule = terms.work.rule
     scales = torch.cat([terms.log_gain, terms.log_base], dim=terms.dim)
     # Terms with sD > 1 are past: had they not decayed already, Phi would not be constant.
-    ahead = scales.masked_fill(scales + log_last > 0, -math.inf).logsumexp(terms.dim, keepdim=True)
-    ahead = torch.logaddexp(ahead, log_end)
+    terms_ahead = scales.masked_fill(scales + log_last > 0, -math.inf)
+    others_ahead = log_others.masked_fill(log_others + log_last > math.log(40.0), -math.inf)
+    ahead = torch.cat([terms_ahead, others_ahead], dim=terms.dim).logsumexp(terms.dim, keepdim=True)
     distance = float((math.log(1e-2 * rule.tolerance) - log_last - ahead)[active].min())
     return max(0, int(min(distance, 1e6) / rule.step))
 
 
-def _block_elements(device: torch.device) -> int:
-    return _BLOCK_ELEMENTS_CPU if device.type == "cpu" else _BLOCK_ELEMENTS
-
-
 def chunks(like: Tensor, rule: Rule) -> tuple[list[slice], Workspace]:
-    """Chunks of the rows of an (N, K) tensor, and buffers that serve each of them."""
+    """Chunks of the rows of an (N, K) tensor, and a workspace that serves each in turn."""
     rows, classes = like.shape
-    nodes = max(rule.first_block(), _MAX_NODES)
-    size = max(1, min(rows, _block_elements(like.device) // (classes * nodes)))
-    work = Workspace(size * classes * nodes, like.device)
+    limit = _BLOCK_ELEMENTS_CPU if like.device.type == "cpu" else _BLOCK_ELEMENTS
+    size = max(1, min(rows, limit // (classes * rule.first_block())))
+    nodes = max(rule.first_block(), rule.later_block(size * classes))
+    work = Workspace(rule, size * classes * nodes, like.device)
     return [slice(start, start + size) for start in range(0, rows, size)], work

@@ -12,27 +12,29 @@ are closed-form sums over the same nodes.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.laplace import (
     Block,
     Nodes,
     Remaining,
-    Rule,
     Terms,
-    chunks,
+    Workspace,
     evaluate,
     march,
 )
 
 Sums = tuple[Tensor, ...]
 
+_TINY = 1e-250
+
 
 def expected_shares(
-    log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, rule: Rule
+    log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, work: Workspace
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Expected share of every random term, and of the base, in their sum.
 
@@ -43,17 +45,17 @@ def expected_shares(
         log_gain: (N, K) float64 :math:`\log D`; -inf for a term that is not there.
         retain_logits: (N, K) float64 :math:`a`.
         log_base: (N,) float64 :math:`\log B`, with :math:`B + \sum_k D_k \le 1`.
-        rule: the quadrature.
+        work: workspace of the chunk, see :func:`lastlayer.functional.laplace.chunks`.
 
     Returns:
         (N, K) and (N,), a row's shares summing to 1 within the rule's error; and (N,) :math:`E S`.
     """
-    gain, base = _Shares.apply(log_gain, retain_logits, log_base, rule)
+    gain, base = _Shares.apply(log_gain, retain_logits, log_base, work)  # type: ignore[no-untyped-call]
     retain, scale, shift = torch.sigmoid(retain_logits), log_gain.exp(), log_base.exp()
     all_dropped = torch.sigmoid(-retain_logits).prod(-1)
     mean = retain * scale
     mean_sum = mean.sum(-1) + shift
-    first, second = rule.missing(1), rule.missing(2)
+    first, second = work.rule.missing(1), work.rule.missing(2)
     # E[X e^{-sS}] = E[X] - s E[X S] for the nodes left of the first one.
     gain = gain + mean * (first - second * (mean_sum.unsqueeze(-1) + scale - mean))
     left = first * (1.0 - all_dropped) - second * (mean_sum - all_dropped * shift)
@@ -61,71 +63,82 @@ def expected_shares(
 
 
 def expected_log_ratio(
-    log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, log_end: Tensor, rule: Rule
+    log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, log_end: Tensor, work: Workspace
 ) -> Tensor:
     r"""Expected logarithm of a random sum added to a constant.
 
-    .. math:: E \log\Bigl(1 + \frac{S}{\tau}\Bigr)
-        = \int_0^\infty \frac{e^{-s\tau}}{s} \bigl(1 - E\,e^{-sS}\bigr)\,ds
+    .. math:: E \log\frac{\tau + S}{\tau} = (1 - P_0) \log\frac{\alpha}{\tau}
+        + P_0 \log\frac{\tau + B}{\tau} + \int_0^\infty \bigl( (1 - P_0) e^{-s\alpha}
+        - e^{-s\tau} (\Phi(s) - P_0 e^{-sB}) \bigr) \frac{ds}{s}
+
+    with :math:`P_0` the probability that every term is dropped. It holds for any :math:`\alpha`;
+    the mean of :math:`\tau + S` when a term is kept leaves least to the integral.
 
     Args:
         log_gain: (N, K) float64 :math:`\log D`; -inf for a term that is not there.
         retain_logits: (N, K) float64 :math:`a`.
         log_base: (N,) float64 :math:`\log B`.
         log_end: (N,) float64 :math:`\log \tau`, with :math:`\tau + B + \sum_k D_k \le 1`.
-        rule: the quadrature.
+        work: workspace of the chunk, see :func:`lastlayer.functional.laplace.chunks`.
 
     Returns:
         (N,), at least 0.
     """
-    value: Tensor = _LogRatio.apply(log_gain, retain_logits, log_base, log_end, rule)
-    retain, scale, end = torch.sigmoid(retain_logits), log_gain.exp(), log_end.exp()
+    retain, scale, shift, end = (
+        torch.sigmoid(retain_logits),
+        log_gain.exp(),
+        log_base.exp(),
+        log_end.exp(),
+    )
+    all_dropped = torch.sigmoid(-retain_logits).prod(-1)
+    some_kept = 1.0 - all_dropped
     mean = retain * scale
-    mean_sum = mean.sum(-1) + log_base.exp()
+    mean_sum = mean.sum(-1)
+    excess = (mean_sum / some_kept).nan_to_num(1.0).clamp(_TINY, 1.0).add(shift).detach()
+    alpha = end.detach() + excess
+    inputs = (log_gain, retain_logits, log_base, log_end, alpha.log())
+    integral: Tensor = _LogRatio.apply(*inputs, work)  # type: ignore[no-untyped-call]
+    # The integrand to second order, for the nodes left of the first one.
+    below = end + shift
+    order1 = some_kept * (below - alpha) + mean_sum
     variance = (mean * (scale - mean)).sum(-1)
-    # e^{-s tau} - E e^{-s (tau + S)} to second order, for the nodes left of the first one.
-    second = end * mean_sum + 0.5 * (mean_sum.square() + variance)
-    value = value + rule.missing(1) * mean_sum - rule.missing(2) * second
+    order2 = some_kept * alpha**2 + all_dropped * below**2 - (below + mean_sum) ** 2 - variance
+    integral = integral + work.rule.missing(1) * order1 + 0.5 * work.rule.missing(2) * order2
+    # log(alpha / tau), exact where alpha is close to tau; alpha is a constant to the gradient.
+    constant = log_end.detach()
+    log_alpha = _softplus(excess.log() - constant) - (log_end - constant)
+    value = some_kept * log_alpha + all_dropped * _softplus(log_base - log_end) + integral
     return value.clamp_min(0.0)
 
 
 class _Shares(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, rule: Rule
+        ctx: Any, log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, work: Workspace
     ) -> Sums:
-        parts = []
-        ctx.visited = []
-        slices, ctx.work = chunks(log_gain, rule)
-        for rows in slices:
-            terms = Terms.lay_out(log_gain[rows], retain_logits[rows], log_base[rows], ctx.work)
-            no_end = torch.full_like(terms.log_base, -math.inf)
-            sums: Sums = ()
-            blocks = []
-            for block, nodes, left in march(terms, rule, no_end, _without_dropped(terms)):
-                sums = _add(sums, _share_sums(terms, nodes, left))
-                blocks.append(block)
-            parts.append(terms.by_rows(sums, class_wise=1))
-            ctx.visited.append((rows, blocks))
+        terms = Terms.lay_out(log_gain, retain_logits, log_base, work)
+        no_others = torch.full_like(terms.log_base, -math.inf)
+        sums: Sums = ()
+        ctx.blocks, ctx.work = [], work
+        for block, nodes, left in march(terms, no_others, _without_dropped(terms)):
+            sums = _add(sums, _share_sums(terms, nodes, left))
+            ctx.blocks.append(block)
         ctx.save_for_backward(log_gain, retain_logits, log_base)
-        return _join(parts)
+        return terms.by_rows(sums, class_wise=1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Differentiable operations throughout: under create_graph they yield second derivatives.
-        parts = []
-        for rows, blocks in ctx.visited:
-            terms = Terms.lay_out(*(tensor[rows] for tensor in ctx.saved_tensors), ctx.work)
-            grad_gain = terms.by_class(grads[0][rows])
-            grad_base = grads[1][rows].unsqueeze(terms.dim)
-            remaining = _without_dropped(terms)
-            sums: Sums = ()
-            for block in blocks:
-                nodes = evaluate(terms, block)
-                left = remaining(nodes, block)
-                sums = _add(sums, _share_gradients(terms, nodes, left, grad_gain, grad_base))
-            parts.append(terms.by_rows(sums, class_wise=2))
-        return (*_join(parts), None)
+        log_gain, retain_logits, log_base = ctx.saved_tensors
+        terms = Terms.lay_out(log_gain, retain_logits, log_base, ctx.work)
+        grad_gain, grad_base = terms.by_class(grads[0]), grads[1].unsqueeze(terms.dim)
+        remaining = _without_dropped(terms)
+        sums: Sums = ()
+        for block in ctx.blocks:
+            nodes = evaluate(terms, block)
+            left = remaining(nodes, block)
+            sums = _add(sums, _share_gradients(terms, nodes, left, grad_gain, grad_base))
+        return (*terms.by_rows(sums, class_wise=2), None)
 
 
 def _without_dropped(terms: Terms) -> Remaining:
@@ -144,7 +157,7 @@ def _share_gradients(
     terms: Terms, nodes: Nodes, left: Tensor, grad_gain: Tensor, grad_base: Tensor
 ) -> Sums:
     """Gradients with respect to log D, a, log B of sum(grad_gain gain) + sum(grad_base base)."""
-    shape = tuple(nodes.odds.shape)
+    shape = nodes.odds.shape
     tilted = torch.mul(nodes.odds, terms.retain, out=terms.work.take(0, shape))
     weight = nodes.weight * nodes.transform
     steep = weight * nodes.growth
@@ -178,84 +191,88 @@ class _LogRatio(torch.autograd.Function):
         retain_logits: Tensor,
         log_base: Tensor,
         log_end: Tensor,
-        rule: Rule,
+        log_alpha: Tensor,
+        work: Workspace,
     ) -> Tensor:
-        parts = []
-        ctx.visited = []
-        slices, ctx.work = chunks(log_gain, rule)
+        inputs = (log_gain, retain_logits, log_base, log_end, log_alpha)
+        ratio = _Ratio.lay_out(inputs, work)
         with_grad = any(ctx.needs_input_grad)
-        for rows in slices:
-            terms = Terms.lay_out(log_gain[rows], retain_logits[rows], log_base[rows], ctx.work)
-            end_row = log_end[rows].unsqueeze(terms.dim)
-            sums: Sums = ()
-            blocks = []
-            for block, nodes, end in march(terms, rule, end_row, _end_decay(end_row)):
-                more: Sums = ((nodes.weight * end * (1.0 - nodes.transform)).sum(0),)
-                if with_grad:  # the same nodes serve both, so that backward is a product
-                    more = _ratio_gradients(terms, block, nodes, end, end_row) + more
-                sums = _add(sums, more)
-                blocks.append(block)
-            parts.append(terms.by_rows(sums, class_wise=2 if with_grad else 0))
-            ctx.visited.append((rows, blocks))
-        *slopes, value = _join(parts)
-        ctx.save_for_backward(log_gain, retain_logits, log_base, log_end, *slopes)
+        sums: Sums = ()
+        ctx.blocks, ctx.work = [], work
+        others = torch.cat([ratio.log_end, ratio.log_alpha], dim=ratio.terms.dim)
+        for block, nodes, left in march(ratio.terms, others, ratio.remaining):
+            more: Sums = (ratio.value(block, nodes, left),)
+            if with_grad:  # the same nodes serve both, so that backward is a product
+                more = ratio.slopes(block, nodes, left) + more
+            sums = _add(sums, more)
+            ctx.blocks.append(block)
+        *slopes, value = ratio.terms.by_rows(sums, class_wise=2 if with_grad else 0)
+        ctx.save_for_backward(*inputs, *slopes)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, slopes = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        inputs, slopes = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         if torch.is_grad_enabled():  # create_graph: the slopes again, as differentiable operations
-            slopes = _LogRatio.slopes(ctx, *inputs)
-        by_class = grads[0].unsqueeze(-1)
-        return (
-            by_class * slopes[0],
-            by_class * slopes[1],
-            grads[0] * slopes[2],
-            grads[0] * slopes[3],
-            None,
-        )
-
-    @staticmethod
-    def slopes(
-        ctx: Any, log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, log_end: Tensor
-    ) -> Sums:
-        parts = []
-        for rows, blocks in ctx.visited:
-            terms = Terms.lay_out(log_gain[rows], retain_logits[rows], log_base[rows], ctx.work)
-            end_row = log_end[rows].unsqueeze(terms.dim)
-            remaining = _end_decay(end_row)
+            ratio = _Ratio.lay_out(inputs, ctx.work)
             sums: Sums = ()
-            for block in blocks:
-                nodes = evaluate(terms, block)
-                end = remaining(nodes, block)
-                sums = _add(sums, _ratio_gradients(terms, block, nodes, end, end_row))
-            parts.append(terms.by_rows(sums, class_wise=2))
-        return _join(parts)
+            for block in ctx.blocks:
+                nodes = evaluate(ratio.terms, block)
+                sums = _add(sums, ratio.slopes(block, nodes, ratio.remaining(nodes, block)))
+            slopes = ratio.terms.by_rows(sums, class_wise=2)
+        row, by_class = grads[0], grads[0].unsqueeze(-1)
+        of_class = (by_class * slopes[0], by_class * slopes[1])
+        return (*of_class, row * slopes[2], row * slopes[3], None, None)
 
 
-def _end_decay(log_end: Tensor) -> Remaining:
-    return lambda nodes, block: torch.exp(-block.scaled(log_end) * nodes.growth)
+class _Ratio(NamedTuple):
+    """The integral of :func:`expected_log_ratio` for one chunk of rows."""
 
+    terms: Terms
+    log_end: Tensor
+    log_alpha: Tensor
+    dropped: Tensor
 
-def _ratio_gradients(
-    terms: Terms, block: Block, nodes: Nodes, end: Tensor, log_end: Tensor
-) -> Sums:
-    """Gradients of the sum with respect to log D, a, log B and log_end."""
-    weight = nodes.weight * end * nodes.transform
-    moved = terms.over_nodes(nodes.odds, weight * nodes.growth)
-    still = terms.over_nodes(nodes.odds, weight)
-    end_scale = block.scaled(log_end) * nodes.growth
-    return (
-        terms.retain * nodes.scale * moved,
-        terms.retain * (weight.sum(0) - still),
-        (weight * nodes.base).sum(0),
-        -(nodes.weight * end_scale * end * (1.0 - nodes.transform)).sum(0),
-    )
+    @classmethod
+    def lay_out(cls, inputs: Sums, work: Workspace) -> _Ratio:
+        log_gain, retain_logits, log_base, log_end, log_alpha = inputs
+        terms = Terms.lay_out(log_gain, retain_logits, log_base, work)
+        dropped = terms.drop.prod(terms.dim, keepdim=True)
+        return cls(terms, log_end.unsqueeze(terms.dim), log_alpha.unsqueeze(terms.dim), dropped)
+
+    def remaining(self, nodes: Nodes, block: Block) -> Tensor:
+        return self.ended(nodes, block) * (nodes.transform - self.dropped * nodes.decay)
+
+    def ended(self, nodes: Nodes, block: Block) -> Tensor:
+        return block.vanishing(block.scaled(self.log_end), nodes.growth)
+
+    def compared(self, nodes: Nodes, block: Block) -> Tensor:
+        return block.vanishing(block.scaled(self.log_alpha), nodes.growth)
+
+    def value(self, block: Block, nodes: Nodes, left: Tensor) -> Tensor:
+        compared = (1.0 - self.dropped) * self.compared(nodes, block)
+        return (nodes.weight * (compared - left)).sum(0)
+
+    def slopes(self, block: Block, nodes: Nodes, left: Tensor) -> Sums:
+        """Gradients of :meth:`value` with respect to log D, a, log B and log tau."""
+        retain, ended = self.terms.retain, self.ended(nodes, block)
+        weight = nodes.weight * ended * nodes.transform
+        moved = self.terms.over_nodes(nodes.odds, weight * nodes.growth)
+        still = self.terms.over_nodes(nodes.odds, weight)
+        vanishing = self.dropped * (self.compared(nodes, block) - ended * nodes.decay)
+        rest = nodes.weight * left
+        return (
+            retain * nodes.scale * moved,
+            retain * ((weight + nodes.weight * vanishing).sum(0) - still),
+            (rest * nodes.base).sum(0),
+            (rest * block.scaled(self.log_end) * nodes.growth).sum(0),
+        )
 
 
 def _add(sums: Sums, more: Sums) -> Sums:
     return tuple(a + b for a, b in zip(sums, more, strict=True)) if sums else more
 
 
-def _join(parts: list[Sums]) -> Sums:
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+def _softplus(value: Tensor) -> Tensor:
+    # torch's default threshold of 20 would cost 2e-9.
+    return F.softplus(value, threshold=40.0)

@@ -152,6 +152,8 @@ def _copy_weights(source: nn.Linear, classifier: nn.Linear) -> None:
         classifier.weight.copy_(source.weight)
         if classifier.bias is not None and source.bias is not None:
             classifier.bias.copy_(source.bias)
+        elif classifier.bias is not None:  # the layer had none: start from its value, 0
+            classifier.bias.zero_()
 
 
 # What torchvision, timm and transformers call the last layer; the top level of the model only.

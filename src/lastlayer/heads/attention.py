@@ -36,6 +36,7 @@ class DeterministicAttention(Head):
 
     needs_target_in_training = False
     label_smoothing_refusal = "its papers train it with hard targets only; use Softmax to smooth"
+    soft_target_refusal = "its papers train it with hard targets only; use Softmax"
 
     def __init__(
         self,

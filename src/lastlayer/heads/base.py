@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -58,7 +59,8 @@ class Head(nn.Module):
     A head computes in float32 even under autocast or with half-precision features (float64 stays
     float64), and returns that dtype: its loss meets numbers that half precision cannot hold.
 
-    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``.
+    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``; where smoothed
+    or soft targets have a meaning also ``_distribution_nll``, else it states why they have none.
 
     Args:
         in_features: number of features D, at least 1.
@@ -153,8 +155,8 @@ class Head(nn.Module):
                 )
             return self.log_prob(features)
         self._check_features(features)
-        if noise is not None and not self.stochastic:
-            raise ValueError(f"{type(self).__name__} draws nothing; got noise")
+        if noise is not None:
+            noise = self._flat_noise(noise, tuple(features.shape[:-1]))
         with full_precision(features):
             return self._loss(self._upcast(features), target, Draw(generator, noise))
 
@@ -223,35 +225,71 @@ class Head(nn.Module):
         return {}
 
     def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
-        if target.is_floating_point():
-            return self._soft_target_loss(features, target)
-        if target.shape != features.shape[:-1]:
-            raise ValueError(
-                f"target must have shape {tuple(features.shape[:-1])} to match features "
-                f"{tuple(features.shape)}; got {tuple(target.shape)}"
+        flat = self._flat_target(target, features)
+        rows = features.reshape(-1, self.in_features)
+        if target.is_floating_point() or self.label_smoothing:
+            # Weights, smoothing and soft targets are entangled: the loss itself knows how.
+            nll = self._distribution_nll(
+                rows,
+                flat,
+                weight=self.weight,
+                ignore_index=self.ignore_index,
+                reduction=self.reduction,
+                label_smoothing=self.label_smoothing,
             )
-        safe, keep = split_ignored(target.reshape(-1), self.num_classes, self.ignore_index)
-        rows = self._row_terms(features.reshape(-1, self.in_features), safe, draw)
-        row_weight = None if self.weight is None else self.weight.to(features.dtype)[safe]
-        terms = {
-            name: self._reduce(values, keep, row_weight if name == "nll" else None, target.shape)
-            for name, values in rows.items()
-        }
+            terms = {"nll": nll}
+        else:
+            safe, keep = split_ignored(flat, self.num_classes, self.ignore_index)
+            row_weight = None if self.weight is None else self.weight.to(features.dtype)[safe]
+            terms = {
+                name: reduce_rows(
+                    values,
+                    keep=keep,
+                    row_weight=row_weight if name == "nll" else None,
+                    reduction=self.reduction,
+                )
+                for name, values in self._row_terms(rows, safe, draw).items()
+            }
+        if self.reduction == "none":
+            terms = {name: values.reshape(features.shape[:-1]) for name, values in terms.items()}
         return HeadOutput(_total(terms), terms)
 
-    def _reduce(
-        self, values: Tensor, keep: Tensor, row_weight: Tensor | None, shape: torch.Size
-    ) -> Tensor:
-        reduced = reduce_rows(values, keep=keep, row_weight=row_weight, reduction=self.reduction)
-        return reduced.reshape(shape) if self.reduction == "none" else reduced
+    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+        """Return the loss of (N, D) features for smoothed or (N, K) soft targets.
 
-    def _soft_target_loss(self, features: Tensor, target: Tensor) -> HeadOutput:
-        """Return the loss for (*, K) class probabilities; heads that define one override it."""
-        raise ValueError(
-            f"{type(self).__name__} takes int64 class indices of shape "
-            f"{tuple(features.shape[:-1])}; got a target of dtype {target.dtype}"
-            + (f": {self.soft_target_refusal}" if self.soft_target_refusal else "")
-        )
+        Heads that define one override it; ``arguments`` are those of
+        ``torch.nn.functional.cross_entropy``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no loss for soft targets")
+
+    def _flat_target(self, target: Tensor, features: Tensor) -> Tensor:
+        """Check the target against the features; return (N,) indices or (N, K) probabilities."""
+        leading = tuple(features.shape[:-1])
+        soft = target.is_floating_point()
+        if soft and self.soft_target_refusal is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes int64 class indices of shape {leading}; got a "
+                f"target of dtype {target.dtype}: {self.soft_target_refusal}"
+            )
+        expected = (*leading, self.num_classes) if soft else leading
+        if tuple(target.shape) != expected:
+            raise ValueError(
+                f"target must have shape {expected} to match features {tuple(features.shape)}; "
+                f"got {tuple(target.shape)}"
+            )
+        return target.reshape(math.prod(leading), *expected[len(leading) :])
+
+    def _noise_shape(self, leading: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the ``noise`` of features of shape ``(*leading, D)``."""
+        return (*leading, self.num_classes)
+
+    def _flat_noise(self, noise: Tensor, leading: tuple[int, ...]) -> Tensor:
+        if not self.stochastic:
+            raise ValueError(f"{type(self).__name__} draws nothing; got noise")
+        expected = self._noise_shape(leading)
+        if tuple(noise.shape) != expected:
+            raise ValueError(f"noise must have shape {expected}; got {tuple(noise.shape)}")
+        return noise.reshape(self._noise_shape((math.prod(leading),)))
 
     def _check_features(self, features: Tensor) -> None:
         check_floating("features", features)

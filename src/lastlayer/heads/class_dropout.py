@@ -32,7 +32,7 @@ class ClassDropout(Head):
         prediction_samples: masks of the Monte Carlo prediction; the paper names 30 and 100.
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
-    ``forward`` takes ``noise`` of shape (N, K): uniform in [0, 1), a class is kept where it is
+    ``forward`` takes ``noise`` of shape (*, K): uniform in [0, 1), a class is kept where it is
     below ``retain_prob``.
 
     Example:
@@ -113,9 +113,7 @@ class ClassDropout(Head):
             generator=draw.generator,
             noise=draw.noise,
         )
-        return {
-            "nll": masked_cross_entropy(self._logits(features), target, mask, reduction="none")
-        }
+        return {"nll": masked_cross_entropy(self._logits(features), target, mask, reduction="none")}
 
     def _options(self) -> dict[str, object]:
         return {"retain_prob": self.retain_prob}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lastlayer._checks import check_at_least, check_choice, check_positive
 from lastlayer.functional import dropmax as dm
 from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.dropmax_objective import SMALLEST_EPS, objective_rows
 from lastlayer.heads.base import Draw, Head, full_precision
 
 POSTERIORS = ("variational", "prior")
@@ -124,6 +125,7 @@ class DropMax(Head):
         self.auxiliary_weight = auxiliary_weight
         self.temperature, self.eps = temperature, eps
         self.estimator, self.num_samples = estimator, num_samples
+        self.stochastic = estimator == "concrete"
         self.prediction, self.prediction_samples = prediction, prediction_samples
         self.detach = detach
         self.retain = self._new_branch()
@@ -173,8 +175,9 @@ class DropMax(Head):
         self._check_features(features)
         with full_precision(features):
             features = self._upcast(features)
-            retain_logits = self._linear(self.retain, features)
-            posterior_logits, _ = self._posterior(features, retain_logits)
+            posterior_logits = self._linear(self.retain, features)
+            if self.correction is not None:
+                posterior_logits = posterior_logits + self._linear(self.correction, features)
             is_target = dm.one_hot_mask(target, self.num_classes)
             return posterior_logits.sigmoid().masked_fill(is_target, 1.0)
 
@@ -222,45 +225,82 @@ class DropMax(Head):
     def _log_prob(self, features: Tensor) -> Tensor:
         return self.log_prob(features)
 
-    def _posterior(self, features: Tensor, retain_logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the masks' posterior logits and the correction logits inside them."""
-        if self.correction is None:
-            return retain_logits, None
-        correction = self._linear(self.correction, features)
+    def _held_prior(self, features: Tensor, retain_logits: Tensor) -> Tensor:
+        """Return the prior logits inside the posterior: constant as far as ``detach`` says."""
         if self.detach == "logits":
-            return retain_logits.detach() + correction, correction
-        bias = None if self.retain.bias is None else self.retain.bias.detach()
-        held = F.linear(features, self.retain.weight.detach(), bias)
-        return held + correction, correction
+            return retain_logits.detach()
+        weight, bias = self.retain.weight.detach(), self.retain.bias
+        held_bias = None if bias is None else bias.detach().to(features.dtype)
+        return F.linear(features, weight.to(features.dtype), held_bias)
+
+    def _noise_shape(self, leading: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.num_samples, *leading, self.num_classes)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         logits, retain_logits = self._logits(features), self._linear(self.retain, features)
-        posterior_logits, correction = self._posterior(features, retain_logits)
-        terms = {"nll": self._nll(logits, posterior_logits, target, draw)}
-        if correction is None:
+        if self._in_one_pass:
+            return self._one_pass_terms(features, logits, retain_logits, target, draw)
+        terms: dict[str, Tensor] = {}
+        if self.correction is None:
+            terms["nll"] = self._nll(logits, retain_logits, target, draw)
             terms["kl"] = self.kl_weight * dm.target_retention_loss(retain_logits, target)
         else:
-            terms["kl"] = self.kl_weight * dm.bernoulli_kl(correction, retain_logits, target)
-            auxiliary = dm.auxiliary_loss(correction, target)
-            terms["auxiliary"] = self.auxiliary_weight * auxiliary
+            correction = self._linear(self.correction, features)
+            held = self._held_prior(features, retain_logits)
+            terms["nll"] = self._nll(logits, held + correction, target, draw)
+            kl = dm.bernoulli_kl(correction, retain_logits, target, held_prior=held)
+            terms["kl"] = self.kl_weight * kl
+            terms["auxiliary"] = self.auxiliary_weight * dm.auxiliary_loss(correction, target)
         if self.entropy != "none":
             entropy = dm.negative_entropy(retain_logits, target, classes=self.entropy)
             terms["entropy"] = self.entropy_weight * entropy
         return terms
 
-    def _nll(
-        self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw
-    ) -> Tensor:
+    @property
+    def _in_one_pass(self) -> bool:
+        """Whether the objective is the usual one, which has its own fast function."""
+        return (
+            self.estimator == "concrete"
+            and self.num_samples == 1
+            and self.form == "neurips"
+            and self.entropy != "non-target"
+            and self.detach == "logits"
+            and self.eps >= SMALLEST_EPS
+        )
+
+    def _one_pass_terms(
+        self, features: Tensor, logits: Tensor, retain_logits: Tensor, target: Tensor, draw: Draw
+    ) -> dict[str, Tensor]:
+        correction = None if self.correction is None else self._linear(self.correction, features)
+        noise = draw.noise
+        if noise is None:
+            noise = dm.logistic_noise(logits, generator=draw.generator)
+        rows = objective_rows(
+            logits,
+            retain_logits,
+            correction,
+            target,
+            noise.reshape(logits.shape).to(logits.dtype),
+            temperature=self.temperature,
+            eps=self.eps,
+        )
+        terms = {"nll": rows.nll, "kl": self.kl_weight * rows.kl}
+        if correction is not None:
+            terms["auxiliary"] = self.auxiliary_weight * rows.auxiliary
+        if self.entropy != "none":
+            terms["entropy"] = self.entropy_weight * rows.entropy
+        return terms
+
+    def _nll(self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw) -> Tensor:
         if self.estimator == "exact":
             return expected_cross_entropy(
                 logits, posterior_logits, target, form=self.form, eps=self.eps
             )
         shape = (self.num_samples, *posterior_logits.shape)
-        noise = draw.noise if draw.noise is None else draw.noise.reshape(shape)
         log_mask = dm.concrete_log_mask(
             posterior_logits.expand(shape),
             temperature=self.temperature,
-            noise=noise,
+            noise=draw.noise,
             generator=draw.generator,
         )
         log_mask = dm.retain_target(log_mask, target)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice
 from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
-from lastlayer.heads.base import Draw, Head
+from lastlayer.heads.base import Draw, Head, HeadOutput
 
 PROPOSALS = ("uniform", "learned")
 
@@ -32,7 +32,7 @@ class SampledSoftmax(Head):
             target so far (each class starts at 1).
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
-    ``forward`` takes ``noise`` of shape (N, K), see
+    ``forward`` takes ``noise`` of shape (*, K), see
     :func:`lastlayer.functional.sampled_class_mask`.
 
     Example:
@@ -72,8 +72,9 @@ class SampledSoftmax(Head):
             )
         self.num_samples, self.proposal = min(int(count), negatives), proposal
         if proposal == "learned":
-            device = self.classifier.weight.device
-            self.register_buffer("label_count", torch.ones(num_classes, device=device))
+            # Integers: a float count stops growing, in half precision after 256 labels.
+            counts = torch.ones(num_classes, dtype=torch.int64)
+            self.register_buffer("label_count", counts.to(self.classifier.weight.device))
 
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
@@ -91,11 +92,12 @@ class SampledSoftmax(Head):
         corrected = logits - log_expected_count
         return {"nll": masked_cross_entropy(corrected, target, mask, reduction="none")}
 
-    def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> Any:
-        if self.training and self.proposal == "learned" and not target.is_floating_point():
+    def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
+        output = super()._loss(features, target, draw)  # a target that it refuses is not counted
+        if self.training and self.proposal == "learned":
             seen = target[target != self.ignore_index]
             self.label_count += torch.bincount(seen, minlength=self.num_classes)
-        return super()._loss(features, target, draw)
+        return output
 
     def _options(self) -> dict[str, object]:
         return {"num_samples": self.num_samples, "proposal": self.proposal}

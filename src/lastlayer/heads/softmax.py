@@ -1,12 +1,14 @@
-"""The plain softmax head, with or without label smoothing: what every other head is held against."""
+"""The plain softmax head, smoothed or not: what every other head is held against."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_class_indices, check_last_dim
-from lastlayer.heads.base import Draw, Head, HeadOutput
+from lastlayer.functional.fenchel_young import cross_entropy
+from lastlayer.heads.base import Draw, Head
 
 
 class Softmax(Head):
@@ -40,44 +42,5 @@ class Softmax(Head):
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         return {"nll": F.cross_entropy(self._logits(features), target, reduction="none")}
 
-    def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
-        # torch's own function, since smoothing and class weights are entangled there.
-        if target.is_floating_point() or not self.label_smoothing:
-            return super()._loss(features, target, draw)
-        check_class_indices(target, self.num_classes, self.ignore_index)
-        weight = None if self.weight is None else self.weight.to(features.dtype)
-        rows = F.cross_entropy(
-            self._logits(features).reshape(-1, self.num_classes),
-            target.reshape(-1),
-            weight=weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        )
-        if self.reduction == "none":
-            nll = rows.reshape(target.shape)
-        elif self.reduction == "sum":
-            nll = rows.sum()
-        else:
-            keep = (target != self.ignore_index).reshape(-1)
-            counted = keep.to(rows.dtype)
-            if weight is not None:
-                counted = counted * weight[target.reshape(-1).masked_fill(~keep, 0)]
-            nll = rows.sum() / counted.sum().clamp(min=_TINY)
-        return HeadOutput(nll, {"nll": nll})
-
-    def _soft_target_loss(self, features: Tensor, target: Tensor) -> HeadOutput:
-        check_last_dim("target", target, self.num_classes)
-        nll = F.cross_entropy(
-            self._logits(features).reshape(-1, self.num_classes),
-            target.reshape(-1, self.num_classes).to(features.dtype),
-            weight=None if self.weight is None else self.weight.to(features.dtype),
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-        )
-        if self.reduction == "none":
-            nll = nll.reshape(features.shape[:-1])
-        return HeadOutput(nll, {"nll": nll})
-
-
-_TINY = 1e-30  # only keeps 0 / 0, the mean over no row, at 0
+    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+        return cross_entropy(self._logits(features), target, **arguments)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lastlayer.functional.entmax import entmax
 from lastlayer.functional.fenchel_young import entmax_loss
-from lastlayer.heads.base import Draw, Head, HeadOutput, full_precision
+from lastlayer.heads.base import Draw, Head, full_precision
 
 
 class Entmax(Head):
@@ -52,27 +52,11 @@ class Entmax(Head):
         return entmax(self._logits(features), self.alpha).log()
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
-        loss = entmax_loss(
-            self._logits(features),
-            target,
-            alpha=self.alpha,
-            reduction="none",
-            label_smoothing=self.label_smoothing,
-        )
-        return {"nll": loss}
+        logits = self._logits(features)
+        return {"nll": entmax_loss(logits, target, alpha=self.alpha, reduction="none")}
 
-    def _soft_target_loss(self, features: Tensor, target: Tensor) -> HeadOutput:
-        loss = entmax_loss(
-            self._logits(features).reshape(-1, self.num_classes),
-            target.reshape(-1, self.num_classes).to(features.dtype),
-            alpha=self.alpha,
-            weight=self.weight,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
-        if self.reduction == "none":
-            loss = loss.reshape(features.shape[:-1])
-        return HeadOutput(loss, {"nll": loss})
+    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+        return entmax_loss(self._logits(features), target, alpha=self.alpha, **arguments)
 
     def _options(self) -> dict[str, object]:
         return {"alpha": self.alpha}
@@ -92,8 +76,8 @@ class Sparsemax(Entmax):
     Example:
         >>> import torch
         >>> head = Sparsemax(in_features=8, num_classes=3)
-        >>> head.log_prob(torch.randn(2, 8)).exp().sum(-1)
-        tensor([1., 1.], grad_fn=<SumBackward1>)
+        >>> head.log_prob(torch.randn(2, 8)).exp().shape
+        torch.Size([2, 3])
 
     Source: Martins and Astudillo, "From softmax to sparsemax", ICML 2016.
     """

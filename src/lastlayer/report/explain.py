@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lastlayer._checks import check_at_least
 from lastlayer.heads import Classifier, DropMax
 from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.report.retain import retain_confusion, retain_panels
@@ -53,6 +54,7 @@ def explain_run(
         ValueError: if the head has no retain probabilities, or the base run has other data.
         FileNotFoundError: if a run is missing or not finished.
     """
+    check_at_least("count", count, 1)
     run = RunDirectory.open(path)
     classifier = load_classifier(run)
     head = classifier.head
@@ -66,9 +68,12 @@ def explain_run(
         config = config.updated({"data": {"data_dir": data_dir}})
     test = load_splits(config).test
     chooser = _base_run(run, base) or run
-    log_prob = chooser.predictions()["log_prob"]
-    if len(log_prob) != len(test):
-        raise ValueError(f"{chooser.path} was not measured on the {len(test)} test inputs of {path}")
+    predictions = chooser.predictions()
+    log_prob = predictions["log_prob"]
+    if not torch.equal(predictions["target"], test.target):
+        raise ValueError(
+            f"{chooser.path} was not measured on the {len(test)} test inputs of {path}"
+        )
     easy, hard = _choose(log_prob, test.target, count)
     retained = _retained(classifier, test.inputs, test.target)
     is_image = test.inputs.dim() == 4
@@ -90,9 +95,13 @@ def explain_run(
 def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None:
     if base is not None:
         return RunDirectory.open(base)
-    beside = RunDirectory(run.path.parent / f"softmax-seed{run.config().seed}")
-    same_data = beside.finished and beside.config().data == run.config().data
-    return beside if same_data else None
+    config = run.config()
+    name = f"softmax-seed{config.seed}"
+    for beside in (name, f"{config.data.name.replace(':', '-')}-{name}"):
+        found = RunDirectory(run.path.parent / beside)
+        if found.finished and found.config().data == config.data:
+            return found
+    return None
 
 
 def _choose(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +132,7 @@ def _retained(classifier: Classifier, inputs: Tensor, target: Tensor) -> _Retain
     head = classifier.head
     prior, posterior = [], []
     for batch, label in zip(
-        inputs.split(EVALUATION_BATCH), target.split(EVALUATION_BATCH), strict=True
+        torch.split(inputs, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
     ):
         features = classifier.features(batch)
         if isinstance(head, DropMax):

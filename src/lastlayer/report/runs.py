@@ -76,5 +76,5 @@ def reliability_tables(runs: Runs, kind: str = "top1") -> dict[str, Reliability]
         predictions = [run.predictions() for run in finished]
         log_prob = torch.cat([p["log_prob"] for p in predictions])
         target = torch.cat([p["target"] for p in predictions])
-        tables[head] = reliability(log_prob, target, kind=kind)  # type: ignore[arg-type]
+        tables[head] = reliability(log_prob, target, kind=kind)
     return tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,8 +34,12 @@ class TextTable:
         lines = [line(self.columns), line(rule), *map(line, self.rows)]
         return "\n".join(lines) + (f"\n\n{self.note}\n" if self.note else "\n")
 
-    def to_rich(self) -> Table:
-        """The table for a terminal, the note as its caption."""
+    def to_rich(self, *, compact: bool = False) -> Table:
+        """The table for a terminal, the note as its caption.
+
+        Args:
+            compact: for narrow terminals: a spread stands under its mean, columns close together.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.markup import escape
         from rich.table import Table
@@ -44,9 +48,15 @@ class TextTable:
             box=SIMPLE_HEAD,
             caption=escape(self.note) if self.note else None,
             caption_justify="left",
+            padding=(0, 0) if compact else (0, 1),
+            show_edge=not compact,
         )
         for index, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if index else "left")
+            justify: Literal["left", "right"] = "right" if index else "left"
+            table.add_column(
+                escape(column), justify=justify, overflow="fold", no_wrap=not (index and compact)
+            )
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            cells = [cell.replace(" ± ", "\n± ") for cell in row] if compact else row
+            table.add_row(*map(escape, cells))
         return table

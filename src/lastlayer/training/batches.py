@@ -27,7 +27,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = self.batch_size
-        return zip(self.inputs.split(size), self.target.split(size), strict=True)
+        return zip(torch.split(self.inputs, size), torch.split(self.target, size), strict=True)
 
 
 class ShuffledBatches:

@@ -10,29 +10,18 @@ from lastlayer.models import Backbone, build
 from lastlayer.training.config import RunConfig
 from lastlayer.training.randomness import derive_seed
 
-# Without a word on it, a tenth of the training examples is held out.
-DEFAULT_VALIDATION_FRACTION = 0.1
-
 
 def load_splits(config: RunConfig) -> Splits:
-    """Load the data of a run.
-
-    Without a ``validation_size`` the held-out part is as large as ``train_size``, at most half of
-    what is left, or a tenth of the training examples if all are used.
-    """
+    """Load the data of a run."""
     data = config.data
-    validation_size = data.validation_size
-    if validation_size is None:
-        validation_size = DEFAULT_VALIDATION_FRACTION if data.train_size is None else 0
-    splits = load(
+    return load(
         data.name,
         data_dir=data.data_dir,
         train_size=data.train_size,
-        validation_size=validation_size,
+        validation_size=data.validation_size,
         seed=config.seed if data.seed is None else data.seed,
         options=data.options,
     )
-    return splits
 
 
 def backbone_name(config: RunConfig, input_shape: tuple[int, ...]) -> str:
@@ -56,7 +45,9 @@ def build_classifier(
         name = backbone_name(config, input_shape)
         backbone = build(name, input_shape, options=config.model.options)
         width = backbone.out_features
-        head = build_head(config.head.name, int(width), num_classes, **config.head.options)
+        if not isinstance(width, int):
+            raise TypeError(f"backbone {name!r} must have an int out_features; got {width!r}")
+        head = build_head(config.head.name, width, num_classes, **config.head.options)
         if isinstance(backbone, Backbone):
             backbone.init_classifier_(head.classifier)
     return Classifier(backbone, head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lastlayer.training.run_directory import RunDirectory
 
@@ -32,6 +33,21 @@ class RecordMetrics(Callback):
         self._sums: dict[str, float] = {}
         self._count = 0
         self._start = time.perf_counter()
+        self._before = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._before + time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on with the same records."""
+        return {"sums": self._sums, "count": self._count, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the means and the clock where the checkpoint left them."""
+        self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
+        self._before = state_dict["elapsed"]
 
     def on_train_batch_end(
         self,
@@ -70,10 +86,28 @@ class RecordMetrics(Callback):
         step = trainer.global_step
         # JSON has no infinity; a sparse head's held-out NLL may be infinite.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        elapsed = round(time.perf_counter() - self._start, 3)
+        elapsed = round(self.elapsed, 3)
         self.run.append_metrics({"split": split, "step": step, **finite, "elapsed": elapsed})
         if self.progress is not None:
             self.progress(step, values)
+
+
+class StopWithoutProgress(EarlyStopping):
+    """Stop after ``patience`` looks without a better held-out error.
+
+    A run that was killed after it had stopped stops again as soon as it is resumed.
+
+    Args:
+        patience: number of looks.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("validation/error", patience=patience)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once if the checkpoint says so."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -84,7 +118,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> None:
         """Write ``checkpoint`` to ``path``."""
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         super().save_checkpoint(checkpoint, temporary, storage_options)
         temporary.replace(path)
 

@@ -7,9 +7,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-Options = dict[str, Any]
+
+def _as_stored(options: dict[str, Any]) -> dict[str, Any]:
+    # What TOML cannot hold, the run directory could not replay.
+    try:
+        return tomllib.loads(tomli_w.dumps(options))
+    except TypeError as error:
+        raise ValueError(f"options must be TOML values: {error}") from error
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_as_stored)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -75,7 +91,7 @@ class TrainingConfig(_Section):
     validate_every: Positive | None = None
     #: Looks without a better held-out error after which training stops; None for never.
     patience: Positive | None = None
-    #: Which weights are kept: the last step's, or those of the best held-out error (then NLL).
+    #: Which weights are kept: the last step's, or the first of the least held-out error.
     select: Literal["last", "best"] = "last"
     checkpoint_every: Positive = 500
     log_every: Positive = 25
@@ -104,7 +120,7 @@ class RunConfig(_Section):
 
     def to_toml(self) -> str:
         """Return the configuration as TOML text."""
-        return tomli_w.dumps(_without_empty(self.model_dump(mode="json")))
+        return tomli_w.dumps(_without_empty(self.model_dump()))
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:
@@ -153,10 +169,12 @@ def explain(error: ValidationError) -> str:
     )
 
 
-def _without_empty(value: Any) -> Any:
+def _without_empty(config: dict[str, Any]) -> dict[str, Any]:
     # TOML has no null: an absent entry means the default, and what is left out here is None by
-    # default or a table without entries.
-    if not isinstance(value, dict):
-        return value
-    pruned = {key: _without_empty(entry) for key, entry in value.items()}
-    return {key: entry for key, entry in pruned.items() if entry is not None and entry != {}}
+    # default or options without an entry.
+    return {
+        name: {key: value for key, value in section.items() if value is not None and value != {}}
+        if isinstance(section, dict)
+        else section
+        for name, section in config.items()
+    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
 from lastlayer.data import Split, Splits
@@ -24,12 +24,14 @@ from lastlayer.training.build import backbone_name, build_classifier, load_split
 from lastlayer.training.callbacks import (
     Progress,
     RecordMetrics,
+    StopWithoutProgress,
     WholeCheckpoints,
     best_checkpoint,
     last_checkpoint,
     load_checkpoint,
 )
 from lastlayer.training.config import RunConfig
+from lastlayer.training.memory import keep_freed_memory
 from lastlayer.training.module import TrainingModule
 from lastlayer.training.randomness import SeedEveryStep
 from lastlayer.training.run_directory import RunDirectory
@@ -71,13 +73,12 @@ def train(
     if config.evaluate_on == "validation" or config.training.validate_every is not None:
         _require_validation(splits)
     classifier = build_classifier(config, splits.input_shape, splits.num_classes)
-    start = time.perf_counter()
-    _fit(config, run, classifier, splits, progress)
-    seconds = time.perf_counter() - start
+    seconds = _fit(config, run, classifier, splits, progress)
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
     run.write_summary(_summary(config, run, classifier, splits, seconds))
+    run.remove_checkpoints()
     return run
 
 
@@ -97,7 +98,7 @@ def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
     classifier.eval()
     device = classifier.head.classifier.weight.device
     log_probs, scores = [], []
-    for batch in inputs.split(EVALUATION_BATCH):
+    for batch in torch.split(inputs, EVALUATION_BATCH):
         features = classifier.features(batch.to(device))
         log_probs.append(classifier.head.log_prob(features).cpu())
         scores.append(classifier.head.scores(features).cpu())
@@ -110,23 +111,22 @@ def _fit(
     classifier: Classifier,
     splits: Splits,
     progress: Progress | None,
-) -> None:
+) -> float:
+    """Train from the last checkpoint, if there is one, and return the seconds it took."""
     training = config.training
     if len(splits.input_shape) == 3:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps_per_epoch = max(1, len(splits.train) // training.batch_size)
     checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
     last = last_checkpoint(run, checkpoint_epochs)
-    callbacks: list[Callback] = [
-        SeedEveryStep(config.seed),
-        RecordMetrics(run, training.log_every, progress),
-        last,
-    ]
+    records = RecordMetrics(run, training.log_every, progress)
+    callbacks: list[Callback] = [SeedEveryStep(config.seed), records, last]
     if training.select == "best":
         callbacks.append(best_checkpoint(run))
     if training.patience is not None:
-        callbacks.append(EarlyStopping("validation/error", patience=training.patience))
-    with _quiet_engine():
+        callbacks.append(StopWithoutProgress(training.patience))
+    keep_freed_memory()
+    with _contained_engine():
         trainer = _trainer(config, callbacks)
         module = TrainingModule(classifier, config.optimizer, training.steps)
         batches = ShuffledBatches(
@@ -148,12 +148,10 @@ def _fit(
             ckpt_path=str(resume_from) if resume_from.exists() else None,
             weights_only=True,
         )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
     if training.select == "best":
         best = load_checkpoint(run.checkpoints / "best.ckpt")["state_dict"]
         module.load_state_dict(best)
-    resume_from.unlink(missing_ok=True)
+    return records.elapsed
 
 
 def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
@@ -187,18 +185,29 @@ def _validation_batches(config: RunConfig, splits: Splits) -> Batches | list[Any
 
 
 @contextmanager
-def _quiet_engine() -> Iterator[None]:
-    """Silence what the engine says about itself; its own warnings and errors stay."""
+def _contained_engine() -> Iterator[None]:
+    """Silence what the engine says about itself and undo what it sets for the whole process."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    on_interrupt = signal.getsignal(signal.SIGINT)
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # The engine calls a helper that torch deprecates; nothing a user could change.
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
             yield
+    except SystemExit as stop:
+        # The engine makes an exit of an interrupt, and has the next one ignored.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
     finally:
         logger.setLevel(level)
+        torch.use_deterministic_algorithms(deterministic)
+        if in_main_thread and on_interrupt is not None:
+            signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _require_validation(splits: Splits) -> None:

@@ -78,9 +78,7 @@ class TrainingModule(LightningModule):
         }
 
 
-def _optimizer(
-    config: OptimizerConfig, groups: list[dict[str, Any]], *, fused: bool
-) -> Optimizer:
+def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]], *, fused: bool) -> Optimizer:
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW

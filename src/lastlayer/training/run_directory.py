@@ -19,6 +19,9 @@ from torch import Tensor
 
 from lastlayer.training.config import RunConfig
 
+#: What readers of a summary rely on.
+SUMMARY_ENTRIES = ("seed", "measured_on", "metrics", "seconds", "input_shape", "class_names")
+
 PACKAGES = ("lastlayer", "torch", "lightning", "numpy", "scikit-learn")
 
 
@@ -68,11 +71,9 @@ class RunDirectory:
                     f"{run.path} holds a run already; resume it with --resume, or choose another "
                     "name with --out"
                 )
-            if run.config() != config:
-                raise ValueError(
-                    f"{run.path} holds a run with another configuration: "
-                    f"{_first_difference(run.config(), config)}"
-                )
+            run.check_config(config)
+            if run.finished:
+                return run
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         run._write_text(run.config_path, config.to_toml())
         run._write_text(run.path / "environment.json", json.dumps(describe_environment(), indent=1))
@@ -90,6 +91,14 @@ class RunDirectory:
         if not run.config_path.is_file():
             raise FileNotFoundError(f"{run.path} is not a run: {run.config_path} is missing")
         return run
+
+    def check_config(self, config: RunConfig) -> None:
+        """Raise ``ValueError`` if there is a run here whose configuration is not ``config``."""
+        if self.config_path.exists() and self.config() != config:
+            raise ValueError(
+                f"{self.path} holds a run with another configuration: "
+                f"{_first_difference(self.config(), config)}"
+            )
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -118,9 +127,10 @@ class RunDirectory:
             summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{self.summary_path} is corrupt: {error}") from error
-        if not isinstance(summary, dict) or "metrics" not in summary:
-            raise ValueError(f"{self.summary_path} is corrupt: it holds no metrics")
-        return summary
+        for entry in SUMMARY_ENTRIES:
+            if not isinstance(summary, dict) or entry not in summary:
+                raise ValueError(f"{self.summary_path} is corrupt: it has no entry {entry!r}")
+        return dict(summary)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records of training in the order of their steps.
@@ -130,14 +140,16 @@ class RunDirectory:
         """
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
+        lines = self.metrics_path.read_bytes().split(b"\n")
         records: dict[tuple[str, int], dict[str, Any]] = {}
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 record = json.loads(line)
                 records[record["split"], record["step"]] = record
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{self.metrics_path}, line {number} is corrupt: {error}") from error
+                raise ValueError(
+                    f"{self.metrics_path}, line {number} is corrupt: {error}"
+                ) from error
         return sorted(records.values(), key=lambda record: record["step"])
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -158,7 +170,9 @@ class RunDirectory:
     def write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Write named tensors to one of the run's files."""
         with _moved_into_place(path) as temporary:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary
+            )
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write one more JSON file of the run."""
@@ -167,6 +181,11 @@ class RunDirectory:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the summary, which marks the run as finished."""
         self._write_text(self.summary_path, json.dumps(summary, indent=1) + "\n")
+
+    def remove_checkpoints(self) -> None:
+        """Remove what only resuming needs."""
+        for path in self.checkpoints.glob("*.ckpt"):
+            path.unlink(missing_ok=True)
 
     def _write_text(self, path: Path, text: str) -> None:
         with _moved_into_place(path) as temporary:

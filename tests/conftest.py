@@ -1,0 +1,97 @@
+"""What several rooms test with: small runs on scikit-learn's digits, which need no files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TINY_RECIPE = """
+title = "Two heads on a few digits"
+source = "a test"
+seeds = 2
+heads = ["softmax", "dropmax"]
+
+[config.data]
+train_size = 100
+validation_size = 100
+
+[config.model]
+name = "digits-cnn"
+options = { dropout = 0.5 }
+
+[config.training]
+steps = 40
+batch_size = 20
+log_every = 10
+
+[published]
+softmax = { "a paper" = 7.09, "another" = 7.17 }
+dropmax = { "a paper" = 5.32 }
+"""
+
+
+class Printed(NamedTuple):
+    """What a command printed and how it ended."""
+
+    out: str
+    err: str
+    status: int
+
+
+def lastlayer(*words: object) -> Printed:
+    """Call the command line in this process."""
+    from lastlayer.cli import main
+
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return Printed(out.getvalue(), err.getvalue(), status)
+
+
+class Comparison(NamedTuple):
+    """A finished comparison of softmax and DropMax over two seeds."""
+
+    recipe: Path
+    folder: Path
+    printed: Printed
+    command: tuple[object, ...]
+
+
+@pytest.fixture(autouse=True)
+def _no_data_folder(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "real_data" not in request.fixturenames:
+        monkeypatch.delenv("LASTLAYER_DATA", raising=False)
+
+
+@pytest.fixture(name="lastlayer")
+def lastlayer_fixture() -> object:
+    """The command line as a function from words to what it printed."""
+    return lastlayer
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe file for runs of under a second."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Comparison:
+    """Softmax and DropMax over two seeds, trained in two processes; not to be changed."""
+    folder = tmp_path_factory.mktemp("comparison") / "tiny"
+    command = ("compare", "--recipe", tiny_recipe, "--out", folder, "--jobs", 2)
+    before = dict(os.environ)
+    printed = lastlayer(*command)
+    assert dict(os.environ) == before
+    assert printed.status == 0, printed.err
+    return Comparison(tiny_recipe, folder, printed, command)
