@@ -27,8 +27,8 @@ def order(batches):
 
 def test_derived_seeds_are_what_they_always_were():
     # A run made by an earlier version must be resumed and replayed with its own numbers.
-    assert derive_seed(0, "step", 0, 0) == PIN_STEP
-    assert derive_seed(7, "order", 3) == PIN_ORDER
+    assert derive_seed(0, "step", 0, 0) == 2304360856495448237
+    assert derive_seed(7, "order", 3) == 5668033773290554967
 
 
 @given(st.integers(0, 2**31), st.integers(0, 2**31))

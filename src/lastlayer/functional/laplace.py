@@ -68,8 +68,8 @@ class Rule(NamedTuple):
         return max(1 + int(_MAX_SPAN / self.step), min(_MAX_NODES, _FEW_ELEMENTS // elements))
 
 
-RULE_FLOAT32 = Rule(step=0.6, start=0.025, tolerance=1e-6)
-RULE_FLOAT64 = Rule(step=0.4, start=1.5e-3, tolerance=5e-11)
+RULE_FLOAT32 = Rule(step=0.6, start=0.025, tolerance=1e-7)
+RULE_FLOAT64 = Rule(step=0.4, start=1.5e-3, tolerance=2e-11)
 
 
 class Block(NamedTuple):
@@ -79,13 +79,14 @@ class Block(NamedTuple):
         log_start: log s of the first node.
         length: how many nodes.
         step: their distance in log s.
-        repeats: how often the last node counts, for those after it at which nothing changes.
+        repeats: (n, 1), how often the last node counts, for those after it at which nothing
+            changes; None for once.
     """
 
     log_start: float
     length: int
     step: float
-    repeats: int = 1
+    repeats: Tensor | None = None
 
     @property
     def log_last(self) -> float:
@@ -93,9 +94,10 @@ class Block(NamedTuple):
         return self.log_start + (self.length - 1) * self.step
 
     def weight(self, like: Tensor) -> Tensor:
-        """(J, 1, 1) weights of the nodes."""
+        """(J, 1, 1) or (J, n, 1) weights of the nodes."""
         weight = torch.full_like(like, self.step)
-        if self.repeats > 1:
+        if self.repeats is not None:
+            weight = weight.repeat(1, *self.repeats.shape)
             weight[-1] *= self.repeats
         return weight
 
@@ -189,7 +191,7 @@ class Nodes(NamedTuple):
 
     Attributes:
         growth: (J, 1, 1) s relative to the first node.
-        weight: (J, 1, 1) weight of the node in the sum.
+        weight: (J, 1, 1) or (J, n, 1) weight of the node in the sum.
         scale: (n, K) s D at the first node.
         odds: (J, n, K) exp(-sD) / phi; times rho, the retain probability under the tilted law. It
             lies in the workspace, where the next block replaces it.
@@ -241,16 +243,18 @@ def march(
         left = remaining(nodes, block)
         active = left[-1] > rule.tolerance
         finished = not bool(active.any())
+        skipped = 0
         if not finished and block.log_last > _JUMP_FROM:
             change = torch.where(active, nodes.transform[0] - nodes.transform[-1], 0.0)
             if float(change.max()) < 1e-3 * rule.tolerance:
                 skipped = _constant_nodes(terms, block.log_last, log_others, active)
-                block = block._replace(repeats=1 + skipped)
-                nodes = nodes._replace(weight=block.weight(nodes.growth))
+        if skipped:
+            block = block._replace(repeats=1.0 + skipped * active.double())
+            nodes = nodes._replace(weight=block.weight(nodes.growth))
         yield block, nodes, left
         if finished:
             return
-        following = block.log_last + block.repeats * rule.step
+        following = block.log_last + (1 + skipped) * rule.step
         block = Block(following, rule.later_block(terms.retain.numel()), rule.step)
 
 

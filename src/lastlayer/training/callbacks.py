@@ -25,11 +25,14 @@ class RecordMetrics(Callback):
     Args:
         run: where to.
         every: steps between two records.
+        last: the last step, which has a record in any case.
         progress: called with the step and the newest record.
     """
 
-    def __init__(self, run: RunDirectory, every: int, progress: Progress | None = None) -> None:
-        self.run, self.every, self.progress = run, every, progress
+    def __init__(
+        self, run: RunDirectory, every: int, last: int, progress: Progress | None = None
+    ) -> None:
+        self.run, self.every, self.last, self.progress = run, every, last, progress
         self._sums: dict[str, float] = {}
         self._count = 0
         self._start = time.perf_counter()
@@ -62,7 +65,7 @@ class RecordMetrics(Callback):
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1
-        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
+        if trainer.global_step % self.every and trainer.global_step != self.last:
             return
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
@@ -92,6 +95,34 @@ class RecordMetrics(Callback):
             self.progress(step, values)
 
 
+class StopAfter(Callback):
+    """End training after a number of steps.
+
+    The engine's own ``max_steps`` trains one step too many after a resume at the end of an epoch.
+
+    Args:
+        steps: number of steps.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once if the checkpoint was the last step's."""
+        trainer.should_stop |= trainer.global_step >= self.steps
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop after the last step."""
+        trainer.should_stop |= trainer.global_step >= self.steps
+
+
 class StopWithoutProgress(EarlyStopping):
     """Stop after ``patience`` looks without a better held-out error.
 
@@ -106,8 +137,7 @@ class StopWithoutProgress(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the checkpoint says so."""
-        if self.wait_count >= self.patience:
-            trainer.should_stop = True
+        trainer.should_stop |= self.wait_count >= self.patience
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -156,5 +186,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive
-        raise ValueError(f"{path} is corrupt: {error}; remove it to start over") from error
+        # Their text advises unsafe loading, so it is left to the traceback.
+        raise ValueError(f"{path} is corrupt; remove it to start over") from error
     return checkpoint

@@ -24,6 +24,7 @@ from lastlayer.training.build import backbone_name, build_classifier, load_split
 from lastlayer.training.callbacks import (
     Progress,
     RecordMetrics,
+    StopAfter,
     StopWithoutProgress,
     WholeCheckpoints,
     best_checkpoint,
@@ -118,9 +119,13 @@ def _fit(
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps_per_epoch = max(1, len(splits.train) // training.batch_size)
     checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
-    last = last_checkpoint(run, checkpoint_epochs)
-    records = RecordMetrics(run, training.log_every, progress)
-    callbacks: list[Callback] = [SeedEveryStep(config.seed), records, last]
+    records = RecordMetrics(run, training.log_every, training.steps, progress)
+    callbacks: list[Callback] = [
+        SeedEveryStep(config.seed),
+        records,
+        StopAfter(training.steps),
+        last_checkpoint(run, checkpoint_epochs),
+    ]
     if training.select == "best":
         callbacks.append(best_checkpoint(run))
     if training.patience is not None:
@@ -161,8 +166,7 @@ def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
         devices=training.devices,
         strategy=training.strategy,
         precision=training.precision,
-        max_steps=training.steps,
-        max_epochs=-1,
+        max_epochs=-1,  # StopAfter ends the run
         callbacks=callbacks,
         plugins=[WholeCheckpoints()],
         gradient_clip_val=training.clip_norm,
@@ -197,6 +201,8 @@ def _contained_engine() -> Iterator[None]:
         with warnings.catch_warnings():
             # The engine calls a helper that torch deprecates; nothing a user could change.
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            # A resumed run finds its own checkpoints there.
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* is not empty", UserWarning)
             yield
     except SystemExit as stop:
         # The engine makes an exit of an interrupt, and has the next one ignored.

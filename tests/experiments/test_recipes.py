@@ -1,0 +1,164 @@
+import tomllib
+from importlib import resources
+
+import pytest
+
+from lastlayer.data import SOURCES
+from lastlayer.experiments import Recipe, catalog, default_recipe, plan, recipe_names
+from lastlayer.experiments.recipe import resolve_recipe
+from lastlayer.heads import HEADS
+from lastlayer.models import BACKBONES
+from lastlayer.report import ComparisonRow
+from lastlayer.report.pages import published_table
+from lastlayer.training.build import backbone_name, build_classifier
+
+SHAPES = {
+    "digits": (1, 8, 8),
+    **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), (1, 28, 28)),
+    **dict.fromkeys(("cifar10", "cifar100"), (3, 32, 32)),
+}
+
+
+@pytest.fixture(params=recipe_names())
+def recipe(request):
+    return Recipe.load(request.param)
+
+
+def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
+    jobs = plan(recipe, recipe.heads, range(recipe.seeds), tmp_path)
+    assert len(jobs) == recipe.seeds * len(recipe.heads)
+    assert len({job.path for job in jobs}) == len(jobs)
+    for seed in range(recipe.seeds):
+        configs = [job.config for job in jobs if job.config.seed == seed]
+        assert [config.head.name for config in configs] == list(recipe.heads)
+        assert len({config.data.model_dump_json() for config in configs}) == 1
+        if not recipe.head_config:
+            equal = {
+                config.model_copy(update={"head": jobs[0].config.head}).model_dump_json()
+                for config in configs
+            }
+            assert len(equal) == 1
+
+
+def test_every_recipe_builds_every_head(recipe):
+    for head in recipe.heads:
+        config = recipe.run_config(head, {})
+        assert config.data.name in SOURCES.names()
+        shape = SHAPES[config.data.name]
+        assert backbone_name(config, shape) in BACKBONES.names()
+        assert build_classifier(config, shape, 10).head.num_classes == 10
+
+
+def test_every_published_number_belongs_to_a_head_we_have(recipe):
+    assert set(recipe.published) <= set(HEADS.names())
+    assert set(recipe.head_config) <= set(HEADS.names())
+    errors = [error for by_source in recipe.published.values() for error in by_source.values()]
+    assert all(0 < error < 100 for error in errors)
+    assert bool(recipe.published) == bool(recipe.published_note)
+    assert recipe.title
+    assert recipe.source
+
+
+def test_recipes_are_listed_by_their_titles():
+    assert catalog()["recipes"] == {name: Recipe.load(name).title for name in recipe_names()}
+    files = resources.files("lastlayer.experiments") / "recipes"
+    assert {f"{name}.toml" for name in recipe_names()} == {entry.name for entry in files.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "recipe"),
+    [
+        ("digits", None, "digits"),
+        ("digits", "mlp", "digits"),
+        ("mnist", None, "mnist-1k"),
+        ("mnist", "tutorial-cnn", "mnist-1k"),
+        ("fashion-mnist", None, "mnist-1k"),
+        ("mnist", "lenet", None),
+        ("cifar10", None, None),
+        ("hub:mnist", None, None),
+    ],
+)
+def test_the_default_recipe_fits_data_and_backbone(data, model, recipe):
+    assert default_recipe(data, model) == recipe
+
+
+def test_without_a_fitting_recipe_there_are_plain_defaults():
+    recipe, name = resolve_recipe(None, {"data": {"name": "cifar10"}})
+    assert name == "the defaults"
+    assert recipe.config == {}
+    assert recipe.heads[0] == "softmax"
+    assert resolve_recipe(None, {})[1] == "recipe digits"
+    assert resolve_recipe("mnist-1k", {})[1] == "recipe mnist-1k"
+
+
+def test_settings_are_laid_over_in_order_and_the_head_is_the_one_named():
+    recipe = Recipe(
+        title="t",
+        heads=("softmax", "dropmax"),
+        config={"optimizer": {"lr": 0.1, "weight_decay": 0.2}, "training": {"steps": 5}},
+        head_config={"dropmax": {"optimizer": {"lr": 0.3}}},
+    )
+    changes = {"training": {"steps": 7}, "head": {"name": "sparsemax"}}
+    softmax, dropmax = (recipe.run_config(head, changes) for head in recipe.heads)
+    assert (softmax.optimizer.lr, dropmax.optimizer.lr) == (0.1, 0.3)
+    assert (softmax.optimizer.weight_decay, dropmax.optimizer.weight_decay) == (0.2, 0.2)
+    assert softmax.training.steps == dropmax.training.steps == 7
+    assert (softmax.head.name, dropmax.head.name) == ("softmax", "dropmax")
+
+
+def test_unknown_recipes_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown recipe 'digts'.*digits"):
+        Recipe.load("digts")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"title = ", "not TOML"),
+        (b"\xff", "not TOML"),
+        (b'title = "t"', "heads: Field required"),
+        (b'title = "t"\nheads = ["softmax"]\nspeed = 3', "speed: Extra inputs"),
+        (b'title = "t"\nheads = ["softmax"]\nseeds = 0', "seeds"),
+    ],
+)
+def test_a_damaged_recipe_file_is_named(tmp_path, content, message):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        Recipe.load(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"no recipe file {tmp_path}"):
+        Recipe.load(str(tmp_path / "mine.toml"))
+
+
+def rows():
+    return [
+        ComparisonRow(head, [0, 1], [0.06, 0.08], *[[0.1, 0.1]] * 5)
+        for head in ("softmax", "dropmax:temperature=0.2", "entmax15")
+    ]
+
+
+def test_published_numbers_stand_beside_ours():
+    published = {"softmax": {"A": 7.09, "B": 7.17}, "dropmax": {"A": 5.32}}
+    table = published_table(rows(), published, "mind the gap")
+    assert table.columns == ("Head", "Ours", "A", "B")
+    assert table.rows == (
+        ("softmax", "7.00", "7.09", "7.17"),
+        ("dropmax:temperature=0.2", "7.00", "5.32", "–"),
+        ("entmax15", "7.00", "–", "–"),
+    )
+    assert table.note.endswith("mind the gap.")
+
+
+def test_without_published_numbers_there_is_no_table():
+    assert published_table(rows(), {}) is None
+
+
+def test_recipes_are_plain_toml():
+    folder = resources.files("lastlayer.experiments") / "recipes"
+    for entry in folder.iterdir():
+        assert tomllib.loads(entry.read_text("utf-8"))["title"]
