@@ -58,7 +58,9 @@ def print_table(title: str, results: Mapping[str, Mapping[str, Mapping[str, floa
     print(f"{'':32s}" + "".join(f"{case:>19s}" for case in results))
     for row in rows:
         cells = (case.get(row) for case in results.values())
-        texts = ("-" if c is None else f"{c['relative']:.2f} ({c['milliseconds']:.2f})" for c in cells)
+        texts = (
+            "-" if c is None else f"{c['relative']:.2f} ({c['milliseconds']:.2f})" for c in cells
+        )
         print(f"{row:32s}" + "".join(f"{text:>19s}" for text in texts))
 
 

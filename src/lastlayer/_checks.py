@@ -45,8 +45,12 @@ def check_class_weight(weight: Tensor | None, num_classes: int) -> None:
             f"weight must have shape ({num_classes},), one weight per class; "
             f"got {tuple(weight.shape)}"
         )
-    if not torch.compiler.is_compiling() and not bool((weight >= 0).all()):
-        raise ValueError("weight must hold numbers of at least 0; got a negative or NaN entry")
+    if torch.compiler.is_compiling():
+        return
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+        raise ValueError(
+            "weight must hold finite numbers of at least 0; got a negative, infinite or NaN entry"
+        )
 
 
 def check_last_dim(name: str, tensor: Tensor, size: int) -> None:

@@ -17,11 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lastlayer.experiments.compare import GridProgress
-from lastlayer.training.callbacks import Progress as StepProgress
-
 if TYPE_CHECKING:
+    from lastlayer.experiments.compare import GridProgress
     from lastlayer.report import TextTable
+    from lastlayer.training.callbacks import Progress as StepProgress
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -84,7 +83,9 @@ def step_progress(total: int) -> Iterator[StepProgress]:
         tenth = int(step / total / PLAIN_EVERY)
         if tenth > printed:
             printed = tenth
-            err_console.print(f"step {step}/{total}  {_terms(values)}", highlight=False)
+            err_console.print(
+                f"step {step}/{total}  {_terms(values)}", highlight=False, soft_wrap=True
+            )
 
     if not err_console.is_terminal:
         yield plain
@@ -105,10 +106,12 @@ def grid_progress() -> Iterator[GridProgress]:
 
     def plain(done: int, total: int, runs_done: int, runs: int) -> None:
         nonlocal printed
-        tenth = int(done / max(total, 1) / PLAIN_EVERY)
+        tenth = int(done / max(total, 1) / PLAIN_EVERY) + (runs_done == runs)
         if tenth > printed:
             printed = tenth
-            err_console.print(f"{runs_done}/{runs} runs, {done}/{total} steps", highlight=False)
+            err_console.print(
+                f"{runs_done}/{runs} runs, {done}/{total} steps", highlight=False, soft_wrap=True
+            )
 
     if not err_console.is_terminal:
         yield plain

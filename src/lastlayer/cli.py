@@ -43,7 +43,7 @@ class Settings:
     train_size: int | None = None
     "Training examples, drawn class-balanced; default: all, or the recipe's."
 
-    validation_size: int | float | None = None
+    validation_size: str | None = None
     "Held-out examples: a number, or a fraction of the training examples."
 
     model: str | None = None
@@ -82,7 +82,6 @@ class Settings:
             "data.name": self.data,
             "data.data_dir": None if self.data_dir is None else str(self.data_dir),
             "data.train_size": self.train_size,
-            "data.validation_size": self.validation_size,
             "model.name": self.model,
             "training.steps": self.steps,
             "training.batch_size": self.batch_size,
@@ -91,8 +90,11 @@ class Settings:
             "training.device": self.device,
             "training.precision": self.precision,
         }
+        # As text, for 1 is one example and 0.5 a half.
+        held_out = [] if self.validation_size is None else [self.validation_size]
+        typed = [*(f"data.validation_size={size}" for size in held_out), *self.set]
         changes: dict[str, Any] = {}
-        for entry, value in [*given.items(), *map(parse_option, self.set)]:
+        for entry, value in [*given.items(), *map(parse_option, typed)]:
             if value is not None:
                 changes = merge(changes, nest(entry, value))
         return changes

@@ -26,7 +26,7 @@ def test_a_head_needs_a_name(text):
 
 @pytest.mark.parametrize("text", ["dropmax:temperature", "dropmax:=3"])
 def test_an_option_needs_a_key_and_a_value(text):
-    with pytest.raises(ValueError, match="key=value; got '(temperature|=3)'"):
+    with pytest.raises(ValueError, match=r"key=value; got '(temperature|=3)'"):
         parse_head(text)
 
 

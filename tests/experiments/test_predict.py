@@ -61,7 +61,9 @@ def test_all_probabilities_go_to_a_csv(run, images, tmp_path):
     assert len(rows) == 6
     for row, prob in zip(rows, predictions.prob, strict=True):
         assert row["prediction"] == str(int(prob.argmax()))
-        assert sum(float(row[name]) for name in predictions.class_names) == pytest.approx(1, abs=1e-4)
+        assert sum(float(row[name]) for name in predictions.class_names) == pytest.approx(
+            1, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,10 @@ TEXTS = {"fish": "red fish blue fish", "bird": "green bird loud bird"}
 @pytest.fixture(scope="module")
 def text_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
-    lines = ["body,category", *(f"{text} {n},{kind}" for n in range(6) for kind, text in TEXTS.items())]
+    lines = [
+        "body,category",
+        *(f"{text} {n},{kind}" for n in range(6) for kind, text in TEXTS.items()),
+    ]
     for name in ("train.csv", "test.csv"):
         (folder / name).write_text("\n".join(lines) + "\n")
     settings = {

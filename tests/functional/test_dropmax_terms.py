@@ -1,4 +1,4 @@
-"""DropMax's divergence, entropy and auxiliary loss against their textbook sums over probabilities."""
+"""DropMax's divergence, entropy and auxiliary loss against sums over probabilities."""
 
 from __future__ import annotations
 
@@ -209,10 +209,10 @@ SMOOTH = {
         eps=1e-3,
     ),
     "plug-in": plug_in_log_prob,
-    "monte carlo by logits": lambda a, r: monte_carlo_log_prob(
-        r, PRIOR, num_samples=2, noise=torch.stack([NOISE, -NOISE])
-    )
-    + 0 * a.sum(),
+    "monte carlo by logits": lambda a, r: (
+        monte_carlo_log_prob(r, PRIOR, num_samples=2, noise=torch.stack([NOISE, -NOISE]))
+        + 0 * a.sum()
+    ),
 }
 
 

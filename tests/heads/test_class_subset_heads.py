@@ -99,11 +99,15 @@ def test_a_uniform_sample_is_class_dropout_given_the_number_of_negatives():
     # All sets of m negatives are equally likely, and every loss is one of theirs.
     m, rows = 2, 3000
     head = make(SampledSoftmax, num_samples=m, reduction="none")
-    loss = head(
-        FEATURES[:1].expand(rows, D),
-        torch.zeros(rows, dtype=torch.int64),
-        generator=torch.Generator().manual_seed(0),
-    ).loss.detach().numpy()
+    loss = (
+        head(
+            FEATURES[:1].expand(rows, D),
+            torch.zeros(rows, dtype=torch.int64),
+            generator=torch.Generator().manual_seed(0),
+        )
+        .loss.detach()
+        .numpy()
+    )
     logits = head.classifier(FEATURES[0]).detach().numpy()
     sets = list(itertools.combinations(range(1, K), m))
     counts = []

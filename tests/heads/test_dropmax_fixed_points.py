@@ -27,7 +27,7 @@ def sigmoid(x: float) -> float:
 
 
 def rest_of_a_non_target() -> tuple[float, float]:
-    """(a, r) with rho - q + rho (1 - rho) a = 0 and sigma(r) + q (1 - q) r = 0, q = sigma(a + r)."""
+    """Return the (a, r) of a non-target at which both gradients of the paper's table vanish."""
 
     def slopes(x: np.ndarray) -> list[float]:
         a, r = x

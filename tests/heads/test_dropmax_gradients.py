@@ -127,9 +127,7 @@ def test_prior_gradients_are_the_finite_differences_where_q_is_p(free_head, exam
         for step in (1e-6, -1e-6):
             moved = a.clone()
             moved[index] += step
-            terms = objective(
-                o, moved, None, TARGET, noise + r, entropy="non-target", form="iclr"
-            )
+            terms = objective(o, moved, None, TARGET, noise + r, entropy="non-target", form="iclr")
             total.append(sum(term.sum() for term in terms.values()))
         difference = (total[0] - total[1]) / 2e-6
         assert head.retain.weight.grad.T[index].item() == pytest.approx(difference, abs=2e-7)
@@ -146,7 +144,9 @@ def test_detach_decides_whether_the_features_feel_the_prior_inside_the_posterior
     }
     heads["parameters"].load_state_dict(heads["logits"].state_dict())
     head = heads["logits"]
-    o, a, r = (layer(features).detach() for layer in (head.classifier, head.retain, head.correction))
+    o, a, r = (
+        layer(features).detach() for layer in (head.classifier, head.retain, head.correction)
+    )
     wanted = 0.2 * torch.randn(N, K, generator=generator, dtype=torch.float64)
     noise = (wanted - a - r)[None]
     table = closed_forms(o, a, r, noise)[term]
@@ -179,7 +179,9 @@ class MaskFromThePrior(DropMax):
 
     def _row_terms(self, features, target, draw):
         terms = super()._row_terms(features, target, draw)
-        return terms | {"nll": self._nll(self._logits(features), self.retain(features), target, draw)}
+        return terms | {
+            "nll": self._nll(self._logits(features), self.retain(features), target, draw)
+        }
 
 
 class FreeTarget(Composed):

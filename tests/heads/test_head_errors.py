@@ -103,9 +103,9 @@ def test_bad_options_are_named_at_construction(name, options, message):
 
 @every_head
 def test_sizes_below_one_are_refused(name):
-    with pytest.raises(ValueError, match="in_features must be .* at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"in_features must be .* at least 1; got 0"):
         build_head(name, 0, K)
-    with pytest.raises(ValueError, match="num_classes must be .* at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"num_classes must be .* at least 1; got 0"):
         build_head(name, D, 0)
 
 

@@ -166,6 +166,14 @@ def test_the_stored_weights_are_the_trained_classifier(tmp_path):
     assert bool(torch.isfinite(scores).all())
 
 
+def test_double_precision_is_kept_to_the_end(tmp_path):
+    settings = config(head={"name": "dropmax"}, training={"precision": "64-true"})
+    run = train(settings, tmp_path / "run")
+    log_prob, _ = predict(load_classifier(run), load_splits(settings).test.inputs)
+    assert log_prob.dtype == torch.float64
+    assert torch.equal(log_prob, run.predictions()["log_prob"])
+
+
 def test_training_learns(tmp_path):
     steps = {"steps": 150, "batch_size": 50, "log_every": 50}
     run = train(

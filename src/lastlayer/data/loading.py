@@ -101,9 +101,7 @@ def _read(name: str, data_dir: str | Path | None, options: Mapping[str, Any] | N
     return raw
 
 
-def _validation_count(
-    validation_size: float | None, train_size: int | None, available: int
-) -> int:
+def _validation_count(validation_size: float | None, train_size: int | None, available: int) -> int:
     """Turn a count, a fraction or None into a count."""
     if validation_size is None:
         if train_size is None:

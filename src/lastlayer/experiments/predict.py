@@ -88,7 +88,7 @@ def _image(path: Path, input_shape: tuple[int, ...]) -> Tensor:
         raise DataFileError(f"{path}: the run takes vectors of {input_shape[0]}, not images")
     channels, height, width = input_shape
     pixels = read_image(path, size=(height, width), grayscale=channels == 1)
-    return torch.from_numpy(pixels).float() / 255
+    return torch.tensor(pixels).float() / 255
 
 
 def _read_array(path: Path, input_shape: tuple[int, ...]) -> Tensor:

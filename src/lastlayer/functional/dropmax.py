@@ -28,7 +28,7 @@ from lastlayer._checks import check_at_least, check_choice, check_floating, chec
 FORMS = ("neurips", "iclr")
 ENTROPY_CLASSES = ("all", "non-target")
 
-# Noise drawn in float32 has steps of 2^-24; half a step keeps 0 and 1 out of the open interval.
+# Uniform numbers drawn in float32 are multiples of 2^-24 below 1; half a step keeps them above 0.
 _OPEN_INTERVAL_MARGIN = 2.0**-25
 # Elements of one block of Monte Carlo masks: bounds the memory, not the result.
 _MONTE_CARLO_BLOCK = 2**22

@@ -233,10 +233,9 @@ def _masked_nll(
     mask = (posterior + noise).mul_(1 / temperature).sigmoid_().scatter_(-1, index, 1.0)
     weight = mask + eps
     # log of a number that eps keeps from 0: as exact as the log-domain form.
-    scores = weight.log().add_(logits)
-    normaliser = scores.logsumexp(dim=-1, keepdim=True)
-    nll = (normaliser - scores.gather(-1, index)).squeeze(-1)
-    prob = scores.sub_(normaliser).exp_()
+    log_prob = torch.log_softmax(weight.log().add_(logits), dim=-1)
+    nll = -log_prob.gather(-1, index).squeeze(-1)
+    prob = log_prob.exp_()
     mask_gradient = (1 - mask).mul_(mask).div_(weight).mul_(prob).mul_(1 / temperature)
     return nll, prob, mask_gradient
 
@@ -262,9 +261,7 @@ def _plus(total: Tensor | None, scale: Tensor | None, values: Tensor) -> Tensor 
     return scale * values if total is None else total.addcmul_(scale, values)
 
 
-def _composed_gradients(
-    ctx: Any, upstream: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
+def _composed_gradients(ctx: Any, upstream: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     logits, retain_logits, target, noise, *rest = ctx.saved_tensors
     correction = rest[0] if ctx.has_correction else None
     given = (logits, retain_logits) if correction is None else (logits, retain_logits, correction)

@@ -2,10 +2,11 @@
 
 from lastlayer.heads.attach import Classifier, attach
 from lastlayer.heads.attention import DeterministicAttention
-from lastlayer.heads.base import Head, HeadOutput
+from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import HEADS, build_head
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.output import HeadOutput
 from lastlayer.heads.sampled_softmax import SampledSoftmax
 from lastlayer.heads.softmax import Softmax
 from lastlayer.heads.sparsemax import Entmax, Sparsemax

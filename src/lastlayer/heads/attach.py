@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer.heads.base import Head, HeadOutput
+from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
+from lastlayer.heads.output import HeadOutput
 
 
 class Classifier(nn.Module):

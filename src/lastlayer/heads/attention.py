@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least
 from lastlayer.functional import dropmax as dm
-from lastlayer.heads.base import Draw, Head, full_precision
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw
+from lastlayer.heads.precision import full_precision
 
 
 class DeterministicAttention(Head):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,33 +19,8 @@ from lastlayer._checks import (
     check_probability,
 )
 from lastlayer.functional.reduction import reduce_rows, split_ignored
-
-
-class Draw(NamedTuple):
-    """Where a stochastic head's randomness comes from; both None is the default generator."""
-
-    generator: torch.Generator | None = None
-    noise: Tensor | None = None
-
-
-class HeadOutput(NamedTuple):
-    """What a head returns while training.
-
-    Attributes:
-        loss: the sum of ``terms``; a scalar, or (*) for ``reduction="none"``.
-        terms: the loss's parts by name, weights included, reduced like the loss; ``"nll"`` always.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-
-
-def full_precision(features: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which autocast, if it is on, is off for the device of ``features``."""
-    device_type = features.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type=device_type, enabled=False)
-    return nullcontext()
+from lastlayer.heads.output import Draw, HeadOutput
+from lastlayer.heads.precision import full_precision
 
 
 class Head(nn.Module):

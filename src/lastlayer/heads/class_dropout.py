@@ -12,7 +12,9 @@ from torch import Tensor
 from lastlayer._checks import check_at_least, check_choice, check_probability
 from lastlayer.functional import dropmax as dm
 from lastlayer.functional.class_sampling import class_dropout_mask, masked_cross_entropy
-from lastlayer.heads.base import Draw, Head, full_precision
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw
+from lastlayer.heads.precision import full_precision
 
 PREDICTIONS = ("softmax", "monte-carlo")
 

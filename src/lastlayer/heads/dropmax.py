@@ -11,7 +11,9 @@ from lastlayer._checks import check_at_least, check_choice, check_positive
 from lastlayer.functional import dropmax as dm
 from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.dropmax_objective import SMALLEST_EPS, objective_rows
-from lastlayer.heads.base import Draw, Head, full_precision
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw
+from lastlayer.heads.precision import full_precision
 
 POSTERIORS = ("variational", "prior")
 ESTIMATORS = ("concrete", "exact")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice
 from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
-from lastlayer.heads.base import Draw, Head, HeadOutput
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw, HeadOutput
 
 PROPOSALS = ("uniform", "learned")
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.fenchel_young import cross_entropy
-from lastlayer.heads.base import Draw, Head
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw
 
 
 class Softmax(Head):

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from lastlayer.functional.entmax import entmax
 from lastlayer.functional.fenchel_young import entmax_loss
-from lastlayer.heads.base import Draw, Head, full_precision
+from lastlayer.heads.base import Head
+from lastlayer.heads.output import Draw
+from lastlayer.heads.precision import full_precision
 
 
 class Entmax(Head):

@@ -134,7 +134,7 @@ def _retained(classifier: Classifier, inputs: Tensor, target: Tensor) -> _Retain
     for batch, label in zip(
         torch.split(inputs, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
     ):
-        features = classifier.features(batch)
+        features = classifier.features(batch.to(head.classifier.weight.dtype))
         if isinstance(head, DropMax):
             posterior.append(head.posterior_prob(features, label))
         if isinstance(head, DropMax | DeterministicAttention):

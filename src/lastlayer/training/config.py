@@ -41,7 +41,7 @@ class DataConfig(_Section):
     data_dir: str | None = None
     train_size: Positive | None = None
     #: Held-out examples: a number, a fraction of the training examples, or None for a default.
-    validation_size: Annotated[int, Field(ge=0)] | Fraction | None = None
+    validation_size: Annotated[int, Field(ge=0, strict=True)] | Fraction | None = None
     #: Seed of the subset and of the held-out part; the run's seed if None.
     seed: int | None = None
     options: Options = {}

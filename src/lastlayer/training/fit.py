@@ -89,18 +89,20 @@ def load_classifier(run: RunDirectory) -> Classifier:
     classifier = build_classifier(
         run.config(), tuple(summary["input_shape"]), len(summary["class_names"])
     )
+    if run.config().training.precision == "64-true":
+        classifier.double()
     classifier.load_state_dict(run.state_dict())
     return classifier.eval()
 
 
 @torch.no_grad()
 def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and scores of inputs, computed in batches in full precision."""
+    """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
     classifier.eval()
-    device = classifier.head.classifier.weight.device
+    weight = classifier.head.classifier.weight
     log_probs, scores = [], []
     for batch in torch.split(inputs, EVALUATION_BATCH):
-        features = classifier.features(batch.to(device))
+        features = classifier.features(batch.to(weight.device, weight.dtype))
         log_probs.append(classifier.head.log_prob(features).cpu())
         scores.append(classifier.head.scores(features).cpu())
     return torch.cat(log_probs), torch.cat(scores)
@@ -194,6 +196,9 @@ def _contained_engine() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     deterministic = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    # Deterministic kernels suffice; filling fresh memory as well only costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_interrupt = signal.getsignal(signal.SIGINT)
     logger.setLevel(logging.WARNING)
@@ -212,6 +217,7 @@ def _contained_engine() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         if in_main_thread and on_interrupt is not None:
             signal.signal(signal.SIGINT, on_interrupt)
 

@@ -44,7 +44,9 @@ class TrainingModule(LightningModule):
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         if not bool(torch.isfinite(out.loss)):
-            terms = ", ".join(f"{name}={float(term.detach()):g}" for name, term in out.terms.items())
+            terms = ", ".join(
+                f"{name}={float(term.detach()):g}" for name, term in out.terms.items()
+            )
             raise FloatingPointError(
                 f"the loss is {float(out.loss.detach())} at step {self.global_step} ({terms}); "
                 "try a smaller learning rate, --set training.clip_norm=1, or precision 32-true"
