@@ -21,7 +21,7 @@ from paired import Call, paired_medians, print_table, write_results
 from torch import Tensor
 
 from lastlayer.functional import masked_log_prob, monte_carlo_log_prob
-from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 
 BATCH = 256
 EPS = 1e-20

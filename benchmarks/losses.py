@@ -9,15 +9,12 @@ where it is installed.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from paired import Call, paired_medians, print_table, write_results
 from torch import Tensor
 
 from lastlayer.functional import class_sampling, fenchel_young
@@ -55,10 +52,8 @@ def losses(num_classes: int) -> dict[str, Loss]:
     return table
 
 
-def seconds(loss: Loss, logits: Tensor, target: Tensor) -> float:
-    start = time.perf_counter()
-    torch.autograd.grad(loss(logits, target), logits)
-    return time.perf_counter() - start
+def step(loss: Loss, logits: Tensor, target: Tensor) -> Call:
+    return lambda: torch.autograd.grad(loss(logits, target), logits)
 
 
 def measure(num_classes: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -66,21 +61,8 @@ def measure(num_classes: int, rounds: int) -> dict[str, dict[str, float]]:
     logits = 3.0 * torch.randn(NUM_ROWS, num_classes, generator=generator)
     logits.requires_grad_()
     target = torch.randint(num_classes, (NUM_ROWS,), generator=generator)
-    table = losses(num_classes)
-    times: dict[str, list[float]] = {name: [] for name in table}
-    for warm_up in [True] + [False] * rounds:
-        for name, loss in table.items():
-            elapsed = seconds(loss, logits, target)
-            if not warm_up:
-                times[name].append(elapsed)
-    base = times["torch cross_entropy"]
-    return {
-        name: {
-            "milliseconds": 1e3 * statistics.median(values),
-            "relative": statistics.median(v / b for v, b in zip(values, base, strict=True)),
-        }
-        for name, values in times.items()
-    }
+    calls = {name: step(loss, logits, target) for name, loss in losses(num_classes).items()}
+    return paired_medians(calls, rounds=rounds, minimum_seconds=0.005)
 
 
 def main() -> None:
@@ -89,26 +71,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/losses.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = {str(k): measure(k, arguments.rounds) for k in NUM_CLASSES}
-
-    print("time relative to torch cross_entropy (milliseconds), forward and backward")
-    print(f"{'N = 256':34s}" + "".join(f"{f'K = {k}':>18s}" for k in NUM_CLASSES))
-    for name in results[str(NUM_CLASSES[0])]:
-        cells = (results[str(k)][name] for k in NUM_CLASSES)
-        print(
-            f"{name:34s}"
-            + "".join(f"{c['relative']:9.1f} ({c['milliseconds']:6.2f})" for c in cells)
-        )
-    document = {
-        "rows": NUM_ROWS,
-        "rounds": arguments.rounds,
-        "threads": 1,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "results": results,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+    results = {f"K = {k}": measure(k, arguments.rounds) for k in NUM_CLASSES}
+    print_table("time relative to torch cross_entropy (milliseconds)", results)
+    write_results(arguments.output, results, rows=NUM_ROWS, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from lastlayer import cli
+from lastlayer.cli.comparison import ESSENTIAL, _explain_one, split_heads
+from lastlayer.cli.console import print_table
+from lastlayer.cli.settings import Settings
 from lastlayer.report import ComparisonRow, comparison_table
 from lastlayer.training import RunConfig, RunDirectory
 
@@ -87,7 +90,7 @@ def test_settings_reach_the_configuration(lastlayer, tiny_recipe, tmp_path):
     ("text", "size"), [("0", 0), ("1", 1), ("0.25", 0.25), ("1000", 1000), (None, None)]
 )
 def test_held_out_examples_are_a_count_or_a_fraction(text, size):
-    config = RunConfig().updated(cli.Settings(validation_size=text).changes())
+    config = RunConfig().updated(Settings(validation_size=text).changes())
     assert config.data.validation_size == size
     assert type(config.data.validation_size) is type(size)
 
@@ -157,7 +160,7 @@ def test_a_fault_of_ours_keeps_its_traceback(lastlayer, monkeypatch):
     ],
 )
 def test_heads_are_split_at_semicolons_where_options_hold_commas(text, heads):
-    assert cli._split_heads(text) == heads
+    assert split_heads(text) == heads
 
 
 def test_compare_takes_heads_with_options(lastlayer, tiny_recipe, tmp_path):
@@ -195,11 +198,11 @@ def test_the_picture_is_of_the_plain_dropmax_where_there_is_one(comparison):
         for name in ("softmax", "dropmax:temperature=0.1", "dropmax")
     }
     paths["dropmax:temperature=0.1"] = [comparison.folder / "dropmax-seed1"]
-    assert list(cli._explain_one(paths)) == ["Retain probabilities of dropmax-seed0"]
+    assert list(_explain_one(paths)) == ["Retain probabilities of dropmax-seed0"]
     del paths["dropmax"]
-    assert list(cli._explain_one(paths)) == ["Retain probabilities of dropmax-seed1"]
+    assert list(_explain_one(paths)) == ["Retain probabilities of dropmax-seed1"]
     del paths["dropmax:temperature=0.1"]
-    assert cli._explain_one(paths) == {}
+    assert _explain_one(paths) == {}
 
 
 def test_reproduce_runs_a_recipe_as_it_stands(lastlayer, comparison, tmp_path, monkeypatch):
@@ -213,8 +216,8 @@ def test_reproduce_runs_a_recipe_as_it_stands(lastlayer, comparison, tmp_path, m
     lastlayer("reproduce", "mnist-1k", "--data-dir", "data", "--seeds", 2)
     lastlayer("reproduce", comparison.recipe, "--heads", "dropmax")
     (mnist, tiny) = tried
-    assert mnist[2:] == ([0, 1], cli.Path("runs/mnist-1k"), {"data": {"data_dir": "data"}})
-    assert tiny[1:] == (["dropmax"], [0, 1], cli.Path("runs/tiny"), {})
+    assert mnist[2:] == ([0, 1], Path("runs/mnist-1k"), {"data": {"data_dir": "data"}})
+    assert tiny[1:] == (["dropmax"], [0, 1], Path("runs/tiny"), {})
 
 
 def test_reproduce_prints_our_numbers_beside_the_published_ones(lastlayer, comparison):
@@ -302,16 +305,16 @@ def table(heads):
         ComparisonRow(head, [0, 1], [0.187, 0.193], *[[0.1234, 0.15]] * 4, [10.1, 9.8], [0.1] * 2)
         for head in heads
     ]
-    essential = comparison_table(rows, measures=cli.ESSENTIAL)
+    essential = comparison_table(rows, measures=ESSENTIAL)
     return comparison_table(rows), essential
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 150, 200])
 def test_a_terminal_of_any_width_shows_every_essential_measure(width, monkeypatch, capsys):
     console = Console(force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr("lastlayer._console.out_console", console)
+    monkeypatch.setattr("lastlayer.cli.console.out_console", console)
     heads = ("softmax", "label-smoothing", "dropmax-prior")
-    cli.print_table(*table(heads))
+    print_table(*table(heads))
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert max(map(len, lines)) <= width
@@ -327,8 +330,8 @@ def test_a_terminal_of_any_width_shows_every_essential_measure(width, monkeypatc
 
 def test_a_head_with_options_keeps_its_whole_name(monkeypatch, capsys):
     monkeypatch.setattr(
-        "lastlayer._console.out_console",
+        "lastlayer.cli.console.out_console",
         Console(force_terminal=True, width=110, color_system=None),
     )
-    cli.print_table(*table(("softmax", "dropmax:temperature=0.2,form=iclr")))
+    print_table(*table(("softmax", "dropmax:temperature=0.2,form=iclr")))
     assert "dropmax:temperature=0.2,form=iclr" in capsys.readouterr().out

@@ -271,7 +271,7 @@ def test_monte_carlo_averages_probabilities_not_their_logarithms():
 def test_blocks_of_masks_do_not_change_the_monte_carlo_average(monkeypatch):
     noise = logistic_noise(RETAIN_LOGITS.expand(7, 5), generator=generator())
     whole = monte_carlo_log_prob(LOGITS, RETAIN_LOGITS, num_samples=7, noise=noise)
-    monkeypatch.setattr("lastlayer.functional.dropmax._MONTE_CARLO_BLOCK", 15)
+    monkeypatch.setattr("lastlayer.functional.dropmax.probability._MONTE_CARLO_BLOCK", 15)
     blocks = monte_carlo_log_prob(LOGITS, RETAIN_LOGITS, num_samples=7, noise=noise)
     torch.testing.assert_close(blocks, whole, rtol=1e-13, atol=0)
 

@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from lastlayer.functional.dropmax import bernoulli_kl, masked_log_prob, monte_carlo_log_prob
-from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.laplace import Rule, chunks
 from lastlayer.functional.random_sum import expected_shares
 

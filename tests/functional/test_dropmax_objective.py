@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from lastlayer.functional.dropmax_objective import composed_rows, objective_rows
+from lastlayer.functional.dropmax.objective import composed_rows, objective_rows
 
 TARGET = torch.tensor([2, 0, 1])
 TERMS = ("nll", "kl", "entropy", "auxiliary")

@@ -1,4 +1,7 @@
 import json
+import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -154,3 +157,41 @@ def test_tensors_come_back_bitwise(run):
     tensors = {"a": torch.randn(3, 4).t(), "b": torch.tensor([1, 2]), "c": torch.tensor(0.1)}
     run.write_tensors(run.model_path, tensors)
     assert all(torch.equal(run.state_dict()[name], tensors[name]) for name in tensors)
+
+
+def test_a_second_process_may_not_train_the_same_run_and_a_dead_one_lets_go(tmp_path):
+    code = (
+        "import sys, time; from lastlayer.training import RunDirectory\n"
+        f"with RunDirectory({str(tmp_path)!r}).locked():\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(BlockingIOError, match="trained by another process"),
+            RunDirectory(tmp_path).locked(),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with RunDirectory(tmp_path).locked():
+        pass
+
+
+def test_an_infinite_nll_is_null_in_the_summary_file_and_infinite_when_read(tmp_path):
+    run = RunDirectory(tmp_path)
+    entries = {"seed": 0, "measured_on": "test", "seconds": 1.0, "input_shape": [2]}
+    run.write_summary(entries | {"class_names": ["a"], "metrics": {"error": 0.5, "nll": math.inf}})
+    written = json.loads(run.summary_path.read_text(), parse_constant=pytest.fail)
+    assert written["metrics"]["nll"] is None
+    assert run.summary()["metrics"]["nll"] == math.inf
+
+
+def test_a_nan_measure_is_refused_instead_of_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_summary({"metrics": {"nll": math.nan}})
+    assert not run.finished

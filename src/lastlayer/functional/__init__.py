@@ -20,7 +20,7 @@ from lastlayer.functional.dropmax import (
     retain_target,
     target_retention_loss,
 )
-from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.entmax import entmax, entmax15, sparsemax
 from lastlayer.functional.fenchel_young import (
     entmax15_loss,

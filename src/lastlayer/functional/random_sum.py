@@ -15,7 +15,6 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.laplace import (
@@ -27,6 +26,7 @@ from lastlayer.functional.laplace import (
     evaluate,
     march,
 )
+from lastlayer.functional.numerics import softplus
 
 Sums = tuple[Tensor, ...]
 
@@ -106,8 +106,8 @@ def expected_log_ratio(
     integral = integral + work.rule.missing(1) * order1 + 0.5 * work.rule.missing(2) * order2
     # log(alpha / tau), exact where alpha is close to tau; alpha is a constant to the gradient.
     constant = log_end.detach()
-    log_alpha = _softplus(excess.log() - constant) - (log_end - constant)
-    value = some_kept * log_alpha + all_dropped * _softplus(log_base - log_end) + integral
+    log_alpha = softplus(excess.log() - constant) - (log_end - constant)
+    value = some_kept * log_alpha + all_dropped * softplus(log_base - log_end) + integral
     return value.clamp_min(0.0)
 
 
@@ -271,8 +271,3 @@ class _Ratio(NamedTuple):
 
 def _add(sums: Sums, more: Sums) -> Sums:
     return tuple(a + b for a, b in zip(sums, more, strict=True)) if sums else more
-
-
-def _softplus(value: Tensor) -> Tensor:
-    # torch's default threshold of 20 would cost 2e-9.
-    return F.softplus(value, threshold=40.0)

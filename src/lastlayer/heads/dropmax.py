@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least, check_choice, check_positive
 from lastlayer.functional import dropmax as dm
-from lastlayer.functional.dropmax_exact import expected_cross_entropy, expected_log_prob
-from lastlayer.functional.dropmax_objective import SMALLEST_EPS, objective_rows
 from lastlayer.heads.base import Head
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
@@ -213,7 +211,7 @@ class DropMax(Head):
             if prediction == "plug-in":
                 return dm.plug_in_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
             if prediction == "exact":
-                return expected_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
+                return dm.expected_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
             return dm.monte_carlo_log_prob(
                 logits,
                 retain_logits,
@@ -267,7 +265,7 @@ class DropMax(Head):
             and self.form == "neurips"
             and self.entropy != "non-target"
             and self.detach == "logits"
-            and self.eps >= SMALLEST_EPS
+            and self.eps >= dm.SMALLEST_EPS
         )
 
     def _one_pass_terms(
@@ -277,7 +275,7 @@ class DropMax(Head):
         noise = draw.noise
         if noise is None:
             noise = dm.logistic_noise(logits, generator=draw.generator)
-        rows = objective_rows(
+        rows = dm.objective_rows(
             logits,
             retain_logits,
             correction,
@@ -295,7 +293,7 @@ class DropMax(Head):
 
     def _nll(self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw) -> Tensor:
         if self.estimator == "exact":
-            return expected_cross_entropy(
+            return dm.expected_cross_entropy(
                 logits, posterior_logits, target, form=self.form, eps=self.eps
             )
         shape = (self.num_samples, *posterior_logits.shape)

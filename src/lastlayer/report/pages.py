@@ -15,7 +15,7 @@ from lastlayer.report.html import html_report
 from lastlayer.report.runs import Runs, comparison_rows, learning_records, reliability_tables
 from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.table import TextTable
-from lastlayer.training.run_directory import describe_environment
+from lastlayer.training.run_directory import describe_environment, without_infinities
 
 
 def write_comparison(
@@ -69,7 +69,8 @@ def write_comparison(
         "environment": describe_environment(),
         "rows": [asdict(row) for row in rows],
     }
-    write_atomically(out / "comparison.json", (json.dumps(record, indent=1) + "\n").encode())
+    text = json.dumps(without_infinities(record), indent=1, allow_nan=False)
+    write_atomically(out / "comparison.json", (text + "\n").encode())
     html_report(
         out / "report.html",
         title,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lastlayer.data import Split, Splits
@@ -64,23 +65,41 @@ def train(
 
     Raises:
         FileExistsError: if there is a run and ``resume`` is False.
+        BlockingIOError: if another process trains this run.
         ValueError: if the configuration does not fit the data or the run that is there.
         FloatingPointError: if the loss is not finite.
     """
-    run = RunDirectory.create(path, config, resume=resume)
-    if run.finished:
+    if not _is_first_process():
+        run = RunDirectory(path)
+        _train(config, run, progress, splits)
         return run
+    with RunDirectory(path).locked():
+        run = RunDirectory.create(path, config, resume=resume)
+        if not run.finished:
+            _train(config, run, progress, splits)
+    return run
+
+
+def _train(
+    config: RunConfig, run: RunDirectory, progress: Progress | None, splits: Splits | None
+) -> None:
     splits = load_splits(config) if splits is None else splits
     if config.evaluate_on == "validation" or config.training.validate_every is not None:
         _require_validation(splits)
     classifier = build_classifier(config, splits.input_shape, splits.num_classes)
     seconds = _fit(config, run, classifier, splits, progress)
+    if not _is_first_process():
+        return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
     run.write_summary(_summary(config, run, classifier, splits, seconds))
     run.remove_checkpoints()
-    return run
+
+
+def _is_first_process() -> bool:
+    """Whether this process keeps the run's files; with several devices the others do not."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def load_classifier(run: RunDirectory) -> Classifier:
@@ -196,9 +215,10 @@ def _contained_engine() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     deterministic = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filling: Any = torch.utils.deterministic  # the stub does not know its one setting
+    filled = filling.fill_uninitialized_memory
     # Deterministic kernels suffice; filling fresh memory as well only costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    filling.fill_uninitialized_memory = False
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_interrupt = signal.getsignal(signal.SIGINT)
     logger.setLevel(logging.WARNING)
@@ -217,7 +237,7 @@ def _contained_engine() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        filling.fill_uninitialized_memory = filled
         if in_main_thread and on_interrupt is not None:
             signal.signal(signal.SIGINT, on_interrupt)
 

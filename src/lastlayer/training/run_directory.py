@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -92,6 +94,26 @@ class RunDirectory:
             raise FileNotFoundError(f"{run.path} is not a run: {run.config_path} is missing")
         return run
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the same run; a killed process lets go.
+
+        Raises:
+            BlockingIOError: if another process trains it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"{self.path} is being trained by another process; wait for it or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def check_config(self, config: RunConfig) -> None:
         """Raise ``ValueError`` if there is a run here whose configuration is not ``config``."""
         if self.config_path.exists() and self.config() != config:
@@ -124,7 +146,8 @@ class RunDirectory:
                 "lastlayer train --resume"
             )
         try:
-            summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
+            text = self.summary_path.read_text(encoding="utf-8")
+            summary = json.loads(text, object_hook=_with_infinities)
         except ValueError as error:
             raise ValueError(f"{self.summary_path} is corrupt: {error}") from error
         for entry in SUMMARY_ENTRIES:
@@ -179,8 +202,9 @@ class RunDirectory:
         self._write_text(self.path / name, json.dumps(content) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write the summary, which marks the run as finished."""
-        self._write_text(self.summary_path, json.dumps(summary, indent=1) + "\n")
+        """Write the summary, which marks the run as finished; an infinite measure becomes null."""
+        text = json.dumps(without_infinities(summary), indent=1, allow_nan=False)
+        self._write_text(self.summary_path, text + "\n")
 
     def remove_checkpoints(self) -> None:
         """Remove what only resuming needs."""
@@ -199,6 +223,26 @@ class RunDirectory:
         if whole != content:
             with _moved_into_place(self.metrics_path) as temporary:
                 temporary.write_bytes(whole)
+
+
+def without_infinities(value: Any) -> Any:
+    """Return nested data with null for infinity, which JSON does not have.
+
+    Raises:
+        ValueError: when written, if there is a NaN: that is not null but a mistake.
+    """
+    if isinstance(value, dict):
+        return {key: without_infinities(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(entry) for entry in value]
+    return None if value == math.inf else value
+
+
+def _with_infinities(entries: dict[str, Any]) -> dict[str, Any]:
+    # Of a summary's measures only the NLL can be infinite.
+    if "nll" in entries and entries["nll"] is None:
+        return entries | {"nll": math.inf}
+    return entries
 
 
 def describe_environment() -> dict[str, Any]:

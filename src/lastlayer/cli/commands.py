@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lastlayer._console import (
+from lastlayer.cli.comparison import run_comparison, settings_digest, split_heads, stop_if
+from lastlayer.cli.console import (
     complain,
     err_console,
     grid_progress,
@@ -18,6 +18,7 @@ from lastlayer._console import (
     say,
     step_progress,
 )
+from lastlayer.cli.settings import Settings
 
 app = App(
     name="lastlayer",
@@ -27,77 +28,6 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Settings:
-    """What a run is made of; what is left out comes from the recipe."""
-
-    data: str | None = None
-    "Data source; see `lastlayer list data`. Default: digits."
-
-    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None
-    "Folder of the data's files."
-
-    train_size: int | None = None
-    "Training examples, drawn class-balanced; default: all, or the recipe's."
-
-    validation_size: str | None = None
-    "Held-out examples: a number, or a fraction of the training examples."
-
-    model: str | None = None
-    "Backbone; see `lastlayer list models`. Default: by the inputs' shape."
-
-    recipe: str | None = None
-    "Settings to start from: a name from `lastlayer list recipes`, or a .toml file."
-
-    steps: int | None = None
-    "Training steps."
-
-    batch_size: int | None = None
-    "Examples per step."
-
-    lr: float | None = None
-    "Learning rate."
-
-    weight_decay: float | None = None
-    "Weight decay; a head's retain branches are never decayed."
-
-    device: str | None = None
-    "auto, cpu, gpu, mps, ..."
-
-    precision: str | None = None
-    "32-true, bf16-mixed, 16-mixed or 64-true."
-
-    set: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = ()
-    "Any other entry of the configuration, such as training.select=best."
-
-    def changes(self) -> dict[str, Any]:
-        """Return the configuration's entries that were given, nested."""
-        from lastlayer.experiments import nest, parse_option
-        from lastlayer.training.config import merge
-
-        given = {
-            "data.name": self.data,
-            "data.data_dir": None if self.data_dir is None else str(self.data_dir),
-            "data.train_size": self.train_size,
-            "model.name": self.model,
-            "training.steps": self.steps,
-            "training.batch_size": self.batch_size,
-            "optimizer.lr": self.lr,
-            "optimizer.weight_decay": self.weight_decay,
-            "training.device": self.device,
-            "training.precision": self.precision,
-        }
-        # As text, for 1 is one example and 0.5 a half.
-        held_out = [] if self.validation_size is None else [self.validation_size]
-        typed = [*(f"data.validation_size={size}" for size in held_out), *self.set]
-        changes: dict[str, Any] = {}
-        for entry, value in [*given.items(), *map(parse_option, typed)]:
-            if value is not None:
-                changes = merge(changes, nest(entry, value))
-        return changes
 
 
 @app.command
@@ -119,6 +49,7 @@ def train(
         settings: what the run is made of.
     """
     from lastlayer.experiments import parse_head, resolve_recipe
+    from lastlayer.experiments.compare import file_name
     from lastlayer.training import train as train_run
     from lastlayer.training.config import merge
 
@@ -128,7 +59,7 @@ def train(
     name, options = parse_head(head)
     own = merge(changes, {"seed": seed, "head": {"options": options}})
     config = recipe.run_config(name, own)
-    path = out or Path("runs") / f"{config.data.name}-{name}-seed{seed}".replace(":", "-")
+    path = out or Path("runs") / file_name(f"{config.data.name}-{head}-seed{seed}")
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
     with step_progress(config.training.steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)
@@ -161,9 +92,11 @@ def compare(
     settings = settings or Settings()
     changes = settings.changes()
     recipe, recipe_name = resolve_recipe(settings.recipe, changes)
-    chosen = _split_heads(heads) if heads else list(recipe.heads)
+    chosen = split_heads(heads) if heads else list(recipe.heads)
     count = recipe.seeds if seeds is None else seeds
-    _compare(recipe, recipe_name, chosen, range(first_seed, first_seed + count), jobs, out, changes)
+    run_comparison(
+        recipe, recipe_name, chosen, range(first_seed, first_seed + count), jobs, out, changes
+    )
 
 
 @app.command
@@ -189,11 +122,11 @@ def reproduce(
     from lastlayer.experiments import Recipe
 
     loaded = Recipe.load(recipe)
-    chosen = _split_heads(heads) if heads else list(loaded.heads)
+    chosen = split_heads(heads) if heads else list(loaded.heads)
     changes = {} if data_dir is None else {"data": {"data_dir": str(data_dir)}}
     count = loaded.seeds if seeds is None else seeds
     folder = out or Path("runs") / Path(recipe).stem
-    _compare(loaded, recipe, chosen, range(count), jobs, folder, changes)
+    run_comparison(loaded, recipe, chosen, range(count), jobs, folder, changes)
 
 
 @app.command
@@ -224,8 +157,8 @@ def tune(
     settings = settings or Settings()
     changes = settings.changes()
     recipe, _ = resolve_recipe(settings.recipe, changes)
-    chosen = _split_heads(heads) if heads else list(recipe.heads)
-    folder = out or Path("runs") / f"tune-{_digest(recipe, changes)}"
+    chosen = split_heads(heads) if heads else list(recipe.heads)
+    folder = out or Path("runs") / f"tune-{settings_digest(recipe, changes)}"
     seed_range = range(first_seed, first_seed + seeds)
     with grid_progress() as progress:
         trials, errors = tune_heads(
@@ -245,7 +178,7 @@ def tune(
     ]
     note = "Held-out measures, the best setting of each head first."
     print_table(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note))
-    _stop_if(errors)
+    stop_if(errors)
 
 
 @app.command
@@ -318,82 +251,6 @@ def list_parts(what: str = "all") -> None:
             say("\n".join([kind, *lines]))
 
 
-def _compare(
-    recipe: Any,
-    recipe_name: str,
-    heads: list[str],
-    seeds: Sequence[int],
-    jobs: int,
-    out: Path | None,
-    changes: dict[str, Any],
-) -> None:
-    from lastlayer.experiments import plan, run
-    from lastlayer.report import comparison_table
-    from lastlayer.report.pages import published_table, write_comparison
-    from lastlayer.report.runs import comparison_rows
-
-    folder = out or Path("runs") / f"compare-{_digest(recipe, changes)}"
-    planned = plan(recipe, heads, seeds, folder, changes)
-    say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
-    with grid_progress() as progress:
-        errors = run(planned, parallel=jobs, progress=progress)
-    runs: dict[str, list[Path]] = {head: [] for head in heads}
-    for job in planned:
-        runs[job.label].append(job.path)
-    rows = comparison_rows(runs)
-    if rows:
-        published = published_table(rows, recipe.published, recipe.published_note)
-        pictures = _explain_one(runs)
-        write_comparison(
-            folder,
-            runs,
-            title=recipe.title,
-            intro=recipe.source,
-            published=published,
-            extra_figures=pictures,
-        )
-        print_table(comparison_table(rows), comparison_table(rows, measures=ESSENTIAL))
-        if published is not None:
-            print_table(published)
-        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
-    _stop_if(errors)
-
-
-ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
-
-
-def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:
-    """Draw the retain probabilities of a finished DropMax run, if there is one."""
-    from lastlayer.report.explain import explain_run
-    from lastlayer.training import RunDirectory
-
-    heads = [head for head in runs if head.startswith("dropmax")]
-    for head in sorted(heads, key=lambda head: head != "dropmax"):
-        for path in runs[head]:
-            run = RunDirectory(path)
-            if run.finished and run.summary()["measured_on"] == "test":
-                return {f"Retain probabilities of {path.name}": explain_run(path)}
-    return {}
-
-
-def _split_heads(text: str) -> list[str]:
-    # Options hold commas, so heads with options are separated by semicolons.
-    separator = ";" if ";" in text or ":" in text else ","
-    return [head.strip() for head in text.split(separator) if head.strip()]
-
-
-def _digest(recipe: Any, changes: dict[str, Any]) -> str:
-    import hashlib
-    import json
-
-    from lastlayer.training.config import merge
-
-    settings = merge(recipe.config, changes)
-    data = settings.get("data", {}).get("name", "digits").replace(":", "-")
-    text = json.dumps([settings, recipe.head_config], sort_keys=True, default=str)
-    return f"{data}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
 def _print_summary(summary: dict[str, Any]) -> None:
     measures = summary["metrics"]
     say(
@@ -401,13 +258,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
         f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
         f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
     )
-
-
-def _stop_if(errors: list[str]) -> None:
-    for error in errors:
-        complain(error)
-    if errors:
-        raise SystemExit(1)
 
 
 def _version() -> str:
@@ -430,7 +280,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         complain(str(error))
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,8 @@ from lastlayer._checks import (
     check_floating,
     check_positive,
 )
-from lastlayer.functional.dropmax import FORMS, one_hot_mask
+from lastlayer.functional.dropmax.masks import one_hot_mask
+from lastlayer.functional.dropmax.probability import FORMS
 from lastlayer.functional.laplace import RULE_FLOAT32, RULE_FLOAT64, Rule, Workspace, chunks
 from lastlayer.functional.random_sum import expected_log_ratio, expected_shares
 

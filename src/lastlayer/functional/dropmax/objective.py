@@ -26,16 +26,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer.functional.dropmax import (
+from lastlayer.functional.dropmax.masks import concrete_log_mask, retain_target
+from lastlayer.functional.dropmax.probability import masked_log_prob
+from lastlayer.functional.dropmax.terms import (
     auxiliary_loss,
     bernoulli_kl,
-    concrete_log_mask,
-    masked_log_prob,
     negative_entropy,
-    retain_target,
-    softplus,
     target_retention_loss,
 )
+from lastlayer.functional.numerics import softplus
 
 # Below this, eps added to a float32 probability is no longer a normal number.
 SMALLEST_EPS = 1e-30
@@ -135,7 +134,7 @@ class _Objective(torch.autograd.Function):
     """Terms forward; every term's gradient is known then and kept for the backward pass."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         logits: Tensor,
         retain_logits: Tensor,
         correction: Tensor | None,
@@ -197,9 +196,7 @@ class _Objective(torch.autograd.Function):
         ctx.temperature, ctx.eps = temperature, eps
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, *upstream: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         rows = [None if g is None else g.unsqueeze(-1) for g in upstream[:4]]
         if torch.is_grad_enabled():  # the gradient itself is to be differentiated
             return _composed_gradients(ctx, upstream[:4])
@@ -272,7 +269,7 @@ def _composed_gradients(ctx: Any, upstream: tuple[Tensor | None, ...]) -> tuple[
             composed_rows(inputs[0], inputs[1], third, target, noise, ctx.temperature, ctx.eps)
         )
 
-    values, pull_back = torch.func.vjp(rows, *given)
+    values, pull_back = torch.func.vjp(rows, *given)  # type: ignore[misc]
     filled = tuple(
         torch.zeros_like(value) if g is None else g
         for g, value in zip(upstream, values, strict=True)

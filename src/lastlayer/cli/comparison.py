@@ -1,0 +1,95 @@
+"""What ``compare`` and ``reproduce`` have in common: train, write the report, print the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lastlayer.cli.console import complain, grid_progress, print_table, say
+
+ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
+
+
+def run_comparison(
+    recipe: Any,
+    recipe_name: str,
+    heads: list[str],
+    seeds: Sequence[int],
+    jobs: int,
+    out: Path | None,
+    changes: dict[str, Any],
+) -> None:
+    """Train, write and print one comparison; exit with 1 if a run failed."""
+    from lastlayer.experiments import plan, run
+    from lastlayer.report import comparison_table
+    from lastlayer.report.pages import published_table, write_comparison
+    from lastlayer.report.runs import comparison_rows
+
+    folder = out or Path("runs") / f"compare-{settings_digest(recipe, changes)}"
+    planned = plan(recipe, heads, seeds, folder, changes)
+    say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
+    with grid_progress() as progress:
+        errors = run(planned, parallel=jobs, progress=progress)
+    runs: dict[str, list[Path]] = {head: [] for head in heads}
+    for job in planned:
+        runs[job.label].append(job.path)
+    rows = comparison_rows(runs)
+    if rows:
+        published = published_table(rows, recipe.published, recipe.published_note)
+        pictures = _explain_one(runs)
+        write_comparison(
+            folder,
+            runs,
+            title=recipe.title,
+            intro=recipe.source,
+            published=published,
+            extra_figures=pictures,
+        )
+        print_table(comparison_table(rows), comparison_table(rows, measures=ESSENTIAL))
+        if published is not None:
+            print_table(published)
+        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    stop_if(errors)
+
+
+def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:
+    """Draw the retain probabilities of a finished DropMax run, if there is one."""
+    from lastlayer.report.explain import explain_run
+    from lastlayer.training import RunDirectory
+
+    heads = [head for head in runs if head.startswith("dropmax")]
+    for head in sorted(heads, key=lambda head: head != "dropmax"):
+        for path in runs[head]:
+            run = RunDirectory(path)
+            if run.finished and run.summary()["measured_on"] == "test":
+                return {f"Retain probabilities of {path.name}": explain_run(path)}
+    return {}
+
+
+def split_heads(text: str) -> list[str]:
+    """Return the heads of a comma- or semicolon-separated list."""
+    # Options hold commas, so heads with options are separated by semicolons.
+    separator = ";" if ";" in text or ":" in text else ","
+    return [head.strip() for head in text.split(separator) if head.strip()]
+
+
+def settings_digest(recipe: Any, changes: dict[str, Any]) -> str:
+    """Return a folder name that the settings decide."""
+    import hashlib
+    import json
+
+    from lastlayer.training.config import merge
+
+    settings = merge(recipe.config, changes)
+    data = settings.get("data", {}).get("name", "digits").replace(":", "-")
+    text = json.dumps([settings, recipe.head_config], sort_keys=True, default=str)
+    return f"{data}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def stop_if(errors: list[str]) -> None:
+    """Print errors and exit with 1 if there are any."""
+    for error in errors:
+        complain(error)
+    if errors:
+        raise SystemExit(1)

@@ -1,0 +1,17 @@
+"""Small numerical helpers that several functions share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return half-precision tensors in float32, others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def softplus(value: Tensor) -> Tensor:
+    """Return log(1 + exp(value)); torch's default threshold would cost float64 eight digits."""
+    return F.softplus(value, threshold=40.0)
