@@ -91,7 +91,7 @@ def test_label_smoothing_works_or_is_refused_with_the_reason(name):
         ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\]; got 1.5"),
         ({"label_smoothing": math.nan}, r"label_smoothing must lie in \[0, 1\]"),
         ({"weight": torch.ones(K + 1)}, r"weight must have shape \(4,\).*got \(5,\)"),
-        ({"weight": torch.tensor([1.0, 1.0, -1.0, 1.0])}, "weight must hold finite numbers of at least 0"),
+        ({"weight": torch.tensor([1.0, 1.0, -1.0, 1.0])}, "weight must hold finite numbers"),
         ({"weight": torch.tensor([1.0, 1.0, math.nan, 1.0])}, "weight must hold finite numbers"),
         ({"weight": torch.tensor([1.0, 1.0, math.inf, 1.0])}, "weight must hold finite numbers"),
         ({"temprature": 1.0}, "does not take the options .*temprature"),
