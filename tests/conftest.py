@@ -89,6 +89,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> C
     """Softmax and DropMax over two seeds, trained in two processes; not to be changed."""
     folder = tmp_path_factory.mktemp("comparison") / "tiny"
     command = ("compare", "--recipe", tiny_recipe, "--out", folder, "--jobs", 2)
-    printed = lastlayer(*command)
+    with pytest.MonkeyPatch.context() as patch:  # set up before any test's own environment
+        patch.delenv("LASTLAYER_DATA", raising=False)
+        printed = lastlayer(*command)
     assert printed.status == 0, printed.err
     return Comparison(tiny_recipe, folder, printed, command)
