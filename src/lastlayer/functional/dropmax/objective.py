@@ -144,13 +144,9 @@ class _Objective(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, ...]:
         index = target.unsqueeze(-1)
+        posterior_logits = retain_logits if correction is None else retain_logits + correction
         nll, prob, mask_gradient = _masked_nll(
-            logits,
-            retain_logits if correction is None else retain_logits + correction,
-            index,
-            noise,
-            temperature,
-            eps,
+            logits, posterior_logits, index, noise, temperature, eps
         )
         prior = _fold(retain_logits)
         # rho a - softplus(a) at -|a|, where it has the same value.
@@ -163,7 +159,6 @@ class _Objective(torch.autograd.Function):
             kl, auxiliary = target_kl.squeeze(-1), torch.zeros_like(nll)
             kl_prior_gradient = prior.prob.gather(-1, index) - 1
         else:
-            posterior_logits = retain_logits + correction
             posterior = _fold(posterior_logits)
             rows = (posterior.prob * correction).add_(retain_logits.relu())
             rows.sub_(posterior_logits.relu_()).sub_(prior.log_rest).add_(posterior.log_rest)
@@ -197,9 +192,9 @@ class _Objective(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        rows = [None if g is None else g.unsqueeze(-1) for g in upstream[:4]]
         if torch.is_grad_enabled():  # the gradient itself is to be differentiated
             return _composed_gradients(ctx, upstream[:4])
+        rows = [None if g is None else g.unsqueeze(-1) for g in upstream[:4]]
         saved = ctx.saved_tensors
         target, own = saved[2].unsqueeze(-1), saved[5 if ctx.has_correction else 4 :]
         g_nll, g_kl, g_entropy, g_auxiliary = rows
