@@ -65,8 +65,10 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must have a floating-point dtype; got {tensor.dtype}")
 
 
-def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> None:
+def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> bool:
     """Raise unless ``target`` holds int64 class indices in [0, num_classes) or ``ignore_index``.
+
+    Returns whether every row is known to hold a class index other than ``ignore_index``.
 
     The range is looked at on the CPU only: on an accelerator it would force a synchronisation in
     every step, and while compiling it would break the graph; there the device's own assert speaks.
@@ -74,7 +76,10 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> 
     if target.dtype != torch.int64:
         raise TypeError(f"target must hold int64 class indices; got dtype {target.dtype}")
     if torch.compiler.is_compiling() or target.device.type != "cpu" or target.numel() == 0:
-        return
+        return False
+    smallest, largest = (int(bound) for bound in target.aminmax())
+    if smallest >= 0 and largest < num_classes:
+        return not 0 <= ignore_index < num_classes
     outside = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
     if bool(outside.any()):
         label = int(target[outside][0])
@@ -82,6 +87,7 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> 
             f"target must lie in [0, {num_classes - 1}] or equal ignore_index={ignore_index}; "
             f"got {label}"
         )
+    return False
 
 
 def check_options(what: str, function: Callable[..., object], options: Iterable[str]) -> None:

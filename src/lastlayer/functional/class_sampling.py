@@ -65,7 +65,9 @@ def masked_cross_entropy(
             f"got {mask.dtype} {tuple(mask.shape)}"
         )
     rows, index, keep = _hard_rows(logits, target, ignore_index)
-    allowed = flatten_classes(mask) | ~keep.unsqueeze(-1)
+    allowed = flatten_classes(mask)
+    if keep is not None:
+        allowed = allowed | ~keep.unsqueeze(-1)
     if not torch.compiler.is_compiling() and allowed.device.type == "cpu":
         dropped = ~allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         if bool(dropped.any()):
@@ -195,8 +197,10 @@ def sampled_softmax_loss(
     return values.reshape(target_shape(logits)) if reduction == "none" else values
 
 
-def _hard_rows(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (M, K), safe class indices (M,) and kept rows (M,)."""
+def _hard_rows(
+    logits: Tensor, target: Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows (M, K), safe class indices (M,) and kept rows (M,), None for all."""
     if target.is_floating_point():
         raise TypeError(
             "target must hold int64 class indices: a dropped class has log-probability -inf, which "
@@ -220,7 +224,7 @@ def _noise_rows(noise: Tensor | None, logits: Tensor) -> Tensor | None:
 def _reduced_nll(
     rows: Tensor,
     index: Tensor,
-    keep: Tensor,
+    keep: Tensor | None,
     allowed: Tensor,
     weight: Tensor | None,
     reduction: str,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_at_least, check_floating
+from lastlayer.functional.autograd import Function
 
 
 def sparsemax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -118,7 +119,7 @@ def entmax(logits: Tensor, alpha: float, dim: int = -1) -> Tensor:
     return p.movedim(-1, dim).to(logits.dtype)
 
 
-class _Entmax(torch.autograd.Function):
+class _Entmax(Function):
     """The map on the last dimension; its backward is made of differentiable operations on p."""
 
     @staticmethod

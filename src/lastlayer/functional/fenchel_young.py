@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import REDUCTIONS, check_at_least, check_choice
+from lastlayer.functional.autograd import Function
 from lastlayer.functional.entmax import entmax
 from lastlayer.functional.layout import flatten_target, float_rows, target_shape
 from lastlayer.functional.reduction import reduce_rows
@@ -123,7 +124,7 @@ def make_fenchel_young_loss(
     return loss
 
 
-class _Conjugate(torch.autograd.Function):
+class _Conjugate(Function):
     """The conjugate as a function of the logits, with p itself as its gradient.
 
     p comes in as an argument with its own graph, so that the backward, grad * p, differentiates

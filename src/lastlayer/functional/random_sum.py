@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lastlayer.functional.autograd import Function
 from lastlayer.functional.laplace import (
     Block,
     Nodes,
@@ -111,7 +112,7 @@ def expected_log_ratio(
     return value.clamp_min(0.0)
 
 
-class _Shares(torch.autograd.Function):
+class _Shares(Function):
     @staticmethod
     def forward(
         ctx: Any, log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, work: Workspace
@@ -183,7 +184,7 @@ def _share_gradients(
     )
 
 
-class _LogRatio(torch.autograd.Function):
+class _LogRatio(Function):
     @staticmethod
     def forward(
         ctx: Any,

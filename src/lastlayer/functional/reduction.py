@@ -15,11 +15,11 @@ class Rows(NamedTuple):
 
     Attributes:
         target: (N,) int64, ignored rows replaced by class 0.
-        keep: (N,) bool, False where the row is ignored.
+        keep: (N,) bool, False where the row is ignored; None where every row is known to count.
     """
 
     target: Tensor
-    keep: Tensor
+    keep: Tensor | None
 
 
 def split_ignored(target: Tensor, num_classes: int, ignore_index: int = -100) -> Rows:
@@ -37,7 +37,8 @@ def split_ignored(target: Tensor, num_classes: int, ignore_index: int = -100) ->
         TypeError: if ``target`` is not int64.
         ValueError: if a label is out of range.
     """
-    check_class_indices(target, num_classes, ignore_index)
+    if check_class_indices(target, num_classes, ignore_index):
+        return Rows(target, None)
     keep = target != ignore_index
     return Rows(torch.where(keep, target, 0), keep)
 
@@ -45,7 +46,7 @@ def split_ignored(target: Tensor, num_classes: int, ignore_index: int = -100) ->
 def reduce_rows(
     values: Tensor,
     *,
-    keep: Tensor,
+    keep: Tensor | None,
     row_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -57,7 +58,7 @@ def reduce_rows(
 
     Args:
         values: (N,) one value per row.
-        keep: (N,) bool, False for ignored rows.
+        keep: (N,) bool, False for ignored rows; None if all rows count.
         row_weight: (N,) weight of each row, or None for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
 
@@ -68,13 +69,18 @@ def reduce_rows(
         ValueError: if ``reduction`` is unknown.
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    # where, not a product: an ignored row may hold inf or NaN.
-    values = torch.where(keep, values, 0.0)
-    weight = keep.to(values.dtype) if row_weight is None else torch.where(keep, row_weight, 0.0)
-    weighted = values if row_weight is None else values * weight
+    if keep is not None:
+        # where, not a product: an ignored row may hold inf or NaN.
+        values = torch.where(keep, values, 0.0)
+        row_weight = (
+            keep.to(values.dtype) if row_weight is None else torch.where(keep, row_weight, 0.0)
+        )
+    weighted = values if row_weight is None else values * row_weight
     if reduction == "none":
         return weighted
     if reduction == "sum":
         return weighted.sum()
-    total = weight.sum()
+    if row_weight is None:
+        return weighted.sum() / max(1, values.numel())
+    total = row_weight.sum()
     return weighted.sum() / torch.where(total > 0, total, 1.0)

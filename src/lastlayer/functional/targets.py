@@ -18,14 +18,14 @@ class Targets(NamedTuple):
         score: (M,) weighted <o, y>.
         mass: (M,) sum of the weighted y.
         probabilities: (M, K) the weighted y normalised to sum 1; None for plain class indices.
-        keep: (M,) False for ignored rows.
+        keep: (M,) False for ignored rows; None where every row is known to count.
         denominator: scalar denominator of the mean.
     """
 
     score: Tensor
     mass: Tensor
     probabilities: Tensor | None
-    keep: Tensor
+    keep: Tensor | None
     denominator: Tensor
 
 
@@ -71,16 +71,20 @@ def weighted_targets(
                 f"ignore_index={ignore_index}"
             )
         y = target.to(rows.dtype)
-        keep = torch.ones_like(target[:, 0], dtype=torch.bool)
-        denominator = keep.sum()
+        keep = None
+        denominator = rows.new_full((), len(rows))
     else:
         index, keep = split_ignored(target, num_classes, ignore_index)
         row_weight = rows.new_ones(()) if class_weight is None else class_weight[index]
-        denominator = torch.where(keep, row_weight, 0.0).sum()
+        counted = row_weight.expand(index.shape)
+        denominator = (counted if keep is None else torch.where(keep, counted, 0.0)).sum()
         if label_smoothing == 0.0:
             score = rows.gather(-1, index.unsqueeze(-1)).squeeze(-1)
             # A weight of 0 removes a row whose score is -inf, too.
-            score = torch.where(keep & (row_weight > 0), row_weight * score, 0.0)
+            if class_weight is not None:
+                score = torch.where(row_weight > 0, row_weight * score, 0.0)
+            if keep is not None:
+                score = torch.where(keep, score, 0.0)
             return Targets(score, row_weight, None, keep, denominator)
         y = torch.zeros_like(rows).scatter(-1, index.unsqueeze(-1), 1.0)
     if label_smoothing > 0.0:

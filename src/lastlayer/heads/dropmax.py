@@ -237,23 +237,26 @@ class DropMax(Head):
         return (self.num_samples, *leading, self.num_classes)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
-        logits, retain_logits = self._logits(features), self._linear(self.retain, features)
+        branches = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
+        logits, retain_logits, *others = self._linears(branches, features)
+        correction = others[0] if others else None
         if self._in_one_pass:
-            return self._one_pass_terms(features, logits, retain_logits, target, draw)
+            return self._one_pass_terms(logits, retain_logits, correction, target, draw)
         terms: dict[str, Tensor] = {}
-        if self.correction is None:
+        if correction is None:
             terms["nll"] = self._nll(logits, retain_logits, target, draw)
-            terms["kl"] = self.kl_weight * dm.target_retention_loss(retain_logits, target)
+            terms["kl"] = _weighted(self.kl_weight, dm.target_retention_loss(retain_logits, target))
         else:
-            correction = self._linear(self.correction, features)
             held = self._held_prior(features, retain_logits)
             terms["nll"] = self._nll(logits, held + correction, target, draw)
             kl = dm.bernoulli_kl(correction, retain_logits, target, held_prior=held)
-            terms["kl"] = self.kl_weight * kl
-            terms["auxiliary"] = self.auxiliary_weight * dm.auxiliary_loss(correction, target)
+            terms["kl"] = _weighted(self.kl_weight, kl)
+            terms["auxiliary"] = _weighted(
+                self.auxiliary_weight, dm.auxiliary_loss(correction, target)
+            )
         if self.entropy != "none":
             entropy = dm.negative_entropy(retain_logits, target, classes=self.entropy)
-            terms["entropy"] = self.entropy_weight * entropy
+            terms["entropy"] = _weighted(self.entropy_weight, entropy)
         return terms
 
     @property
@@ -269,9 +272,13 @@ class DropMax(Head):
         )
 
     def _one_pass_terms(
-        self, features: Tensor, logits: Tensor, retain_logits: Tensor, target: Tensor, draw: Draw
+        self,
+        logits: Tensor,
+        retain_logits: Tensor,
+        correction: Tensor | None,
+        target: Tensor,
+        draw: Draw,
     ) -> dict[str, Tensor]:
-        correction = None if self.correction is None else self._linear(self.correction, features)
         noise = draw.noise
         if noise is None:
             noise = dm.logistic_noise(logits, generator=draw.generator)
@@ -284,11 +291,11 @@ class DropMax(Head):
             temperature=self.temperature,
             eps=self.eps,
         )
-        terms = {"nll": rows.nll, "kl": self.kl_weight * rows.kl}
+        terms = {"nll": rows.nll, "kl": _weighted(self.kl_weight, rows.kl)}
         if correction is not None:
-            terms["auxiliary"] = self.auxiliary_weight * rows.auxiliary
+            terms["auxiliary"] = _weighted(self.auxiliary_weight, rows.auxiliary)
         if self.entropy != "none":
-            terms["entropy"] = self.entropy_weight * rows.entropy
+            terms["entropy"] = _weighted(self.entropy_weight, rows.entropy)
         return terms
 
     def _nll(self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw) -> Tensor:
@@ -310,3 +317,7 @@ class DropMax(Head):
 
     def _options(self) -> dict[str, object]:
         return {"posterior": self.posterior, "form": self.form, "estimator": self.estimator}
+
+
+def _weighted(weight: float, values: Tensor) -> Tensor:
+    return values if weight == 1 else weight * values

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lastlayer.functional.autograd import Function
 from lastlayer.functional.dropmax.masks import concrete_log_mask, retain_target
 from lastlayer.functional.dropmax.probability import masked_log_prob
 from lastlayer.functional.dropmax.terms import (
@@ -38,6 +39,8 @@ from lastlayer.functional.numerics import softplus
 
 # Below this, eps added to a float32 probability is no longer a normal number.
 SMALLEST_EPS = 1e-30
+# Up to so many numbers one call on a joint array is cheaper than a call each.
+SMALL = 2**14
 
 
 class ObjectiveRows(NamedTuple):
@@ -117,20 +120,25 @@ def composed_rows(
 
 
 class _Folded(NamedTuple):
-    """A logit told by its rarer outcome, so that nothing cancels."""
+    """A logit told by both its outcomes, so that neither tail cancels."""
 
     prob: Tensor  # sigmoid(x)
-    log_rest: Tensor  # log(1 - sigmoid(-|x|)) <= 0
-    rare: Tensor  # sigmoid(-|x|) <= 1/2
+    rest: Tensor  # sigmoid(-x)
+    log_common: Tensor  # log of the larger of both, in [-log 2, 0]
 
 
 def _fold(x: Tensor) -> _Folded:
-    rare = x.abs().neg_().sigmoid_()
-    prob = torch.where(x > 0, 1 - rare, rare)
-    return _Folded(prob, torch.log1p(-rare), rare)
+    prob, rest = x.sigmoid(), x.neg().sigmoid_()
+    return _Folded(prob, rest, torch.maximum(prob, rest).log_())
 
 
-class _Objective(torch.autograd.Function):
+def _fold_each(*logits: Tensor) -> list[_Folded]:
+    if sum(x.numel() for x in logits) > SMALL:
+        return [_fold(x) for x in logits]
+    return [_Folded(*parts) for parts in zip(*_fold(torch.stack(logits)), strict=True)]
+
+
+class _Objective(Function):
     """Terms forward; every term's gradient is known then and kept for the backward pass."""
 
     @staticmethod
@@ -148,25 +156,25 @@ class _Objective(torch.autograd.Function):
         nll, prob, mask_gradient = _masked_nll(
             logits, posterior_logits, index, noise, temperature, eps
         )
-        prior = _fold(retain_logits)
-        # rho a - softplus(a) at -|a|, where it has the same value.
-        entropy = (prior.log_rest - prior.rare * retain_logits.abs()).sum(dim=-1)
-        entropy_gradient = prior.rare.mul_(1 - prior.rare).mul_(retain_logits)
         at_target = retain_logits.gather(-1, index)
         target_kl = softplus(-at_target)
-        kl_prior_gradient, kl_gradient, auxiliary_gradient = prior.prob, None, None
         if correction is None:
+            prior = _fold(retain_logits)
             kl, auxiliary = target_kl.squeeze(-1), torch.zeros_like(nll)
-            kl_prior_gradient = prior.prob.gather(-1, index) - 1
+            kl_prior_gradient = at_target.sigmoid_().sub_(1)
         else:
-            posterior = _fold(posterior_logits)
+            prior, posterior, own = _fold_each(retain_logits, posterior_logits, correction)
             rows = (posterior.prob * correction).add_(retain_logits.relu())
-            rows.sub_(posterior_logits.relu_()).sub_(prior.log_rest).add_(posterior.log_rest)
+            rows.sub_(posterior_logits.relu_()).sub_(prior.log_common).add_(posterior.log_common)
             kl = rows.scatter_(-1, index, target_kl).sum(dim=-1)
-            kl_gradient = posterior.rare.mul_(1 - posterior.rare).mul_(correction)
+            kl_gradient = posterior.rest.mul_(posterior.prob).mul_(correction)
             kl_gradient.scatter_(-1, index, 0.0)
-            kl_prior_gradient = prior.prob.sub_(posterior.prob.scatter_(-1, index, 1.0))
-            auxiliary, auxiliary_gradient = _auxiliary(correction, index)
+            kl_prior_gradient = prior.prob - posterior.prob.scatter_(-1, index, 1.0)
+            auxiliary, auxiliary_gradient = _auxiliary(correction, own, index)
+        # rho a - softplus(a) at -|a|, where it has the same value.
+        rare = torch.minimum(prior.prob, prior.rest)
+        entropy = rare.mul_(retain_logits.abs()).sub_(prior.log_common).sum(dim=-1).neg_()
+        entropy_gradient = prior.rest.mul_(prior.prob).mul_(retain_logits)
         return (
             nll,
             kl,
@@ -176,7 +184,7 @@ class _Objective(torch.autograd.Function):
             mask_gradient,
             entropy_gradient,
             kl_prior_gradient,
-            *(() if kl_gradient is None else (kl_gradient, auxiliary_gradient)),
+            *(() if correction is None else (kl_gradient, auxiliary_gradient)),
         )
 
     @staticmethod
@@ -232,10 +240,9 @@ def _masked_nll(
     return nll, prob, mask_gradient
 
 
-def _auxiliary(correction: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the auxiliary loss and its gradient by the correction logits."""
-    folded = _fold(correction)
-    rows = correction.relu().sub_(folded.log_rest)
+def _auxiliary(correction: Tensor, folded: _Folded, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the auxiliary loss and its gradient by the correction logits, told twice."""
+    rows = correction.relu().sub_(folded.log_common)
     at_target = softplus(-correction.gather(-1, index))
     loss = rows.scatter_(-1, index, at_target).sum(dim=-1)
     gradient = folded.prob
