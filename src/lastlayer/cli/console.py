@@ -61,6 +61,19 @@ def print_table(table: TextTable, *fewer: TextTable) -> None:
     out_console.print(candidate.to_rich(compact=True))
 
 
+class _Tenths:
+    """Plain progress lines: the first of every tenth of the way."""
+
+    def __init__(self) -> None:
+        self._printed = -1
+
+    def report(self, share: float, line: str) -> None:
+        tenth = int(share / PLAIN_EVERY + 1e-9)
+        if tenth > self._printed:
+            self._printed = tenth
+            err_console.print(line, highlight=False, soft_wrap=True)
+
+
 def _display(unit: str) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -76,16 +89,10 @@ def _display(unit: str) -> Progress:
 @contextmanager
 def step_progress(total: int) -> Iterator[StepProgress]:
     """Show the steps of one run; without a terminal a plain line now and then."""
-    printed = -1
+    lines = _Tenths()
 
     def plain(step: int, values: dict[str, float]) -> None:
-        nonlocal printed
-        tenth = int(step / total / PLAIN_EVERY)
-        if tenth > printed:
-            printed = tenth
-            err_console.print(
-                f"step {step}/{total}  {_terms(values)}", highlight=False, soft_wrap=True
-            )
+        lines.report(step / total, f"step {step}/{total}  {_terms(values)}")
 
     if not err_console.is_terminal:
         yield plain
@@ -102,16 +109,11 @@ def step_progress(total: int) -> Iterator[StepProgress]:
 @contextmanager
 def grid_progress() -> Iterator[GridProgress]:
     """Show the steps of all runs together; without a terminal a plain line now and then."""
-    printed = -1
+    lines = _Tenths()
 
     def plain(done: int, total: int, runs_done: int, runs: int) -> None:
-        nonlocal printed
-        tenth = int(done / max(total, 1) / PLAIN_EVERY) + (runs_done == runs)
-        if tenth > printed:
-            printed = tenth
-            err_console.print(
-                f"{runs_done}/{runs} runs, {done}/{total} steps", highlight=False, soft_wrap=True
-            )
+        share = done / max(total, 1) + PLAIN_EVERY * (runs_done == runs)
+        lines.report(share, f"{runs_done}/{runs} runs, {done}/{total} steps")
 
     if not err_console.is_terminal:
         yield plain

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lastlayer.data import Split, Splits
 from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
-from lastlayer.heads import Classifier
+from lastlayer.heads import Classifier, Head
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import backbone_name, build_classifier, load_splits
 from lastlayer.training.callbacks import (
@@ -119,11 +119,13 @@ def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
     classifier.eval()
     weight = classifier.head.classifier.weight
+    own_scores = type(classifier.head).scores is not Head.scores
     log_probs, scores = [], []
     for batch in torch.split(inputs, EVALUATION_BATCH):
         features = classifier.features(batch.to(weight.device, weight.dtype))
-        log_probs.append(classifier.head.log_prob(features).cpu())
-        scores.append(classifier.head.scores(features).cpu())
+        log_prob = classifier.head.log_prob(features).cpu()
+        log_probs.append(log_prob)
+        scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
     return torch.cat(log_probs), torch.cat(scores)
 
 

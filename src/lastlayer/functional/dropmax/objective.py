@@ -85,10 +85,6 @@ def objective_rows(
 
     Source: DropMax (NeurIPS 2018), the objective; gradients derived here.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses the composition itself
-        return composed_rows(
-            logits, retain_logits, correction_logits, target, noise, temperature, eps
-        )
     out = _Objective.apply(  # type: ignore[no-untyped-call]
         logits, retain_logits, correction_logits, target, noise, temperature, eps
     )
