@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from paired import Call, paired_medians, print_table, write_results
+from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor
 
 from lastlayer.functional import masked_log_prob, monte_carlo_log_prob
@@ -129,9 +129,7 @@ def enumerated(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--out", type=Path, default=Path("results/benchmarks/exact_prediction.json")
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "exact_prediction.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     errors: dict[str, dict[str, float]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from paired import Call, paired_medians, print_table, write_results
+from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor, nn
 
 from lastlayer.heads import HEADS, HeadOutput, build_head
@@ -123,7 +123,7 @@ def main() -> None:
             table, rounds=arguments.rounds, minimum_seconds=0.02
         )
     print_table(f"{mode}: time relative to Linear + cross_entropy (milliseconds)", results)
-    output = arguments.output or Path(f"results/benchmarks/heads-{arguments.device}-{mode}.json")
+    output = arguments.output or RESULTS / f"heads-{arguments.device}-{mode}.json"
     write_results(output, results, batch=BATCH, features=FEATURES, mode=mode)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from paired import Call, paired_medians, print_table, write_results
+from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor
 
 from lastlayer.functional import class_sampling, fenchel_young
@@ -68,7 +68,7 @@ def measure(num_classes: int, rounds: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/losses.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "losses.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {f"K = {k}": measure(k, arguments.rounds) for k in NUM_CLASSES}

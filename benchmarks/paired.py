@@ -15,6 +15,9 @@ import torch
 
 Call = Callable[[], object]
 
+#: Where the figures go, from wherever a benchmark is called.
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
+
 
 def paired_medians(
     calls: Mapping[str, Call], *, rounds: int, minimum_seconds: float = 0.0
