@@ -2,6 +2,7 @@
 
 from lastlayer.heads.attach import Classifier, attach
 from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import HEADS, build_head
 from lastlayer.heads.class_dropout import ClassDropout
@@ -13,6 +14,7 @@ from lastlayer.heads.sparsemax import Entmax, Sparsemax
 
 __all__ = [
     "HEADS",
+    "AuxiliarySoftmax",
     "ClassDropout",
     "Classifier",
     "DeterministicAttention",

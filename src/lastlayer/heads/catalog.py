@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
@@ -49,6 +50,16 @@ HEADS.add(
     "dropmax-exact",
     partial(DropMax, estimator="exact"),
     description="DropMax trained on the exact expectation over masks",
+)
+HEADS.add(
+    "softmax-auxiliary",
+    AuxiliarySoftmax,
+    description="softmax beside a sigmoid per class: DropMax's auxiliary loss alone",
+)
+HEADS.add(
+    "softmax-soft-auxiliary",
+    AuxiliarySoftmax.soft,
+    description="the same, the sigmoids regressed to DropMax's fixed points",
 )
 
 

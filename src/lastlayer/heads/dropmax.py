@@ -14,7 +14,7 @@ from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
 
 POSTERIORS = ("variational", "prior")
-ESTIMATORS = ("concrete", "exact")
+ESTIMATORS = ("concrete", "exact", "mean")
 PREDICTIONS = ("plug-in", "exact", "monte-carlo")
 ENTROPIES = (*dm.ENTROPY_CLASSES, "none")
 DETACHES = ("logits", "parameters")
@@ -50,7 +50,8 @@ class DropMax(Head):
         temperature: :math:`\tau > 0` of the relaxed masks.
         eps: :math:`\epsilon > 0`.
         estimator: ``"concrete"`` samples relaxed masks; ``"exact"`` takes the expectation of the
-            ``"nll"`` term over all hard masks, without noise or temperature.
+            ``"nll"`` term over all hard masks, without noise or temperature; ``"mean"`` puts the
+            mask at its mean, an ablation: nothing is drawn, and the bound is lost.
         num_samples: masks per example and step for ``estimator="concrete"``, at least 1.
         prediction: what ``log_prob`` returns by default: ``"plug-in"`` (mask at its mean),
             ``"exact"`` (mean over all :math:`2^K` masks) or ``"monte-carlo"``.
@@ -303,6 +304,10 @@ class DropMax(Head):
             return dm.expected_cross_entropy(
                 logits, posterior_logits, target, form=self.form, eps=self.eps
             )
+        if self.estimator == "mean":
+            log_mask = dm.retain_target(F.logsigmoid(posterior_logits), target)
+            log_prob = dm.masked_log_prob(logits, log_mask, form=self.form, eps=self.eps)
+            return -log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         shape = (self.num_samples, *posterior_logits.shape)
         log_mask = dm.concrete_log_mask(
             posterior_logits.expand(shape),

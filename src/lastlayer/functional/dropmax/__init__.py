@@ -11,14 +11,19 @@ Notation of this module, all tensors of shape (\*, K):
 Everything stays in the log domain, so that no probability is ever clamped. Half-precision inputs
 are computed, and returned, in float32.
 
-One file each: ``masks``, ``probability``, ``terms``, ``objective`` (all terms in one pass) and
-``exact`` (the average over all 2^K masks).
+One file each: ``masks``, ``probability``, ``terms``, ``objective`` (all terms in one pass),
+``exact`` (the average over all 2^K masks) and ``fixed_points`` (where retain probabilities rest).
 
 Sources: Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018 (form ``"neurips"``), and
 its predecessor "DropMax: Adaptive Stochastic Softmax", ICLR 2018 submission (form ``"iclr"``).
 """
 
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
+from lastlayer.functional.dropmax.fixed_points import (
+    NON_TARGET_FIXED_POINT,
+    POSTERIOR_FIXED_POINT,
+    TARGET_FIXED_POINT,
+)
 from lastlayer.functional.dropmax.masks import (
     bernoulli_log_mask,
     concrete_log_mask,
@@ -44,7 +49,10 @@ from lastlayer.functional.dropmax.terms import (
 __all__ = [
     "ENTROPY_CLASSES",
     "FORMS",
+    "NON_TARGET_FIXED_POINT",
+    "POSTERIOR_FIXED_POINT",
     "SMALLEST_EPS",
+    "TARGET_FIXED_POINT",
     "ObjectiveRows",
     "auxiliary_loss",
     "bernoulli_kl",
