@@ -39,11 +39,16 @@ def test_mnist_1k_draws_a_hundred_of_each_digit(real_data):
 
 
 def test_banking77_has_its_published_counts(real_data):
-    folder = require(real_data, "banking77") / "banking77"
-    splits = load("text-csv", data_dir=folder, train_size=385)
+    splits = load("banking77", data_dir=require(real_data, "banking77"), train_size=385)
     assert (splits.num_classes, len(splits.train), len(splits.test)) == (77, 385, 3080)
     assert torch.bincount(splits.test.target).tolist() == [40] * 77
     assert torch.bincount(splits.train.target).tolist() == [5] * 77
+
+
+def test_sst2_has_its_published_counts(real_data):
+    splits = load("sst-2", data_dir=require(real_data, "sst-2"), train_size=2000)
+    assert (splits.class_names, len(splits.train)) == (("0", "1"), 2000)
+    assert torch.bincount(splits.test.target).tolist() == [428, 444]
 
 
 def test_cifar10_without_all_batches_is_refused(real_data):

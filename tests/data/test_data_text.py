@@ -138,3 +138,26 @@ def test_texts_without_a_repeated_term_are_refused(tmp_path):
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Tfidf(**settings)
+
+
+def test_tabs_part_columns_and_quotes_are_letters(tmp_path):
+    rows = ['red "fish swims\t1', "blue, bird flies\t0"]
+    for part in ("train", "dev"):
+        content = "\n".join(["sentence\tlabel", *rows, ""])
+        (tmp_path / f"{part}.tsv.xz").write_bytes(lzma.compress(content.encode()))
+    splits = load("sst-2", data_dir=tmp_path, options={"min_df": 1, "ngram_range": [1, 1]})
+    assert splits.class_names == ("0", "1")
+    assert splits.train.target.tolist() == [1, 0]
+    assert splits.extras["vocabulary"] == ["bird", "blue", "fish", "flies", "red", "swims"]
+
+
+def test_banking77_is_found_in_its_folder(tmp_path):
+    (tmp_path / "banking77").mkdir()
+    for part in ("train", "test"):
+        write(tmp_path / "banking77" / f"{part}.csv", [("my card", "card"), ("my loan", "loan")])
+    splits = load("banking77", data_dir=tmp_path, options={"min_df": 1})
+    assert splits.class_names == ("card", "loan")
+    with pytest.raises(ValueError, match="needs data_dir"):
+        load("banking77")
+    with pytest.raises(ValueError, match="has no option 'min_dif'; its options: train"):
+        load("banking77", data_dir=tmp_path, options={"min_dif": 1})

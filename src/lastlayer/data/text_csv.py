@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
+from lastlayer._checks import check_options
 from lastlayer.data.files import DataFileError, find_file, read_bytes, require_data_dir
 from lastlayer.data.labels import index_labels
 from lastlayer.data.sources import SOURCES, Examples, Raw
@@ -28,6 +30,8 @@ def text_csv(
     sublinear_tf: bool = True,
 ) -> Raw:
     """Read two CSV files in UTF-8 with a header, plain or compressed.
+
+    A file called ``.tsv`` has its columns parted by tabs and no quotes, as GLUE's.
 
     The vectors' vocabulary is learned from the drawn training split alone, neither from the
     validation nor from the test texts.
@@ -61,6 +65,55 @@ def text_csv(
     )
 
 
+@SOURCES.register("banking77", description="customers' questions to a bank as TF-IDF; 77 intents")
+def banking77(data_dir: Path | None = None, **options: Any) -> Raw:
+    """Read BANKING77's train.csv and test.csv from ``data_dir/banking77`` or ``data_dir``.
+
+    Args:
+        data_dir: the folder.
+        **options: of ``text-csv``.
+
+    Source: Casanueva et al., "Efficient intent detection with dual sentence encoders", 2020.
+    """
+    return _known("banking77", data_dir, ("banking77",), options)
+
+
+@SOURCES.register("sst-2", description="film reviews as TF-IDF; 2 sentiments, GLUE's dev part")
+def sst2(data_dir: Path | None = None, **options: Any) -> Raw:
+    """Read SST-2's train.tsv and dev.tsv from ``data_dir/sst-2``, ``SST-2`` or ``data_dir``.
+
+    GLUE's own test part has no labels; its development part is the test part here.
+
+    Args:
+        data_dir: the folder.
+        **options: of ``text-csv``.
+
+    Source: Socher et al., EMNLP 2013, in the split of GLUE.
+    """
+    layout = {"train": "train.tsv", "test": "dev.tsv"}
+    columns = {"text_column": "sentence", "label_column": "label"}
+    return _known("sst-2", data_dir, ("sst-2", "SST-2"), layout | columns | options)
+
+
+def _known(
+    name: str, data_dir: Path | None, subfolders: tuple[str, ...], options: dict[str, Any]
+) -> Raw:
+    check_options(f"data source {name!r}", text_csv, options)
+    root = require_data_dir(data_dir, name, f"Put its files, or its folder {subfolders[0]}, there.")
+    folders = (root / subfolder for subfolder in subfolders)
+    return text_csv(next((folder for folder in folders if folder.is_dir()), root), **options)
+
+
+class _Tabs(csv.Dialect):
+    delimiter = "\t"
+    quoting = csv.QUOTE_NONE
+    lineterminator = "\n"
+
+
+def _dialect(path: Path) -> type[csv.Dialect]:
+    return _Tabs if ".tsv" in path.suffixes else csv.excel
+
+
 def _require(root: Path, name: str) -> Path:
     path = find_file(root, [name])
     if path is None:
@@ -72,7 +125,8 @@ def _read_csv(path: Path, columns: tuple[str, str]) -> tuple[tuple[str, ...], tu
     """Return the two columns."""
     content = read_bytes(path)
     try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        stream = io.StringIO(content.decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(stream, strict=True, dialect=_dialect(path))
         header = list(reader.fieldnames or ())
         for column in columns:
             if column not in header:
