@@ -12,7 +12,8 @@ Everything stays in the log domain, so that no probability is ever clamped. Half
 are computed, and returned, in float32.
 
 One file each: ``masks``, ``probability``, ``terms``, ``objective`` (all terms in one pass),
-``exact`` (the average over all 2^K masks) and ``fixed_points`` (where retain probabilities rest).
+``exact`` (the average over all 2^K masks), ``fixed_points`` (where retain probabilities rest) and
+``rivals`` (how many classes besides the target a mask leaves).
 
 Sources: Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018 (form ``"neurips"``), and
 its predecessor "DropMax: Adaptive Stochastic Softmax", ICLR 2018 submission (form ``"iclr"``).
@@ -38,6 +39,7 @@ from lastlayer.functional.dropmax.probability import (
     monte_carlo_log_prob,
     plug_in_log_prob,
 )
+from lastlayer.functional.dropmax.rivals import Rivals, surviving_rivals
 from lastlayer.functional.dropmax.terms import (
     ENTROPY_CLASSES,
     auxiliary_loss,
@@ -54,6 +56,7 @@ __all__ = [
     "SMALLEST_EPS",
     "TARGET_FIXED_POINT",
     "ObjectiveRows",
+    "Rivals",
     "auxiliary_loss",
     "bernoulli_kl",
     "bernoulli_log_mask",
@@ -68,5 +71,6 @@ __all__ = [
     "one_hot_mask",
     "plug_in_log_prob",
     "retain_target",
+    "surviving_rivals",
     "target_retention_loss",
 ]
