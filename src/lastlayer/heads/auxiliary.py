@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lastlayer._checks import check_at_least, check_probability
+from lastlayer._checks import check_at_least, check_choice, check_probability
 from lastlayer.functional import dropmax as dm
 from lastlayer.heads.base import Head
 from lastlayer.heads.output import Draw
@@ -33,6 +33,8 @@ class AuxiliarySoftmax(Head):
         positive: :math:`s_+` in [0, 1].
         negative: :math:`s_-` in [0, 1].
         auxiliary_weight: w, at least 0.
+        class_reduction: ``"sum"`` as above, or ``"mean"`` over classes, which keeps the balance
+            with the softmax at any number of classes.
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Raises:
@@ -59,14 +61,16 @@ class AuxiliarySoftmax(Head):
         positive: float = 1.0,
         negative: float = 0.0,
         auxiliary_weight: float = 1.0,
+        class_reduction: str = "sum",
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
         check_probability("positive", positive)
         check_probability("negative", negative)
         check_at_least("auxiliary_weight", auxiliary_weight, 0.0)
+        check_choice("class_reduction", class_reduction, ("sum", "mean"))
         self.positive, self.negative = positive, negative
-        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary_weight, self.class_reduction = auxiliary_weight, class_reduction
         self.retain = self._new_branch()
 
     @classmethod
@@ -99,9 +103,10 @@ class AuxiliarySoftmax(Head):
         is_target = dm.one_hot_mask(target, self.num_classes).to(logits.dtype)
         soft = is_target * (self.positive - self.negative) + self.negative
         auxiliary = F.binary_cross_entropy_with_logits(retain_logits, soft, reduction="none")
+        summed = auxiliary.sum(dim=-1) if self.class_reduction == "sum" else auxiliary.mean(dim=-1)
         return {
             "nll": F.cross_entropy(logits, target, reduction="none"),
-            "auxiliary": self.auxiliary_weight * auxiliary.sum(dim=-1),
+            "auxiliary": self.auxiliary_weight * summed,
         }
 
     def _options(self) -> dict[str, object]:

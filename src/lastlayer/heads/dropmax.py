@@ -17,6 +17,7 @@ POSTERIORS = ("variational", "prior")
 ESTIMATORS = ("concrete", "exact", "mean")
 PREDICTIONS = ("plug-in", "exact", "monte-carlo")
 ENTROPIES = (*dm.ENTROPY_CLASSES, "none")
+CLASS_REDUCTIONS = ("sum", "mean")
 DETACHES = ("logits", "parameters")
 
 
@@ -47,6 +48,9 @@ class DropMax(Head):
         entropy_weight: :math:`\lambda \ge 0`.
         kl_weight: weight of the KL term, at least 0; the papers use 1.
         auxiliary_weight: weight of the auxiliary term, at least 0; the paper uses 1.
+        class_reduction: ``"sum"`` (the papers) or ``"mean"``: how entropy and auxiliary term, which
+            are no part of the bound, are reduced over classes. A sum grows with K beside a
+            cross-entropy that does not; a mean keeps their balance.
         temperature: :math:`\tau > 0` of the relaxed masks.
         eps: :math:`\epsilon > 0`.
         estimator: ``"concrete"`` samples relaxed masks; ``"exact"`` takes the expectation of the
@@ -98,6 +102,7 @@ class DropMax(Head):
         entropy_weight: float = 1.0,
         kl_weight: float = 1.0,
         auxiliary_weight: float = 1.0,
+        class_reduction: str = "sum",
         temperature: float = 0.1,
         eps: float = 1e-20,
         estimator: str = "concrete",
@@ -117,13 +122,14 @@ class DropMax(Head):
         check_at_least("entropy_weight", entropy_weight, 0.0)
         check_at_least("kl_weight", kl_weight, 0.0)
         check_at_least("auxiliary_weight", auxiliary_weight, 0.0)
+        check_choice("class_reduction", class_reduction, CLASS_REDUCTIONS)
         check_positive("temperature", temperature)
         check_positive("eps", eps)
         check_at_least("num_samples", num_samples, 1)
         check_at_least("prediction_samples", prediction_samples, 1)
         self.posterior, self.form, self.entropy = posterior, form, entropy
         self.entropy_weight, self.kl_weight = entropy_weight, kl_weight
-        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary_weight, self.class_reduction = auxiliary_weight, class_reduction
         self.temperature, self.eps = temperature, eps
         self.estimator, self.num_samples = estimator, num_samples
         self.stochastic = estimator == "concrete"
@@ -253,12 +259,15 @@ class DropMax(Head):
             kl = dm.bernoulli_kl(correction, retain_logits, target, held_prior=held)
             terms["kl"] = _weighted(self.kl_weight, kl)
             terms["auxiliary"] = _weighted(
-                self.auxiliary_weight, dm.auxiliary_loss(correction, target)
+                self._per_class(self.auxiliary_weight), dm.auxiliary_loss(correction, target)
             )
         if self.entropy != "none":
             entropy = dm.negative_entropy(retain_logits, target, classes=self.entropy)
-            terms["entropy"] = _weighted(self.entropy_weight, entropy)
+            terms["entropy"] = _weighted(self._per_class(self.entropy_weight), entropy)
         return terms
+
+    def _per_class(self, weight: float) -> float:
+        return weight / self.num_classes if self.class_reduction == "mean" else weight
 
     @property
     def _in_one_pass(self) -> bool:
@@ -294,9 +303,9 @@ class DropMax(Head):
         )
         terms = {"nll": rows.nll, "kl": _weighted(self.kl_weight, rows.kl)}
         if correction is not None:
-            terms["auxiliary"] = _weighted(self.auxiliary_weight, rows.auxiliary)
+            terms["auxiliary"] = _weighted(self._per_class(self.auxiliary_weight), rows.auxiliary)
         if self.entropy != "none":
-            terms["entropy"] = _weighted(self.entropy_weight, rows.entropy)
+            terms["entropy"] = _weighted(self._per_class(self.entropy_weight), rows.entropy)
         return terms
 
     def _nll(self, logits: Tensor, posterior_logits: Tensor, target: Tensor, draw: Draw) -> Tensor:
