@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lastlayer.heads import base as base_module
 from lastlayer.heads import build_head
+from lastlayer.heads import linear as linear_module
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -20,8 +20,8 @@ def test_one_product_gives_loss_and_gradients_of_three(
     target = torch.randint(4, (9,))
     noise = torch.randn(1, 9, 4, dtype=torch.float64)
     results = []
-    for joint_classes in (64, 0):
-        monkeypatch.setattr(base_module, "JOINT_CLASSES", joint_classes)
+    for joint in (64, 0):
+        monkeypatch.setattr(linear_module, "JOINT_FEATURES", joint)
         loss = head(features, target, noise=noise).loss
         results.append((loss, *torch.autograd.grad(loss, [features, *head.parameters()])))
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
@@ -49,3 +49,12 @@ def test_a_layer_of_another_kind_is_called() -> None:
     other = head(torch.ones(2, 6), torch.tensor([0, 1]), noise=torch.zeros(1, 2, 4))
     assert not torch.equal(plain.terms["nll"], other.terms["nll"])
     torch.testing.assert_close(plain.terms["kl"], other.terms["kl"])
+
+
+def test_a_layer_without_bias_beside_others_with_one() -> None:
+    torch.manual_seed(0)
+    head = build_head("dropmax", 6, 4)
+    head.retain = nn.Linear(6, 4, bias=False)
+    features = torch.ones(2, 6)
+    torch.testing.assert_close(head.retain_prob(features), head.retain(features).sigmoid())
+    assert head(features, torch.tensor([0, 1])).loss.isfinite()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lastlayer._checks import check_at_least
 from lastlayer.functional import dropmax as dm
-from lastlayer.heads.base import Head
+from lastlayer.heads.linear import apply_linears
 from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.retain import RetainHead
 
 
-class DeterministicAttention(Head):
+class DeterministicAttention(RetainHead):
     r"""Softmax whose exponentials are multiplied by learnt attention, :math:`\rho = \sigma(a)`.
 
     .. math:: p = \mathrm{softmax}(o + \log \rho)
@@ -53,25 +53,14 @@ class DeterministicAttention(Head):
         super().__init__(in_features, num_classes, **kwargs)
         check_at_least("entropy_weight", entropy_weight, 0.0)
         self.regularized, self.entropy_weight, self.eps = regularized, entropy_weight, eps
-        self.retain = self._new_branch()
-
-    def branches(self) -> dict[str, nn.Linear]:
-        """Return the attention branch."""
-        return {"retain": self.retain}
-
-    def retain_prob(self, features: Tensor) -> Tensor:
-        """Return the (*, K) attention of (*, D) features, in [0, 1]."""
-        self._check_features(features)
-        with full_precision(features):
-            return self._linear(self.retain, self._upcast(features)).sigmoid()
 
     def _log_prob(self, features: Tensor) -> Tensor:
-        retain_logits = self._linear(self.retain, features)
-        return dm.plug_in_log_prob(self._logits(features), retain_logits, eps=self.eps)
+        logits, retain_logits = apply_linears((self.classifier, self.retain), features)
+        return dm.plug_in_log_prob(logits, retain_logits, eps=self.eps)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
-        retain_logits = self._linear(self.retain, features)
-        log_prob = dm.plug_in_log_prob(self._logits(features), retain_logits, eps=self.eps)
+        logits, retain_logits = apply_linears((self.classifier, self.retain), features)
+        log_prob = dm.plug_in_log_prob(logits, retain_logits, eps=self.eps)
         terms = {"nll": -log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)}
         if self.regularized:
             terms["kl"] = dm.target_retention_loss(retain_logits, target)

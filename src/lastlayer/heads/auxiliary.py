@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lastlayer._checks import check_at_least, check_choice, check_probability
 from lastlayer.functional import dropmax as dm
-from lastlayer.heads.base import Head
+from lastlayer.heads.linear import apply_linears
 from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.retain import RetainHead
 
 
-class AuxiliarySoftmax(Head):
+class AuxiliarySoftmax(RetainHead):
     r"""Softmax whose features also feed one sigmoid per class, regressed to the label.
 
     .. math:: \ell = -\log \mathrm{softmax}(o)_t
@@ -71,7 +71,6 @@ class AuxiliarySoftmax(Head):
         check_choice("class_reduction", class_reduction, ("sum", "mean"))
         self.positive, self.negative = positive, negative
         self.auxiliary_weight, self.class_reduction = auxiliary_weight, class_reduction
-        self.retain = self._new_branch()
 
     @classmethod
     def soft(cls, in_features: int, num_classes: int, **kwargs: Any) -> Self:
@@ -85,21 +84,11 @@ class AuxiliarySoftmax(Head):
         preset = {"positive": dm.TARGET_FIXED_POINT, "negative": dm.NON_TARGET_FIXED_POINT}
         return cls(in_features, num_classes, **(preset | kwargs))
 
-    def branches(self) -> dict[str, nn.Linear]:
-        """Return the sigmoid branch."""
-        return {"retain": self.retain}
-
-    def retain_prob(self, features: Tensor) -> Tensor:
-        """Return the (*, K) sigmoids of (*, D) features, in [0, 1]."""
-        self._check_features(features)
-        with full_precision(features):
-            return self._linear(self.retain, self._upcast(features)).sigmoid()
-
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
-        logits, retain_logits = self._linears((self.classifier, self.retain), features)
+        logits, retain_logits = apply_linears((self.classifier, self.retain), features)
         is_target = dm.one_hot_mask(target, self.num_classes).to(logits.dtype)
         soft = is_target * (self.positive - self.negative) + self.negative
         auxiliary = F.binary_cross_entropy_with_logits(retain_logits, soft, reduction="none")

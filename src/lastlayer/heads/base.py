@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +19,9 @@ from lastlayer._checks import (
     check_probability,
 )
 from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer.heads.linear import apply_linear
 from lastlayer.heads.output import Draw, HeadOutput
 from lastlayer.heads.precision import full_precision
-
-# Up to so many classes one product of all linear layers' weights costs less than one each.
-JOINT_CLASSES = 64
 
 
 class Head(nn.Module):
@@ -276,45 +273,8 @@ class Head(nn.Module):
     def _upcast(self, features: Tensor) -> Tensor:
         return features if features.dtype == torch.float64 else features.float()
 
-    def _linear(self, linear: nn.Linear, features: Tensor) -> Tensor:
-        """Apply ``linear`` in the features' precision, whatever the parameters are stored in."""
-        if linear.weight.dtype == features.dtype:
-            return linear(features)  # type: ignore[no-any-return]
-        bias = None if linear.bias is None else linear.bias.to(features.dtype)
-        return nn.functional.linear(features, linear.weight.to(features.dtype), bias)
-
-    def _linears(self, linears: Sequence[nn.Linear], features: Tensor) -> tuple[Tensor, ...]:
-        """Apply several linear layers; few classes go through one matrix product together."""
-        if self.num_classes > JOINT_CLASSES or not all(_is_plain(x, features) for x in linears):
-            return tuple(self._linear(linear, features) for linear in linears)
-        weight = torch.cat([linear.weight for linear in linears])
-        bias = None if linears[0].bias is None else torch.cat([x.bias for x in linears])
-        joint = nn.functional.linear(features, weight, bias)
-        return torch.split(joint, self.num_classes, dim=-1)
-
-    def _new_branch(self) -> nn.Linear:
-        """Build a linear layer beside the classifier: Glorot-uniform weights, zero bias."""
-        like = self.classifier
-        branch = nn.Linear(
-            self.in_features,
-            self.num_classes,
-            bias=like.bias is not None,
-            device=like.weight.device,
-            dtype=like.weight.dtype,
-        )
-        nn.init.xavier_uniform_(branch.weight)
-        if branch.bias is not None:
-            nn.init.zeros_(branch.bias)
-        return branch
-
     def _logits(self, features: Tensor) -> Tensor:
-        return self._linear(self.classifier, features)
-
-
-def _is_plain(linear: nn.Linear, features: Tensor) -> bool:
-    """Return whether calling ``linear`` is nothing but its product: no hook, no subclass."""
-    hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
-    return type(linear) is nn.Linear and not hooks and linear.weight.dtype == features.dtype
+        return apply_linear(self.classifier, features)
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least, check_choice, check_positive
 from lastlayer.functional import dropmax as dm
-from lastlayer.heads.base import Head
+from lastlayer.heads.linear import apply_linear, apply_linears, new_branch
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
+from lastlayer.heads.retain import RetainHead
 
 POSTERIORS = ("variational", "prior")
 ESTIMATORS = ("concrete", "exact", "mean")
@@ -21,7 +22,7 @@ CLASS_REDUCTIONS = ("sum", "mean")
 DETACHES = ("logits", "parameters")
 
 
-class DropMax(Head):
+class DropMax(RetainHead):
     r"""Softmax whose classes are retained or dropped at random, learnt by variational inference.
 
     From features come class logits :math:`o`, retain logits :math:`a` (prior
@@ -135,8 +136,7 @@ class DropMax(Head):
         self.stochastic = estimator == "concrete"
         self.prediction, self.prediction_samples = prediction, prediction_samples
         self.detach = detach
-        self.retain = self._new_branch()
-        self.correction = self._new_branch() if posterior == "variational" else None
+        self.correction = new_branch(self.classifier) if posterior == "variational" else None
 
     @classmethod
     def iclr(cls, in_features: int, num_classes: int, **kwargs: Any) -> Self:
@@ -153,21 +153,8 @@ class DropMax(Head):
 
     def branches(self) -> dict[str, nn.Linear]:
         """Return the retain branch and, if there is one, the correction branch."""
-        named = {"retain": self.retain}
+        named = super().branches()
         return named if self.correction is None else named | {"correction": self.correction}
-
-    def retain_prob(self, features: Tensor) -> Tensor:
-        """Return the prior retain probabilities: which classes an input is confused between.
-
-        Args:
-            features: (*, D).
-
-        Returns:
-            (*, K) in [0, 1].
-        """
-        self._check_features(features)
-        with full_precision(features):
-            return self._linear(self.retain, self._upcast(features)).sigmoid()
 
     def posterior_prob(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the posterior retain probabilities given the label; 1 at the target.
@@ -182,9 +169,9 @@ class DropMax(Head):
         self._check_features(features)
         with full_precision(features):
             features = self._upcast(features)
-            posterior_logits = self._linear(self.retain, features)
+            posterior_logits = apply_linear(self.retain, features)
             if self.correction is not None:
-                posterior_logits = posterior_logits + self._linear(self.correction, features)
+                posterior_logits = posterior_logits + apply_linear(self.correction, features)
             is_target = dm.one_hot_mask(target, self.num_classes)
             return posterior_logits.sigmoid().masked_fill(is_target, 1.0)
 
@@ -214,7 +201,7 @@ class DropMax(Head):
         self._check_features(features)
         with full_precision(features):
             features = self._upcast(features)
-            logits, retain_logits = self._logits(features), self._linear(self.retain, features)
+            logits, retain_logits = apply_linears((self.classifier, self.retain), features)
             if prediction == "plug-in":
                 return dm.plug_in_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
             if prediction == "exact":
@@ -245,7 +232,7 @@ class DropMax(Head):
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         branches = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
-        logits, retain_logits, *others = self._linears(branches, features)
+        logits, retain_logits, *others = apply_linears(branches, features)
         correction = others[0] if others else None
         if self._in_one_pass:
             return self._one_pass_terms(logits, retain_logits, correction, target, draw)
