@@ -7,6 +7,7 @@ from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import HEADS, build_head
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.output import HeadOutput
 from lastlayer.heads.sampled_softmax import SampledSoftmax
 from lastlayer.heads.softmax import Softmax
@@ -22,6 +23,7 @@ __all__ = [
     "Entmax",
     "Head",
     "HeadOutput",
+    "MixedDropMax",
     "SampledSoftmax",
     "Softmax",
     "Sparsemax",

@@ -11,6 +11,7 @@ from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.sampled_softmax import SampledSoftmax
 from lastlayer.heads.softmax import Softmax
 from lastlayer.heads.sparsemax import Entmax, Sparsemax
@@ -50,6 +51,11 @@ HEADS.add(
     "dropmax-exact",
     partial(DropMax, estimator="exact"),
     description="DropMax trained on the exact expectation over masks",
+)
+HEADS.add(
+    "dropmax-mixed",
+    MixedDropMax,
+    description="mixture of DropMax and softmax: DropMax up to ten classes, safe with many",
 )
 HEADS.add(
     "softmax-auxiliary",

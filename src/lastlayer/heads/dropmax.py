@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -181,7 +182,7 @@ class DropMax(RetainHead):
         *,
         prediction: str | None = None,
         num_samples: int | None = None,
-        generator: Any = None,
+        generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Return class log-probabilities.
@@ -202,19 +203,31 @@ class DropMax(RetainHead):
         with full_precision(features):
             features = self._upcast(features)
             logits, retain_logits = apply_linears((self.classifier, self.retain), features)
-            if prediction == "plug-in":
-                return dm.plug_in_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
-            if prediction == "exact":
-                return dm.expected_log_prob(logits, retain_logits, form=self.form, eps=self.eps)
-            return dm.monte_carlo_log_prob(
-                logits,
-                retain_logits,
-                num_samples=self.prediction_samples if num_samples is None else num_samples,
-                form=self.form,
-                eps=self.eps,
-                generator=generator,
-                noise=noise,
-            )
+            samples = self.prediction_samples if num_samples is None else num_samples
+            return self._predicted(logits, retain_logits, prediction, samples, generator, noise)
+
+    def _predicted(
+        self,
+        logits: Tensor,
+        retain_logits: Tensor,
+        prediction: str,
+        num_samples: int,
+        generator: torch.Generator | None,
+        noise: Tensor | None,
+    ) -> Tensor:
+        options: dict[str, Any] = {"form": self.form, "eps": self.eps}
+        if prediction == "plug-in":
+            return dm.plug_in_log_prob(logits, retain_logits, **options)
+        if prediction == "exact":
+            return dm.expected_log_prob(logits, retain_logits, **options)
+        return dm.monte_carlo_log_prob(
+            logits,
+            retain_logits,
+            num_samples=num_samples,
+            generator=generator,
+            noise=noise,
+            **options,
+        )
 
     def _log_prob(self, features: Tensor) -> Tensor:
         return self.log_prob(features)
@@ -234,6 +247,17 @@ class DropMax(RetainHead):
         branches = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
         logits, retain_logits, *others = apply_linears(branches, features)
         correction = others[0] if others else None
+        return self._objective(features, logits, retain_logits, correction, target, draw)
+
+    def _objective(
+        self,
+        features: Tensor,
+        logits: Tensor,
+        retain_logits: Tensor,
+        correction: Tensor | None,
+        target: Tensor,
+        draw: Draw,
+    ) -> dict[str, Tensor]:
         if self._in_one_pass:
             return self._one_pass_terms(logits, retain_logits, correction, target, draw)
         terms: dict[str, Tensor] = {}
