@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.fenchel_young import cross_entropy
+from lastlayer.functional.reduction import reduce_rows, split_ignored
 from lastlayer.heads.base import Head
 from lastlayer.heads.output import Draw
 
@@ -44,4 +45,9 @@ class Softmax(Head):
         return {"nll": F.cross_entropy(self._logits(features), target, reduction="none")}
 
     def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
-        return cross_entropy(self._logits(features), target, **arguments)
+        logits = self._logits(features)
+        if target.is_floating_point() or self.weight is not None:
+            return cross_entropy(logits, target, **arguments)
+        safe, keep = split_ignored(target, self.num_classes, self.ignore_index)
+        rows = F.cross_entropy(logits, safe, label_smoothing=self.label_smoothing, reduction="none")
+        return reduce_rows(rows, keep=keep, reduction=self.reduction)
