@@ -55,7 +55,7 @@ HEADS.add(
 HEADS.add(
     "dropmax-mixed",
     MixedDropMax,
-    description="mixture of DropMax and softmax: DropMax up to ten classes, safe with many",
+    description="mixture of DropMax and softmax, for any number of classes",
 )
 HEADS.add(
     "softmax-auxiliary",

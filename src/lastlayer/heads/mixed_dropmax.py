@@ -13,30 +13,31 @@ from lastlayer._checks import check_probability
 from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.output import Draw
 
-#: Up to so many classes the mixture is DropMax alone.
-DROPMAX_CLASSES = 10
+#: At so many classes DropMax has half of the mixture.
+HALF_SHARE_CLASSES = 10
 
 
 class MixedDropMax(DropMax):
     r"""Mixture of DropMax and the plain softmax of the same logits, with a share that falls with K.
 
     .. math:: p = s \, p_{\text{DropMax}} + (1 - s) \, \mathrm{softmax}(o), \qquad
-        s = \min(1, 10 / K)
+        s = \frac{10}{10 + K}
 
     It is trained on a bound: by Jensen's inequality, with DropMax's own bound inside,
 
     .. math:: -\log p(t \mid x) \le s \, \big(-\mathrm{E}_q[\log p(t \mid x, z)]
         + \mathrm{KL}[q \,\|\, p]\big) + (1 - s) \, \big(-\log \mathrm{softmax}(o)_t\big)
 
-    and DropMax's entropy and auxiliary terms, outside the bound, count with s as well. Up to ten
-    classes this is DropMax. With many, DropMax's posterior leaves the cross-entropy no rival to
-    learn from, and its sums over classes outweigh it in the network below; here the softmax's part
-    keeps all rivals, and the sums weigh as much as with ten classes.
+    and DropMax's entropy and auxiliary terms, outside the bound, count with s as well. Two things
+    go wrong in DropMax alone. Its posterior drops nearly all rivals of the target, so that the
+    class weights learn little and the prediction is under-confident; the softmax's part keeps all
+    rivals. And its sums over K classes outweigh the cross-entropy in the network below; with the
+    share, they weigh less than those of ten classes at any K.
 
     Args:
         in_features: number of features D.
         num_classes: number of classes K.
-        share: s in [0, 1]; min(1, 10 / K) if None.
+        share: s in [0, 1]; 10 / (10 + K) if None.
         **kwargs: see :class:`lastlayer.heads.DropMax`.
 
     Raises:
@@ -45,7 +46,7 @@ class MixedDropMax(DropMax):
     Example:
         >>> import torch
         >>> MixedDropMax(in_features=16, num_classes=40).share
-        0.25
+        0.2
 
     Source: derived here; the model inside is DropMax (NeurIPS 2018).
     """
@@ -54,8 +55,10 @@ class MixedDropMax(DropMax):
         self, in_features: int, num_classes: int, *, share: float | None = None, **kwargs: Any
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
-        check_probability("share", 1.0 if share is None else share)
-        self.share = min(1.0, DROPMAX_CLASSES / num_classes) if share is None else float(share)
+        if share is None:
+            share = HALF_SHARE_CLASSES / (HALF_SHARE_CLASSES + num_classes)
+        check_probability("share", share)
+        self.share = float(share)
 
     def _objective(
         self,
