@@ -16,6 +16,7 @@ SHAPES = {
     "digits": (1, 8, 8),
     **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), (1, 28, 28)),
     **dict.fromkeys(("cifar10", "cifar100"), (3, 32, 32)),
+    **dict.fromkeys(("banking77", "sst-2"), (5000,)),
 }
 
 

@@ -24,7 +24,8 @@ def make(name: str) -> Head:
 
 def differentiable(name: str, head: Head) -> list[str]:
     """Names of the parameters whose gradient is that of the loss; a constant hides the others."""
-    held = name in ("dropmax", "dropmax-exact")  # the prior inside their posterior
+    # The prior inside their posterior.
+    held = name in ("dropmax", "dropmax-exact", "dropmax-mixed")
     return [n for n, _ in head.named_parameters() if not (held and n.startswith("retain"))]
 
 
