@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lastlayer.heads import DropMax, MixedDropMax, Softmax
+from lastlayer.heads.mixed_dropmax import _log_mixture
 
 D, N = 4, 6
 
@@ -78,3 +80,16 @@ def test_likelihood_and_divergence_bound_the_mixture_from_above(
 def test_share_is_a_probability(share: float) -> None:
     with pytest.raises(ValueError, match="share must lie in"):
         MixedDropMax(D, 5, share=share)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.3, 0.9999])
+def test_log_mixture_holds_at_any_distance(share: float) -> None:
+    first = torch.tensor([0.0, -1.0, -1e4, 0.0, -200.0, -3.0], dtype=torch.float64)
+    second = torch.tensor([0.0, -1.0, 0.0, -1e4, -100.0, -2.5], dtype=torch.float64)
+    expected = np.logaddexp(np.log(share) + first.numpy(), np.log1p(-share) + second.numpy())
+    np.testing.assert_allclose(_log_mixture(first, second, share), expected, atol=1e-15)
+    assert _log_mixture(first, second, share)[:2].tolist() == [0.0, -1.0]
+    inputs = (first.clone().requires_grad_(), second.clone().requires_grad_())
+    gradients = torch.autograd.grad(_log_mixture(*inputs, share).sum(), inputs)
+    part = torch.sigmoid(torch.logit(torch.tensor(share, dtype=torch.float64)) + first - second)
+    torch.testing.assert_close(gradients, (part, 1 - part), rtol=1e-9, atol=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -84,7 +83,15 @@ class MixedDropMax(DropMax):
         dropped = super()._predicted(logits, *args)
         if self.share == 1:
             return dropped
-        return torch.logaddexp(math.log(self.share) + dropped, math.log1p(-self.share) + plain)
+        return _log_mixture(dropped, plain, self.share)
 
     def _options(self) -> dict[str, object]:
         return super()._options() | {"share": round(self.share, 4)}
+
+
+def _log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Return log(share e^first + (1 - share) e^second), exactly ``first`` where both are equal."""
+    swap = second > first
+    larger, smaller = torch.where(swap, second, first), torch.where(swap, first, second)
+    share_of_smaller = torch.where(swap, first.new_tensor(share), first.new_tensor(1 - share))
+    return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))
