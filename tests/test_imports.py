@@ -72,3 +72,18 @@ def test_the_examples_of_the_front_page_run():
     assert set(out.terms) == {"nll", "kl", "entropy", "auxiliary"}
     assert head.log_prob(features).shape == (4, 5)
     assert head.retain_prob(features).shape == (4, 5)
+
+
+def test_parts_are_loaded_when_they_are_first_used():
+    code = (
+        "import sys, lastlayer; "
+        "assert 'torch' not in sys.modules and 'heads' in dir(lastlayer); "
+        "from lastlayer import attach; assert callable(attach); "
+        "assert lastlayer.losses.__name__ == 'lastlayer.losses'"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'dropmax'"):
+        _ = lastlayer.dropmax
