@@ -107,9 +107,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     mode = "compiled" if arguments.compiled else "eager"
-    # All heads share one forward function; beyond the limit the compiler would leave them eager.
-    torch._dynamo.config.recompile_limit = 4 * len(HEADS.names())
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    if arguments.compiled:
+        # All heads share one forward function; beyond the limit the compiler leaves them eager.
+        torch._dynamo.config.recompile_limit = 4 * len(HEADS.names())
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     results = {}
     for num_classes in map(int, arguments.classes.split(",")):
         torch.compiler.reset()

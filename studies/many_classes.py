@@ -64,12 +64,11 @@ def look(classifier: Classifier, inputs: Tensor, target: Tensor) -> dict[str, An
     return found
 
 
-def study(splits: Splits, name: str, options: dict[str, Any], epochs: int, seed: int) -> Any:
+def study(splits: Splits, name: str, epochs: int, seed: int) -> Any:
     """Train one head and return what was seen after every epoch, and the test figures."""
     torch.manual_seed(seed)
-    num_classes = len(splits.class_names)
     backbone = build("mlp", splits.input_shape, options={"hidden": [HIDDEN]})
-    classifier = Classifier(backbone, build_head(name, HIDDEN, num_classes, **options))
+    classifier = Classifier(backbone, build_head(name, HIDDEN, splits.num_classes))
     inputs, target = splits.train.inputs, splits.train.target
     steps = epochs * (len(target) // BATCH)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
@@ -92,6 +91,12 @@ def study(splits: Splits, name: str, options: dict[str, Any], epochs: int, seed:
     return {"epochs": seen, "error": measures.error, "nll": measures.nll}
 
 
+def other_terms(seen: dict[str, Any]) -> float:
+    """Return the trunk's gradient from all terms but the likelihood."""
+    terms = seen["gradients"].items()
+    return float(sum(sizes["features"] for name, sizes in terms if name not in ("nll", "loss")))
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return one row per head and number of classes, as of the last epoch."""
     lines = [
@@ -103,7 +108,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         for num_classes, found in by_classes.items():
             last = found["epochs"][-1]
             terms = last["gradients"]
-            others = sum(v["features"] for k, v in terms.items() if k not in ("nll", "loss"))
+            others = other_terms(last)
             rivals = f"{last['rivals']:.2f}" if "rivals" in last else "–"
             none = f"{100 * last['no_rival']:.0f}" if "rivals" in last else "–"
             lines.append(
@@ -124,10 +129,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
             axes[0].plot(sizes, [x["rivals"] for x in last], "o-", label=head)
         nll = [x["gradients"]["nll"]["features"] for x in last]
         axes[1].plot(sizes, nll, "o-", label=head)
-        others = [
-            sum(v["features"] for k, v in x["gradients"].items() if k not in ("nll", "loss"))
-            for x in last
-        ]
+        others = [other_terms(x) for x in last]
         if max(others) > 0:
             axes[2].plot(sizes, others, "o-", label=head)
     titles = ("rivals retained a step", "trunk gradient: likelihood", "trunk gradient: other terms")
@@ -152,7 +154,7 @@ def main() -> None:
     for head in arguments.heads.split(","):
         for num_classes in map(int, arguments.classes.split(",")):
             splits = first_classes(everything, num_classes)
-            found = study(splits, head, {}, arguments.epochs, arguments.seed)
+            found = study(splits, head, arguments.epochs, arguments.seed)
             results.setdefault(head, {})[str(num_classes)] = found
             print(f"{head}, {num_classes} classes: error {100 * found['error']:.1f} %", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)

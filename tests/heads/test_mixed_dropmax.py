@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastlayer.functional.numerics import log_mixture
 from lastlayer.heads import DropMax, MixedDropMax, Softmax
-from lastlayer.heads.mixed_dropmax import _log_mixture
 
 D, N = 4, 6
 
@@ -87,9 +87,9 @@ def test_log_mixture_holds_at_any_distance(share: float) -> None:
     first = torch.tensor([0.0, -1.0, -1e4, 0.0, -200.0, -3.0], dtype=torch.float64)
     second = torch.tensor([0.0, -1.0, 0.0, -1e4, -100.0, -2.5], dtype=torch.float64)
     expected = np.logaddexp(np.log(share) + first.numpy(), np.log1p(-share) + second.numpy())
-    np.testing.assert_allclose(_log_mixture(first, second, share), expected, atol=1e-15)
-    assert _log_mixture(first, second, share)[:2].tolist() == [0.0, -1.0]
+    np.testing.assert_allclose(log_mixture(first, second, share), expected, atol=1e-15)
+    assert log_mixture(first, second, share)[:2].tolist() == [0.0, -1.0]
     inputs = (first.clone().requires_grad_(), second.clone().requires_grad_())
-    gradients = torch.autograd.grad(_log_mixture(*inputs, share).sum(), inputs)
+    gradients = torch.autograd.grad(log_mixture(*inputs, share).sum(), inputs)
     part = torch.sigmoid(torch.logit(torch.tensor(share, dtype=torch.float64)) + first - second)
     torch.testing.assert_close(gradients, (part, 1 - part), rtol=1e-9, atol=1e-12)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lastlayer._checks import check_options
-from lastlayer.data.files import DataFileError, find_file, read_bytes, require_data_dir
+from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
 from lastlayer.data.labels import index_labels
 from lastlayer.data.sources import SOURCES, Examples, Raw
 from lastlayer.data.tfidf import Tfidf
@@ -99,9 +99,11 @@ def _known(
     name: str, data_dir: Path | None, subfolders: tuple[str, ...], options: dict[str, Any]
 ) -> Raw:
     check_options(f"data source {name!r}", text_csv, options)
-    root = require_data_dir(data_dir, name, f"Put its files, or its folder {subfolders[0]}, there.")
-    folders = (root / subfolder for subfolder in subfolders)
-    return text_csv(next((folder for folder in folders if folder.is_dir()), root), **options)
+    how_to_get = f"Put its files, or its folder {subfolders[0]}, there."
+    root = require_data_dir(data_dir, name, how_to_get)
+    folders = [*(root / subfolder for subfolder in subfolders), root]
+    train = options.get("train", "train.csv")
+    return text_csv(find_folder(folders, [train], how_to_get), **options)
 
 
 class _Tabs(csv.Dialect):

@@ -15,3 +15,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def softplus(value: Tensor) -> Tensor:
     """Return log(1 + exp(value)); torch's default threshold would cost float64 eight digits."""
     return F.softplus(value, threshold=40.0)
+
+
+def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Return log(share e^first + (1 - share) e^second), exactly ``first`` where both are equal."""
+    swap = second > first
+    larger, smaller = torch.where(swap, second, first), torch.where(swap, first, second)
+    share_of_smaller = torch.where(swap, first.new_tensor(share), first.new_tensor(1 - share))
+    return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))

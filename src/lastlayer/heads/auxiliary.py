@@ -11,7 +11,7 @@ from lastlayer._checks import check_at_least, check_choice, check_probability
 from lastlayer.functional import dropmax as dm
 from lastlayer.heads.linear import apply_linears
 from lastlayer.heads.output import Draw
-from lastlayer.heads.retain import RetainHead
+from lastlayer.heads.retain import CLASS_REDUCTIONS, RetainHead, per_class
 
 
 class AuxiliarySoftmax(RetainHead):
@@ -68,7 +68,7 @@ class AuxiliarySoftmax(RetainHead):
         check_probability("positive", positive)
         check_probability("negative", negative)
         check_at_least("auxiliary_weight", auxiliary_weight, 0.0)
-        check_choice("class_reduction", class_reduction, ("sum", "mean"))
+        check_choice("class_reduction", class_reduction, CLASS_REDUCTIONS)
         self.positive, self.negative = positive, negative
         self.auxiliary_weight, self.class_reduction = auxiliary_weight, class_reduction
 
@@ -92,10 +92,10 @@ class AuxiliarySoftmax(RetainHead):
         is_target = dm.one_hot_mask(target, self.num_classes).to(logits.dtype)
         soft = is_target * (self.positive - self.negative) + self.negative
         auxiliary = F.binary_cross_entropy_with_logits(retain_logits, soft, reduction="none")
-        summed = auxiliary.sum(dim=-1) if self.class_reduction == "sum" else auxiliary.mean(dim=-1)
+        weight = per_class(self.auxiliary_weight, self.num_classes, self.class_reduction)
         return {
             "nll": F.cross_entropy(logits, target, reduction="none"),
-            "auxiliary": self.auxiliary_weight * summed,
+            "auxiliary": weight * auxiliary.sum(dim=-1),
         }
 
     def _options(self) -> dict[str, object]:

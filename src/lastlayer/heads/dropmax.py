@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,21 @@ from lastlayer.functional import dropmax as dm
 from lastlayer.heads.linear import apply_linear, apply_linears, new_branch
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
-from lastlayer.heads.retain import RetainHead
+from lastlayer.heads.retain import CLASS_REDUCTIONS, RetainHead, per_class
 
 POSTERIORS = ("variational", "prior")
 ESTIMATORS = ("concrete", "exact", "mean")
 PREDICTIONS = ("plug-in", "exact", "monte-carlo")
 ENTROPIES = (*dm.ENTROPY_CLASSES, "none")
-CLASS_REDUCTIONS = ("sum", "mean")
 DETACHES = ("logits", "parameters")
+
+
+class BranchLogits(NamedTuple):
+    """What a head's linear layers say of (N, D) features, (N, K) each."""
+
+    classes: Tensor
+    retain: Tensor
+    correction: Tensor | None
 
 
 class DropMax(RetainHead):
@@ -247,26 +254,23 @@ class DropMax(RetainHead):
         branches = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
         logits, retain_logits, *others = apply_linears(branches, features)
         correction = others[0] if others else None
-        return self._objective(features, logits, retain_logits, correction, target, draw)
+        return self._objective(
+            features, BranchLogits(logits, retain_logits, correction), target, draw
+        )
 
     def _objective(
-        self,
-        features: Tensor,
-        logits: Tensor,
-        retain_logits: Tensor,
-        correction: Tensor | None,
-        target: Tensor,
-        draw: Draw,
+        self, features: Tensor, logits: BranchLogits, target: Tensor, draw: Draw
     ) -> dict[str, Tensor]:
         if self._in_one_pass:
-            return self._one_pass_terms(logits, retain_logits, correction, target, draw)
+            return self._one_pass_terms(logits, target, draw)
+        class_logits, retain_logits, correction = logits
         terms: dict[str, Tensor] = {}
         if correction is None:
-            terms["nll"] = self._nll(logits, retain_logits, target, draw)
+            terms["nll"] = self._nll(class_logits, retain_logits, target, draw)
             terms["kl"] = _weighted(self.kl_weight, dm.target_retention_loss(retain_logits, target))
         else:
             held = self._held_prior(features, retain_logits)
-            terms["nll"] = self._nll(logits, held + correction, target, draw)
+            terms["nll"] = self._nll(class_logits, held + correction, target, draw)
             kl = dm.bernoulli_kl(correction, retain_logits, target, held_prior=held)
             terms["kl"] = _weighted(self.kl_weight, kl)
             terms["auxiliary"] = _weighted(
@@ -278,7 +282,7 @@ class DropMax(RetainHead):
         return terms
 
     def _per_class(self, weight: float) -> float:
-        return weight / self.num_classes if self.class_reduction == "mean" else weight
+        return per_class(weight, self.num_classes, self.class_reduction)
 
     @property
     def _in_one_pass(self) -> bool:
@@ -293,27 +297,20 @@ class DropMax(RetainHead):
         )
 
     def _one_pass_terms(
-        self,
-        logits: Tensor,
-        retain_logits: Tensor,
-        correction: Tensor | None,
-        target: Tensor,
-        draw: Draw,
+        self, logits: BranchLogits, target: Tensor, draw: Draw
     ) -> dict[str, Tensor]:
         noise = draw.noise
         if noise is None:
-            noise = dm.logistic_noise(logits, generator=draw.generator)
+            noise = dm.logistic_noise(logits.classes, generator=draw.generator)
         rows = dm.objective_rows(
-            logits,
-            retain_logits,
-            correction,
+            *logits,
             target,
-            noise.reshape(logits.shape).to(logits.dtype),
+            noise.reshape(logits.classes.shape).to(logits.classes.dtype),
             temperature=self.temperature,
             eps=self.eps,
         )
         terms = {"nll": rows.nll, "kl": _weighted(self.kl_weight, rows.kl)}
-        if correction is not None:
+        if logits.correction is not None:
             terms["auxiliary"] = _weighted(self._per_class(self.auxiliary_weight), rows.auxiliary)
         if self.entropy != "none":
             terms["entropy"] = _weighted(self._per_class(self.entropy_weight), rows.entropy)
@@ -325,19 +322,17 @@ class DropMax(RetainHead):
                 logits, posterior_logits, target, form=self.form, eps=self.eps
             )
         if self.estimator == "mean":
-            log_mask = dm.retain_target(F.logsigmoid(posterior_logits), target)
-            log_prob = dm.masked_log_prob(logits, log_mask, form=self.form, eps=self.eps)
-            return -log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-        shape = (self.num_samples, *posterior_logits.shape)
-        log_mask = dm.concrete_log_mask(
-            posterior_logits.expand(shape),
-            temperature=self.temperature,
-            noise=draw.noise,
-            generator=draw.generator,
-        )
+            log_mask = F.logsigmoid(posterior_logits).unsqueeze(0)
+        else:
+            log_mask = dm.concrete_log_mask(
+                posterior_logits.expand(self.num_samples, *posterior_logits.shape),
+                temperature=self.temperature,
+                noise=draw.noise,
+                generator=draw.generator,
+            )
         log_mask = dm.retain_target(log_mask, target)
         log_prob = dm.masked_log_prob(logits, log_mask, form=self.form, eps=self.eps)
-        index = target.expand(self.num_samples, -1).unsqueeze(-1)
+        index = target.expand(len(log_mask), -1).unsqueeze(-1)
         return -log_prob.gather(-1, index).squeeze(-1).mean(dim=0)
 
     def _options(self) -> dict[str, object]:

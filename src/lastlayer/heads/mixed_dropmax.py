@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer._checks import check_probability
-from lastlayer.heads.dropmax import DropMax
+from lastlayer.functional.numerics import log_mixture
+from lastlayer.heads.dropmax import BranchLogits, DropMax
 from lastlayer.heads.output import Draw
 
 #: At so many classes DropMax has half of the mixture.
@@ -60,19 +60,13 @@ class MixedDropMax(DropMax):
         self.share = float(share)
 
     def _objective(
-        self,
-        features: Tensor,
-        logits: Tensor,
-        retain_logits: Tensor,
-        correction: Tensor | None,
-        target: Tensor,
-        draw: Draw,
+        self, features: Tensor, logits: BranchLogits, target: Tensor, draw: Draw
     ) -> dict[str, Tensor]:
-        terms = super()._objective(features, logits, retain_logits, correction, target, draw)
+        terms = super()._objective(features, logits, target, draw)
         if self.share == 1:
             return terms
         terms = {name: self.share * values for name, values in terms.items()}
-        plain = F.cross_entropy(logits, target, reduction="none")
+        plain = F.cross_entropy(logits.classes, target, reduction="none")
         terms["nll"] = terms["nll"] + (1 - self.share) * plain
         return terms
 
@@ -83,15 +77,7 @@ class MixedDropMax(DropMax):
         dropped = super()._predicted(logits, *args)
         if self.share == 1:
             return dropped
-        return _log_mixture(dropped, plain, self.share)
+        return log_mixture(dropped, plain, self.share)
 
     def _options(self) -> dict[str, object]:
         return super()._options() | {"share": round(self.share, 4)}
-
-
-def _log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Return log(share e^first + (1 - share) e^second), exactly ``first`` where both are equal."""
-    swap = second > first
-    larger, smaller = torch.where(swap, second, first), torch.where(swap, first, second)
-    share_of_smaller = torch.where(swap, first.new_tensor(share), first.new_tensor(1 - share))
-    return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))

@@ -10,6 +10,13 @@ from lastlayer.heads.base import Head
 from lastlayer.heads.linear import apply_linear, new_branch
 from lastlayer.heads.precision import full_precision
 
+CLASS_REDUCTIONS = ("sum", "mean")
+
+
+def per_class(weight: float, num_classes: int, class_reduction: str) -> float:
+    """Return what a sum over classes is multiplied by: ``weight``, shared out for a mean."""
+    return weight / num_classes if class_reduction == "mean" else weight
+
 
 class RetainHead(Head):
     r"""Base of the heads with a retain branch, :math:`\rho = \sigma(a)`, :math:`a = W_a h + b_a`.
