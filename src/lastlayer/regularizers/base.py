@@ -1,0 +1,92 @@
+"""What every regulariser has in common: a rate that a schedule moves, identity outside training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lastlayer._checks import check_floating, check_probability
+
+
+class Regularizer(nn.Module):
+    """Base of the regularisers: a map to a map of the same shape, dtype and memory format.
+
+    In evaluation, and at rate 0, the input itself is returned and nothing is drawn. A checkpoint
+    holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
+    code reads a number on the host, so that no step waits for the device.
+
+    Args:
+        p: the rate, in [0, 1]; what it is the rate of, the subclass says.
+        generator: source of all random numbers, on the features' device; None for torch's default.
+
+    Raises:
+        ValueError: if ``p`` is no probability.
+    """
+
+    _rate: Tensor
+
+    def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("_rate", torch.zeros(()), persistent=False)
+        self.p = p
+
+    @property
+    def p(self) -> float:
+        """The rate."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        check_probability("p", value)
+        self._p = float(value)
+        self._rate.fill_(self._p)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the regularised features.
+
+        Args:
+            features: ``(N, ...)``, floating point.
+
+        Returns:
+            As ``features``; in evaluation and at rate 0 ``features`` itself.
+
+        Raises:
+            TypeError: if the features are not floating point.
+        """
+        if not self.training or (not torch.compiler.is_compiling() and self._p == 0.0):
+            return features
+        check_floating("features", features)
+        return self._regularize(features)
+
+    @property
+    def rate(self) -> float | Tensor:
+        """The rate as the functional forms take it: a number, or a tensor in compiled code."""
+        return self._rate if torch.compiler.is_compiling() else self._p
+
+    def _regularize(self, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def get_extra_state(self) -> Tensor:
+        """Return the rate, all of its digits, for ``state_dict``."""
+        return torch.tensor(self._p, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the rate of a ``state_dict``."""
+        self.p = float(state)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # A change of dtype is for weights; in half precision the rate would lose digits.
+        self._rate = torch.full((), self._p, device=self._rate.device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Generators can be neither copied nor pickled.
+        return {**self.__dict__, "generator": None}
+
+    def extra_repr(self) -> str:
+        """Name the rate."""
+        return f"p={self._p:g}"
