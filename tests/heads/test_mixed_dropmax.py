@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lastlayer.functional.numerics import log_mixture
-from lastlayer.heads import DropMax, MixedDropMax, Softmax
+from lastlayer.heads import DropMax, MixedDropMax, Softmax, recommended
 
 D, N = 4, 6
 
@@ -20,7 +20,7 @@ def batch(num_classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return features, torch.randint(num_classes, (N,), generator=generator)
 
 
-@pytest.mark.parametrize(("num_classes", "share"), [(2, 5 / 6), (10, 0.5), (40, 0.2), (990, 0.01)])
+@pytest.mark.parametrize(("num_classes", "share"), [(2, 0.96), (10, 0.8), (40, 0.2), (990, 0.02)])
 def test_share_falls_with_the_number_of_classes(num_classes: int, share: float) -> None:
     assert MixedDropMax(D, num_classes).share == pytest.approx(share)
 
@@ -93,3 +93,10 @@ def test_log_mixture_holds_at_any_distance(share: float) -> None:
     gradients = torch.autograd.grad(log_mixture(*inputs, share).sum(), inputs)
     part = torch.sigmoid(torch.logit(torch.tensor(share, dtype=torch.float64)) + first - second)
     torch.testing.assert_close(gradients, (part, 1 - part), rtol=1e-9, atol=1e-12)
+
+
+def test_recommended_is_the_mixture_below_fifty_classes_and_softmax_from_there() -> None:
+    assert isinstance(recommended(D, 49), MixedDropMax)
+    assert type(recommended(D, 50, bias=False)) is Softmax
+    with pytest.raises((TypeError, ValueError), match="nonsense"):
+        recommended(D, 60, nonsense=1)

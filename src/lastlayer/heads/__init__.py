@@ -9,6 +9,7 @@ from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.output import HeadOutput
+from lastlayer.heads.recommended import recommended
 from lastlayer.heads.sampled_softmax import SampledSoftmax
 from lastlayer.heads.softmax import Softmax
 from lastlayer.heads.sparsemax import Entmax, Sparsemax
@@ -29,4 +30,5 @@ __all__ = [
     "Sparsemax",
     "attach",
     "build_head",
+    "recommended",
 ]

@@ -12,6 +12,7 @@ from lastlayer.heads.base import Head
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.mixed_dropmax import MixedDropMax
+from lastlayer.heads.recommended import recommended
 from lastlayer.heads.sampled_softmax import SampledSoftmax
 from lastlayer.heads.softmax import Softmax
 from lastlayer.heads.sparsemax import Entmax, Sparsemax
@@ -22,6 +23,11 @@ HeadFactory = Callable[..., Head]
 #: Third parties add heads through the entry-point group ``lastlayer.heads``.
 HEADS = Registry[HeadFactory](kind="head", group="lastlayer.heads")
 
+HEADS.add(
+    "recommended",
+    recommended,
+    description="where to begin: dropmax-mixed below 50 classes, softmax from there on",
+)
 HEADS.add("softmax", Softmax, description="softmax cross-entropy, the baseline")
 HEADS.add(
     "label-smoothing",
@@ -55,7 +61,7 @@ HEADS.add(
 HEADS.add(
     "dropmax-mixed",
     MixedDropMax,
-    description="mixture of DropMax and softmax, for any number of classes",
+    description="mixture of DropMax and softmax, its share falling with the number of classes",
 )
 HEADS.add(
     "softmax-auxiliary",
