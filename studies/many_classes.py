@@ -1,10 +1,10 @@
 """Why DropMax loses with many classes: rivals that survive a step, and which gradient goes where.
 
-Run ``python studies/many_classes.py --data-dir D``. On the first K intents of BANKING77, for
-growing K, it trains every head on an MLP and looks after every epoch, on 512 training rows, at the
-expected number of rivals that a step's mask retains, at the chance that none is left, and at the
-size of every term's gradient by the features and by the class weights. It writes a table, a figure
-and the numbers behind both.
+Run ``python studies/many_classes.py --data-dir D``, with ``--recipe cifar100-10k`` for images. On
+the first K classes of a recipe's data, for growing K, it trains every head on the recipe's network
+and looks after every epoch, on 512 training rows, at the expected number of rivals that a step's
+mask retains, at the chance that none is left, and at the size of every term's gradient by the
+features and by the class weights. It writes a table, a figure and the numbers behind both.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from lastlayer.data import Split, Splits, load
+from lastlayer.data import Split, Splits
 from lastlayer.evaluation import evaluate
+from lastlayer.experiments import Recipe
 from lastlayer.functional import dropmax as dm
-from lastlayer.heads import Classifier, DropMax, HeadOutput, build_head
-from lastlayer.models import build
+from lastlayer.heads import Classifier, DropMax, HeadOutput
+from lastlayer.training import RunConfig
+from lastlayer.training.build import build_classifier, load_splits
+from lastlayer.training.fit import predict
 from lastlayer.training.gradients import term_gradients
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "many-classes"
 LOOKED_AT = 512
-BATCH, LEARNING_RATE, HIDDEN = 64, 2e-3, 256
 
 
 def first_classes(splits: Splits, num_classes: int) -> Splits:
@@ -64,19 +66,19 @@ def look(classifier: Classifier, inputs: Tensor, target: Tensor) -> dict[str, An
     return found
 
 
-def study(splits: Splits, name: str, epochs: int, seed: int) -> Any:
+def study(splits: Splits, config: RunConfig, epochs: int) -> Any:
     """Train one head and return what was seen after every epoch, and the test figures."""
-    torch.manual_seed(seed)
-    backbone = build("mlp", splits.input_shape, options={"hidden": [HIDDEN]})
-    classifier = Classifier(backbone, build_head(name, HIDDEN, splits.num_classes))
+    torch.manual_seed(config.seed)
+    classifier = build_classifier(config, splits.input_shape, splits.num_classes)
     inputs, target = splits.train.inputs, splits.train.target
-    steps = epochs * (len(target) // BATCH)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    batch, rate = config.training.batch_size, config.optimizer.lr
+    steps = epochs * (len(target) // batch)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     seen = []
     for _ in range(epochs):
         classifier.train()
-        for rows in torch.randperm(len(target)).split(BATCH)[: len(target) // BATCH]:
+        for rows in torch.randperm(len(target)).split(batch)[: len(target) // batch]:
             out = classifier(inputs[rows], target=target[rows])
             if not isinstance(out, HeadOutput):
                 raise TypeError("a head in training returns its loss")
@@ -85,9 +87,8 @@ def study(splits: Splits, name: str, epochs: int, seed: int) -> Any:
             optimizer.step()
             schedule.step()
         seen.append(look(classifier, inputs[:LOOKED_AT], target[:LOOKED_AT]))
-    classifier.eval()
-    with torch.no_grad():
-        measures = evaluate(classifier(splits.test.inputs), splits.test.target)
+    log_prob, _ = predict(classifier, splits.test.inputs)
+    measures = evaluate(log_prob, splits.test.target)
     return {"epochs": seen, "error": measures.error, "nll": measures.nll}
 
 
@@ -143,25 +144,31 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--heads", default="softmax,dropmax,dropmax-prior")
+    parser.add_argument("--recipe", default="banking77")
+    parser.add_argument(
+        "--heads", default="softmax,dropmax,dropmax-prior,dropmax-mixed,softmax-soft-auxiliary"
+    )
     parser.add_argument("--classes", default="10,20,40,77")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    everything = load("banking77", data_dir=arguments.data_dir, seed=arguments.seed)
+    recipe = Recipe.load(arguments.recipe)
+    given = {"seed": arguments.seed, "data": {"data_dir": str(arguments.data_dir)}}
+    everything = load_splits(recipe.run_config("softmax", given))
     results: dict[str, dict[str, Any]] = {}
     for head in arguments.heads.split(","):
+        config = recipe.run_config(head, given)
         for num_classes in map(int, arguments.classes.split(",")):
-            splits = first_classes(everything, num_classes)
-            found = study(splits, head, arguments.epochs, arguments.seed)
+            found = study(first_classes(everything, num_classes), config, arguments.epochs)
             results.setdefault(head, {})[str(num_classes)] = found
             print(f"{head}, {num_classes} classes: error {100 * found['error']:.1f} %", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    document = {"command": ["python", *sys.argv], "torch": torch.__version__, "results": results}
-    (RESULTS / "banking77.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "banking77.md").write_text(table(results))
-    draw(results, RESULTS / "banking77.svg")
+    command = ["python", *(word for word in sys.argv if word != str(arguments.data_dir))]
+    document = {"command": command, "torch": torch.__version__, "results": results}
+    (RESULTS / f"{arguments.recipe}.json").write_text(json.dumps(document, indent=1) + "\n")
+    (RESULTS / f"{arguments.recipe}.md").write_text(table(results))
+    draw(results, RESULTS / f"{arguments.recipe}.svg")
     print(table(results))
 
 
