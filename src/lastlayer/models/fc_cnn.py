@@ -28,7 +28,7 @@ class FCCNN(Backbone):
         input_shape: ``(channels, height, width)``, at least 15 x 15.
         channels: channels of the three convolutions.
         hidden: sizes of the fully connected layers, at least one; ``out_features`` is the last.
-            With channels (16, 24, 32) and hidden (256, 256) a step costs a fiftieth.
+            Channels (16, 24, 32) and hidden (256, 256) need 1/28 of the multiplications.
         batch_norm: whether each convolution is followed by batch normalisation, as in a
             third-party rerun of the experiment.
 
