@@ -275,6 +275,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
         "heads",
         "data",
         "models",
+        "augmentations",
         "recipes",
     ]
     heads = lastlayer("list", "heads").out

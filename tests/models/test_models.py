@@ -13,7 +13,20 @@ from torch import nn
 from lastlayer.models import BACKBONES, Backbone, LeNet, TutorialCNN, build
 
 MNIST = (1, 28, 28)
-SHAPES = {"tutorial-cnn": MNIST, "lenet": MNIST, "mlp": (20,), "digits-cnn": (1, 8, 8)}
+SHAPES = {
+    "tutorial-cnn": MNIST,
+    "lenet": MNIST,
+    "mlp": (20,),
+    "digits-cnn": (1, 8, 8),
+    "fc-cnn": (3, 15, 15),
+    "resnet20": (3, 16, 16),
+    "resnet32": (3, 8, 8),
+    "resnet56": (3, 8, 8),
+    "preact-resnet20": (3, 16, 16),
+    "preact-resnet32": (3, 8, 8),
+    "preact-resnet56": (3, 8, 8),
+}
+NEED_TORCHVISION = {"resnet18", "resnet50"}  # tested in test_torchvision_adapter.py
 
 
 def parameters(*modules: nn.Module) -> int:
@@ -33,7 +46,7 @@ def test_digits_cnn_has_33802_parameters_with_ten_classes():
 
 
 def test_our_names_are_all_tested():
-    assert set(SHAPES) == set(BACKBONES.names())
+    assert set(SHAPES) | NEED_TORCHVISION == set(BACKBONES.names())
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -54,6 +67,11 @@ def test_every_backbone_gives_out_features_per_example(name):
         ("digits-cnn", (2, 9, 7)),
         ("digits-cnn", (1, 1, 1)),
         ("mlp", (3, 4, 5)),
+        ("fc-cnn", (1, 28, 15)),
+        ("resnet20", (1, 8, 8)),
+        ("resnet20", (2, 9, 13)),
+        ("preact-resnet20", (1, 8, 8)),
+        ("preact-resnet20", (2, 9, 13)),
     ],
 )
 def test_size_and_channels_come_from_input_shape(name, shape):
@@ -160,7 +178,14 @@ def test_lenet_weights_are_glorot_uniform_and_biases_zero():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("mlp", {}), ("digits-cnn", {}), ("tutorial-cnn", {"init": "torch"})],
+    [
+        ("mlp", {}),
+        ("digits-cnn", {}),
+        ("tutorial-cnn", {"init": "torch"}),
+        ("fc-cnn", {"hidden": (8,)}),
+        ("resnet20", {}),
+        ("preact-resnet20", {}),
+    ],
 )
 def test_others_leave_the_classifier_as_torch_made_it(name, options):
     backbone = build(name, SHAPES[name], options=options)
@@ -186,7 +211,7 @@ def test_the_global_seed_fixes_the_weights(name):
     assert not torch.equal(built[0], built[2])
 
 
-@pytest.mark.parametrize("name", ["tutorial-cnn", "lenet", "digits-cnn"])
+@pytest.mark.parametrize("name", sorted(SHAPES.keys() - {"mlp"}))
 def test_channels_last_gives_the_same_features(name):
     backbone = build(name, SHAPES[name]).eval()
     images = torch.rand(2, *SHAPES[name])
@@ -221,6 +246,15 @@ def test_a_step_changes_every_parameter():
         ("tutorial-cnn", MNIST, {"init": "keras"}, "init must be one of 'tutorial', 'torch'"),
         ("lenet", MNIST, {"dropout": 0.5}, "'lenet' has no option 'dropout'; its options: none"),
         ("mlp", (3,), {"depth": 2}, "no option 'depth'; its options: hidden, dropout"),
+        ("resnet20", (3, 7, 32), {}, "at least 8 x 8 pixels; got 7 x 32"),
+        ("preact-resnet56", (20,), {}, "takes images"),
+        ("resnet20", (3, 8, 8), {"width": 0}, "width must be a finite number of at least 1"),
+        ("resnet20", (3, 8, 8), {"depth": 8}, "'resnet20' has no option 'depth'"),
+        ("fc-cnn", (3, 14, 32), {}, "at least 15 x 15 pixels; got 14 x 32"),
+        ("fc-cnn", (3, 32, 32), {"channels": (4, 4)}, "channels must be three sizes"),
+        ("fc-cnn", (3, 32, 32), {"channels": (4, 0, 4)}, "channels must be three sizes"),
+        ("fc-cnn", (3, 32, 32), {"hidden": ()}, "at least one layer"),
+        ("fc-cnn", (3, 32, 32), {"hidden": (4, 0)}, "each of at least 1"),
         ("lenett", MNIST, {}, "Did you mean 'lenet'"),
     ],
 )

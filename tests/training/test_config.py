@@ -19,6 +19,10 @@ VALUES = st.recursive(
 )
 OPTIONS = st.dictionaries(st.text(max_size=8), VALUES, max_size=4)
 
+AUGMENTATIONS = st.text(max_size=8) | st.builds(
+    lambda name, options: options | {"name": name}, st.text(max_size=8), OPTIONS
+)
+
 
 @st.composite
 def configs(draw):
@@ -45,10 +49,13 @@ def configs(draw):
                 "name": draw(st.sampled_from(["adam", "adamw", "sgd"])),
                 "lr": draw(st.floats(1e-300, 1e300)),
                 "milestones": draw(st.lists(st.floats(0, 1), max_size=4)),
+                "schedule": draw(st.sampled_from(["constant", "step", "cosine"])),
+                "warmup": draw(st.integers(0, 1499) | st.floats(0.001, 0.999)),
             },
             "training": {
                 "validate_every": validate_every,
                 "patience": None if validate_every is None else draw(some),
+                "augment": draw(st.lists(AUGMENTATIONS, max_size=3)),
                 "clip_norm": draw(st.none() | st.floats(1e-9, 1e9)),
             },
         }
@@ -102,6 +109,16 @@ def test_an_option_that_toml_cannot_hold_is_refused(value):
         ({"evaluate_on": "train"}, "evaluate_on"),
         ({"training": {"patience": 3}}, "training"),
         ({"training": {"select": "best"}}, "training"),
+        ({"training": {"augment": "crop"}}, "training.augment"),
+        ({"training": {"augment": [3]}}, "training.augment.0"),
+        ({"training": {"augment": ["crop", {"padding": 2}]}}, "training.augment.1"),
+        ({"training": {"augment": [{"name": "crop", "fill": None}]}}, "training.augment.0"),
+        ({"optimizer": {"nesterov": True}}, "optimizer"),
+        ({"optimizer": {"name": "sgd", "momentum": 0, "nesterov": True}}, "optimizer"),
+        ({"optimizer": {"warmup": 10}}, "optimizer"),
+        ({"optimizer": {"warmup": 1.0, "schedule": "step"}}, "optimizer.warmup"),
+        ({"optimizer": {"warmup": -1, "schedule": "step"}}, "optimizer.warmup"),
+        ({"optimizer": {"warmup": 1500, "schedule": "step"}}, "configuration"),
     ],
 )
 def test_a_wrong_entry_is_one_line_that_names_it(changes, entry):
@@ -140,3 +157,10 @@ def test_merge_lays_tables_over_and_replaces_the_rest():
 def test_a_date_is_an_option_like_another():
     date = datetime.date(2018, 12, 3)
     assert RunConfig().updated({"data": {"options": {"day": date}}}).data.options == {"day": date}
+
+
+def test_augmentations_are_written_as_names_or_tables_of_options():
+    text = '[training]\naugment = ["crop", "flip", {name = "rotate", degrees = 10}]\n'
+    config = RunConfig.model_validate(tomllib.loads(text))
+    assert config.training.augment == ("crop", "flip", {"name": "rotate", "degrees": 10})
+    assert RunConfig.model_validate(tomllib.loads(config.to_toml())) == config

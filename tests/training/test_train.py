@@ -49,6 +49,21 @@ CASES = {
     "sampled classes": {"head": {"name": "sampled"}, "optimizer": {"schedule": "constant"}},
     "momentum and steps": {"optimizer": {"name": "sgd", "lr": 0.05, "schedule": "step"}},
     "cosine and clipping": {"optimizer": {"schedule": "cosine"}, "training": {"clip_norm": 0.5}},
+    "augmented images": {
+        "training": {"augment": [{"name": "crop", "padding": 1}, "flip", "rotate"]},
+    },
+    "warm-up and Nesterov": {
+        "optimizer": {
+            "name": "sgd",
+            "lr": 0.05,
+            "nesterov": True,
+            "schedule": "step",
+            "milestones": [0.3, 0.7],
+            # The first kill finds it half way, the second past it.
+            "warmup": 25,
+        },
+    },
+    "warm-up and cosine": {"optimizer": {"schedule": "cosine", "warmup": 0.8}},
     "the best weights": {"training": {"validate_every": 4, "select": "best"}},
 }
 

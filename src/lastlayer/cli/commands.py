@@ -234,10 +234,10 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
 
 @app.command(name="list")
 def list_parts(what: str = "all") -> None:
-    """List heads, data, models or recipes.
+    """List heads, data, models, augmentations or recipes.
 
     Args:
-        what: heads, data, models, recipes or all.
+        what: heads, data, models, augmentations, recipes or all.
     """
     from lastlayer._checks import check_choice
     from lastlayer.experiments import catalog

@@ -2,6 +2,14 @@
 
 # Importing a source's module registers it, in the order of this list.
 from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub  # noqa: F401, I001
+from lastlayer.data.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    build_augmentation,
+)
 from lastlayer.data.files import DataFileError
 from lastlayer.data.images import read_image
 from lastlayer.data.loading import load
@@ -10,17 +18,23 @@ from lastlayer.data.splits import Split, Splits
 from lastlayer.data.tfidf import FittedTfidf, Tfidf
 
 __all__ = [
+    "AUGMENTATIONS",
     "SOURCES",
+    "Augmentation",
     "DataFileError",
     "Encoder",
     "Examples",
     "FittedEncoder",
     "FittedTfidf",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
     "Raw",
     "Source",
     "Split",
     "Splits",
     "Tfidf",
+    "build_augmentation",
     "load",
     "read_image",
 ]

@@ -7,7 +7,7 @@ from lastlayer.experiments.recipe import Recipe, recipe_names
 
 def catalog() -> dict[str, dict[str, str]]:
     """Return one-line descriptions by kind and name."""
-    from lastlayer.data import SOURCES
+    from lastlayer.data import AUGMENTATIONS, SOURCES
     from lastlayer.heads import HEADS
     from lastlayer.models import BACKBONES
 
@@ -15,5 +15,6 @@ def catalog() -> dict[str, dict[str, str]]:
         "heads": HEADS.describe(),
         "data": SOURCES.describe(),
         "models": BACKBONES.describe(),
+        "augmentations": AUGMENTATIONS.describe(),
         "recipes": {name: Recipe.load(name).title for name in recipe_names()},
     }

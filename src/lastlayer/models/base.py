@@ -19,6 +19,9 @@ class Backbone(nn.Module):
         input_shape: shape of one example, ``(channels, height, width)`` or ``(features,)``.
         out_features: number of features D that the layers end in.
         layers: the layers by name, applied in order.
+        nested: whether the layers are children of ``layers``, so that names begin with
+            ``layers.``; False makes them the backbone's own children, so that a published network
+            keeps the module names of its authors.
 
     Example:
         >>> layers = {"flatten": nn.Flatten(), "fc": nn.Linear(12, 5)}
@@ -28,12 +31,21 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, input_shape: Sequence[int], *, out_features: int, layers: Mapping[str, nn.Module]
+        self,
+        input_shape: Sequence[int],
+        *,
+        out_features: int,
+        layers: Mapping[str, nn.Module],
+        nested: bool = True,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
         self.out_features = out_features
-        self.layers = nn.Sequential(OrderedDict(layers))
+        if nested:
+            self.layers = nn.Sequential(OrderedDict(layers))
+            return
+        for name, layer in layers.items():
+            self.add_module(name, layer)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the features of ``inputs``.
@@ -50,7 +62,9 @@ class Backbone(nn.Module):
         if inputs.shape[1:] != self.input_shape:
             expected = ", ".join(["N", *map(str, self.input_shape)])
             raise ValueError(f"inputs must have shape ({expected}); got {tuple(inputs.shape)}")
-        features: Tensor = self.layers(inputs)
+        features = inputs
+        for layer in self.children():
+            features = layer(features)
         return features
 
     def init_classifier_(self, linear: nn.Linear) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from lastlayer.data import Splits, load
+from lastlayer.data import Splits, build_augmentation, load
 from lastlayer.heads import Classifier, build_head
 from lastlayer.models import Backbone, build
+from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import RunConfig
 from lastlayer.training.randomness import derive_seed
 
@@ -51,3 +52,23 @@ def build_classifier(
         if isinstance(backbone, Backbone):
             backbone.init_classifier_(head.classifier)
     return Classifier(backbone, head)
+
+
+def build_augmentations(
+    config: RunConfig, input_shape: tuple[int, ...]
+) -> SeededAugmentation | None:
+    """Build what changes a run's training images, or None if nothing does.
+
+    Raises:
+        ValueError: if a name or option is unknown, or the inputs are no images.
+    """
+    entries = config.training.augment
+    if not entries:
+        return None
+    if len(input_shape) != 3:
+        raise ValueError(
+            "training.augment is for images (channels, height, width); "
+            f"the inputs have shape {input_shape}"
+        )
+    tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+    return SeededAugmentation([build_augmentation(**table) for table in tables], seed=config.seed)

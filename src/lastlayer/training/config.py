@@ -25,9 +25,21 @@ def _as_stored(options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"options must be TOML values: {error}") from error
 
 
+def _named(entry: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(entry, str):
+        return entry
+    if not isinstance(entry.get("name"), str):
+        raise ValueError('a table must have an entry name, such as {name = "crop", padding = 2}')
+    return _as_stored(entry)
+
+
 Options = Annotated[dict[str, Any], AfterValidator(_as_stored)]
+#: A name, or a table of a name and options.
+NameOrTable = Annotated[str | dict[str, Any], AfterValidator(_named)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+#: A number, or a fraction of something.
+CountOrFraction = Annotated[int, Field(ge=0, strict=True)] | Fraction
 
 
 class _Section(BaseModel):
@@ -41,7 +53,7 @@ class DataConfig(_Section):
     data_dir: str | None = None
     train_size: Positive | None = None
     #: Held-out examples: a number, a fraction of the training examples, or None for a default.
-    validation_size: Annotated[int, Field(ge=0, strict=True)] | Fraction | None = None
+    validation_size: CountOrFraction | None = None
     #: Seed of the subset and of the held-out part; the run's seed if None.
     seed: int | None = None
     options: Options = {}
@@ -66,16 +78,32 @@ class OptimizerConfig(_Section):
 
     ``"adam"`` adds weight decay to the gradient (coupled L2, as the papers have it), ``"adamw"``
     does not. ``milestones`` are fractions of the run at which ``"step"`` multiplies the rate by
-    ``gamma``.
+    ``gamma``. ``warmup`` steps, or that fraction of the run, come before the schedule's own course:
+    the rate rises linearly from step to step and is ``lr`` at the last of them. ``"cosine"`` then
+    falls over the steps that are left; milestones count from the start of the run.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: Nesterov's form of the momentum.
+    nesterov: bool = False
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "one-cycle"
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup: CountOrFraction = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError('nesterov needs name="sgd" and momentum above 0')
+        if self.warmup and self.schedule == "one-cycle":
+            raise ValueError(
+                'warmup is for the schedules "constant", "step" and "cosine"; '
+                '"one-cycle" warms up by itself'
+            )
+        return self
 
 
 class TrainingConfig(_Section):
@@ -83,6 +111,9 @@ class TrainingConfig(_Section):
 
     steps: Positive = 1500
     batch_size: Positive = 50
+    #: Random changes of the training images, in this order: ["crop", "flip"], or with options
+    #: [{name = "crop", padding = 2}].
+    augment: tuple[NameOrTable, ...] = ()
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     device: str = "auto"
     devices: Positive = 1
@@ -117,6 +148,15 @@ class RunConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     #: What the finished run is measured on; a search must say "validation".
     evaluate_on: Literal["test", "validation"] = "test"
+
+    @model_validator(mode="after")
+    def _warms_up_within_the_run(self) -> Self:
+        if self.optimizer.warmup >= self.training.steps:
+            raise ValueError(
+                f"optimizer.warmup must be below training.steps; got {self.optimizer.warmup} "
+                f"of {self.training.steps} steps"
+            )
+        return self
 
     def to_toml(self) -> str:
         """Return the configuration as TOML text."""

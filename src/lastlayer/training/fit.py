@@ -21,7 +21,12 @@ from lastlayer.data import Split, Splits
 from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
 from lastlayer.heads import Classifier, Head
 from lastlayer.training.batches import Batches, ShuffledBatches
-from lastlayer.training.build import backbone_name, build_classifier, load_splits
+from lastlayer.training.build import (
+    backbone_name,
+    build_augmentations,
+    build_classifier,
+    load_splits,
+)
 from lastlayer.training.callbacks import (
     Progress,
     RecordMetrics,
@@ -156,7 +161,10 @@ def _fit(
     keep_freed_memory()
     with _contained_engine():
         trainer = _trainer(config, callbacks)
-        module = TrainingModule(classifier, config.optimizer, training.steps)
+        augmentation = build_augmentations(config, splits.input_shape)
+        module = TrainingModule(
+            classifier, config.optimizer, training.steps, augmentation=augmentation
+        )
         batches = ShuffledBatches(
             splits.train.inputs,
             splits.train.target,

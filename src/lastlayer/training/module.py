@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-)
 
 from lastlayer.heads import Classifier, HeadOutput
+from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import OptimizerConfig
+from lastlayer.training.schedule import build_schedule
 
 
 class TrainingModule(LightningModule):
@@ -27,19 +22,28 @@ class TrainingModule(LightningModule):
         classifier: backbone and head.
         optimizer: which optimiser and schedule.
         total_steps: length of the schedule.
+        augmentation: changes the training inputs of a step; None leaves them.
     """
 
     def __init__(
-        self, classifier: Classifier, optimizer: OptimizerConfig, total_steps: int
+        self,
+        classifier: Classifier,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+        *,
+        augmentation: SeededAugmentation | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.optimizer_config = optimizer
         self.total_steps = total_steps
+        self.augmentation = augmentation
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         """Return the loss and its terms; a loss that is not finite stops the run."""
         inputs, target = batch
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, step=self.global_step, rank=self.global_rank)
         out = self.classifier(_like_weights(inputs), target=target)
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
@@ -71,7 +75,7 @@ class TrainingModule(LightningModule):
         config = self.optimizer_config
         groups = self.classifier.param_groups(config.weight_decay)
         optimizer = _optimizer(config, groups, fused=self.device.type in ("cpu", "cuda"))
-        schedule = _schedule(config, optimizer, self.total_steps)
+        schedule = build_schedule(config, optimizer, self.total_steps)
         if schedule is None:
             return optimizer
         return {
@@ -82,23 +86,15 @@ class TrainingModule(LightningModule):
 
 def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]], *, fused: bool) -> Optimizer:
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+        return torch.optim.SGD(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            fused=fused,
+        )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, fused=fused)
-
-
-def _schedule(
-    config: OptimizerConfig, optimizer: Optimizer, total_steps: int
-) -> LRScheduler | None:
-    if config.schedule == "constant":
-        return None
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, total_steps)
-    if config.schedule == "one-cycle":
-        # Lightning steps the schedule once more after the last step.
-        return OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1)
-    milestones = [math.floor(total_steps * fraction) for fraction in config.milestones]
-    return MultiStepLR(optimizer, milestones, gamma=config.gamma)
 
 
 def _like_weights(inputs: Tensor) -> Tensor:
