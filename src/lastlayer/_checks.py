@@ -100,3 +100,27 @@ def check_options(what: str, function: Callable[..., object], options: Iterable[
         if option not in known:
             listed = ", ".join(known) if known else "none"
             raise ValueError(f"{what} has no option {option!r}; its options: {listed}")
+
+
+def check_rate(name: str, value: float | Tensor) -> None:
+    """Raise ``ValueError`` unless ``value`` is a number in [0, 1] or a 0-d tensor, not looked at.
+
+    A tensor's value is not asked for: on an accelerator that would wait for the device, and while
+    compiling it would break the graph.
+    """
+    if not isinstance(value, Tensor):
+        check_probability(name, value)
+    elif value.dim() != 0:
+        raise ValueError(f"{name} must be a number or a 0-d tensor; got {tuple(value.shape)}")
+
+
+def check_inside(name: str, value: float, low: float, high: float) -> None:
+    """Raise ``ValueError`` unless ``value`` lies strictly between ``low`` and ``high``."""
+    if not low < value < high:
+        raise ValueError(f"{name} must lie in ({low:g}, {high:g}); got {value!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")

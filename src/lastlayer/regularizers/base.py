@@ -17,9 +17,13 @@ class Regularizer(nn.Module):
     holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
     code reads a number on the host, so that no step waits for the device.
 
+    A subclass gives :meth:`_regularize`; where it needs them, :meth:`_check_rate`,
+    :meth:`_evaluate` and :meth:`penalty` too.
+
     Args:
         p: the rate, in [0, 1]; what it is the rate of, the subclass says.
-        generator: source of all random numbers, on the features' device; None for torch's default.
+        generator: source of all random numbers, on the features' device; None for torch's default,
+            which compiled code needs. A copy has a generator of its own, in the same state.
 
     Raises:
         ValueError: if ``p`` is no probability.
@@ -31,7 +35,7 @@ class Regularizer(nn.Module):
         super().__init__()
         self.generator = generator
         self.register_buffer("_rate", torch.zeros(()), persistent=False)
-        self.p = p
+        self._set_rate(p)
 
     @property
     def p(self) -> float:
@@ -40,9 +44,15 @@ class Regularizer(nn.Module):
 
     @p.setter
     def p(self, value: float) -> None:
-        check_probability("p", value)
+        self._set_rate(value)
+
+    def _set_rate(self, value: float) -> None:
+        self._check_rate(value)
         self._p = float(value)
         self._rate.fill_(self._p)
+
+    def _check_rate(self, value: float) -> None:
+        check_probability("p", value)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the regularised features.
@@ -56,8 +66,10 @@ class Regularizer(nn.Module):
         Raises:
             TypeError: if the features are not floating point.
         """
-        if not self.training or (not torch.compiler.is_compiling() and self._p == 0.0):
+        if not torch.compiler.is_compiling() and self._p == 0.0:
             return features
+        if not self.training:
+            return self._evaluate(features)
         check_floating("features", features)
         return self._regularize(features)
 
@@ -66,8 +78,19 @@ class Regularizer(nn.Module):
         """The rate as the functional forms take it: a number, or a tensor in compiled code."""
         return self._rate if torch.compiler.is_compiling() else self._p
 
+    def penalty(self) -> Tensor:
+        """Return what to add to the loss per example, the mean over a batch.
+
+        Returns:
+            Nats per example, ``()``; 0 unless the regulariser learns something.
+        """
+        return self._rate.new_zeros(())
+
     def _regularize(self, features: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _evaluate(self, features: Tensor) -> Tensor:
+        return features
 
     def get_extra_state(self) -> Tensor:
         """Return the rate, all of its digits, for ``state_dict``."""
@@ -75,17 +98,13 @@ class Regularizer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take up the rate of a ``state_dict``."""
-        self.p = float(state)
+        self._set_rate(float(state))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # A change of dtype is for weights; in half precision the rate would lose digits.
         self._rate = torch.full((), self._p, device=self._rate.device)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Generators can be neither copied nor pickled.
-        return {**self.__dict__, "generator": None}
 
     def extra_repr(self) -> str:
         """Name the rate."""

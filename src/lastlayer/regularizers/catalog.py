@@ -3,11 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lastlayer.registry import Registry
 from lastlayer.regularizers.base import Regularizer
+from lastlayer.regularizers.concrete_dropout import ConcreteDropout
+from lastlayer.regularizers.cutout import Cutout
+from lastlayer.regularizers.drop_path import DropPath
+from lastlayer.regularizers.dropout import Dropout
+from lastlayer.regularizers.gaussian_dropout import GaussianDropout
+from lastlayer.regularizers.spatial_dropout import SpatialDropout
+from lastlayer.regularizers.standout import Standout
+from lastlayer.regularizers.variational_dropout import VariationalDropout
+
+RegularizerFactory = Callable[..., Regularizer]
 
 #: Third parties add regularisers through the entry-point group ``lastlayer.regularizers``.
-REGULARIZERS = Registry[Callable[..., Regularizer]](
-    kind="regularizer", group="lastlayer.regularizers"
+REGULARIZERS = Registry[RegularizerFactory](kind="regularizer", group="lastlayer.regularizers")
+
+REGULARIZERS.add("dropout", Dropout, description="random elements set to 0")
+REGULARIZERS.add("spatial-dropout", SpatialDropout, description="random channels set to 0")
+REGULARIZERS.add(
+    "drop-path", DropPath, description="random examples set to 0: stochastic depth of a branch"
 )
+REGULARIZERS.add("cutout", Cutout, description="random squares of the input erased")
+REGULARIZERS.add(
+    "gaussian-dropout", GaussianDropout, description="multiplicative Gaussian noise of fixed rate"
+)
+REGULARIZERS.add(
+    "variational-dropout",
+    VariationalDropout,
+    description="multiplicative Gaussian noise, its variance learned per channel",
+)
+REGULARIZERS.add(
+    "concrete-dropout",
+    ConcreteDropout,
+    description="relaxed dropout of channels, one rate learned",
+)
+REGULARIZERS.add(
+    "standout",
+    Standout,
+    description="units of low pre-activation dropped more often; before the nonlinearity",
+)
+
+
+def build_regularizer(name: str, **options: Any) -> Regularizer:
+    """Build the regulariser called ``name``.
+
+    Args:
+        name: a name of :data:`REGULARIZERS`.
+        **options: arguments of the regulariser.
+
+    Returns:
+        The regulariser.
+
+    Raises:
+        ValueError: if the name is unknown or an option does not fit.
+
+    Example:
+        >>> build_regularizer("spatial-dropout", p=0.2)
+        SpatialDropout(p=0.2)
+    """
+    factory = REGULARIZERS.get(name)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ValueError(
+            f"regularizer {name!r} does not take the options {options}: {error}"
+        ) from error

@@ -1,0 +1,94 @@
+"""Multiplicative Gaussian noise: its variance given as a dropout rate, or learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer._checks import check_rate
+from lastlayer.functional.feature_noise.units import draw_noise, multiply, per_channel
+from lastlayer.functional.numerics import at_least_float32
+
+
+def gaussian_dropout(
+    features: Tensor,
+    p: float | Tensor,
+    *,
+    unit: str = "element",
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Multiply by Gaussian noise of the mean and the variance of inverted dropout.
+
+    .. math:: y = x \, (1 + \sqrt{p / (1 - p)} \, \varepsilon), \qquad \varepsilon \sim N(0, 1)
+
+    Args:
+        features: ``(N, C, ...)``, floating point.
+        p: rate in [0, 1) of the dropout with the same two moments; a 0-d tensor is not looked at.
+        unit: what one number is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        noise: standard normal numbers to use: ``(N, C, ...)``, ``(N, C, 1, ...)`` or
+            ``(N, 1, ...)`` by unit.
+        generator: source of the noise, on the features' device; None for torch's default.
+
+    Returns:
+        As ``features``, dtype and memory format included.
+
+    Raises:
+        TypeError: if the features are not floating point.
+        ValueError: if ``p``, ``unit`` or the shape of ``noise`` does not fit.
+
+    Example:
+        >>> gaussian_dropout(torch.ones(3), 0.5, noise=torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([0., 1., 3.])
+
+    Source: Srivastava et al., "Dropout", JMLR 15, 2014, section 10.
+    """
+    check_rate("p", p)
+    if not isinstance(p, Tensor) and p == 1.0:
+        raise ValueError("p must lie in [0, 1): the variance p / (1 - p) has no value at 1")
+    noise = draw_noise(features, unit, "normal", noise=noise, generator=generator)
+    return multiply(features, 1.0 + (p / (1.0 - p)) ** 0.5 * noise)
+
+
+def variational_dropout(
+    features: Tensor,
+    log_alpha: Tensor,
+    *,
+    unit: str = "channel",
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Multiply by Gaussian noise of a variance that may be learned.
+
+    .. math:: y = x \, (1 + \sqrt{\alpha_c} \, \varepsilon), \qquad \varepsilon \sim N(0, 1)
+
+    This is :func:`gaussian_dropout` at :math:`p = \alpha / (1 + \alpha)`, differentiable with
+    respect to :math:`\log\alpha`. One number per channel and example is a sample of all weights
+    that read the channel, each Gaussian with mean w and variance :math:`\alpha w^2` and fully
+    correlated over a channel.
+
+    Args:
+        features: ``(N, C, ...)``, floating point.
+        log_alpha: ``(C,)`` or ``()``, :math:`\log\alpha`.
+        unit: what one number is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        noise: standard normal numbers to use: ``(N, C, ...)``, ``(N, C, 1, ...)`` or
+            ``(N, 1, ...)`` by unit.
+        generator: source of the noise, on the features' device; None for torch's default.
+
+    Returns:
+        As ``features``, dtype and memory format included.
+
+    Raises:
+        TypeError: if the features are not floating point.
+        ValueError: if ``unit`` or a shape does not fit.
+
+    Example:
+        >>> noise = torch.tensor([[-1.0, 2.0]])
+        >>> variational_dropout(torch.ones(1, 2), torch.zeros(2), noise=noise)
+        tensor([[0., 3.]])
+
+    Source: Kingma, Salimans, Welling, arXiv 1506.02557, section 3.2 (correlated weight noise).
+    """
+    noise = draw_noise(features, unit, "normal", noise=noise, generator=generator)
+    deviation = (0.5 * at_least_float32(per_channel(log_alpha, features))).exp()
+    return multiply(features, 1.0 + deviation * noise)
