@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lastlayer import functional, heads, losses
+    from lastlayer import functional, heads, losses, regularizers
     from lastlayer.heads import Classifier, Head, HeadOutput, attach
 
 __all__ = [
@@ -21,10 +21,11 @@ __all__ = [
     "functional",
     "heads",
     "losses",
+    "regularizers",
 ]
 __version__ = "0.1.0"
 
-_ROOMS = ("functional", "heads", "losses")
+_ROOMS = ("functional", "heads", "losses", "regularizers")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lastlayer.functional.disout import (
+from lastlayer.functional.blocks.disout import (
     check_next_weight,
     disout,
     drop_block,
     finite_std,
     next_layer_scale,
 )
-from lastlayer.functional.disout_released import disout_released
+from lastlayer.functional.blocks.released import disout_released
 
 SAMPLERS = ["sparse", "dense"]
 

@@ -210,5 +210,5 @@ def test_bad_arguments_are_named_and_leave_the_network_alone(network, arguments,
 
 
 def test_an_unknown_regulariser_is_named(network):
-    with pytest.raises(ValueError, match="unknown regularizer 'disuot'. Did you mean 'disout'"):
+    with pytest.raises(ValueError, match=r"unknown regularizer 'disuot'. Did you mean 'disout'"):
         insert(network, "disuot", where="conv")

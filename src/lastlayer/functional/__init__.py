@@ -1,5 +1,6 @@
 """The mathematics: pure functions on tensors, explicit about randomness."""
 
+from lastlayer.functional.blocks import disout, drop_block
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
     class_dropout_mask,
@@ -22,6 +23,14 @@ from lastlayer.functional.dropmax import (
 )
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.entmax import entmax, entmax15, sparsemax
+from lastlayer.functional.feature_noise import (
+    concrete_dropout,
+    cutout,
+    gaussian_dropout,
+    standout,
+    unit_dropout,
+    variational_dropout,
+)
 from lastlayer.functional.fenchel_young import (
     entmax15_loss,
     entmax_loss,
@@ -35,13 +44,18 @@ __all__ = [
     "bernoulli_log_mask",
     "class_dropout_loss",
     "class_dropout_mask",
+    "concrete_dropout",
     "concrete_log_mask",
+    "cutout",
+    "disout",
+    "drop_block",
     "entmax",
     "entmax15",
     "entmax15_loss",
     "entmax_loss",
     "expected_cross_entropy",
     "expected_log_prob",
+    "gaussian_dropout",
     "logistic_noise",
     "make_fenchel_young_loss",
     "masked_cross_entropy",
@@ -54,5 +68,8 @@ __all__ = [
     "sampled_softmax_loss",
     "sparsemax",
     "sparsemax_loss",
+    "standout",
     "target_retention_loss",
+    "unit_dropout",
+    "variational_dropout",
 ]

@@ -2,29 +2,41 @@
 
 from lastlayer.regularizers.adaptive import AdaptiveRegularizer
 from lastlayer.regularizers.base import Regularizer
+from lastlayer.regularizers.blocks import Disout, DropBlock
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
 from lastlayer.regularizers.concrete_dropout import ConcreteDropout
 from lastlayer.regularizers.cutout import Cutout
 from lastlayer.regularizers.drop_path import DropPath
 from lastlayer.regularizers.dropout import Dropout
 from lastlayer.regularizers.gaussian_dropout import GaussianDropout
+from lastlayer.regularizers.insertion import Insertion, Place, insert, inserted
 from lastlayer.regularizers.penalty import total_penalty
+from lastlayer.regularizers.schedules import SCHEDULES, Schedule, share_done
 from lastlayer.regularizers.spatial_dropout import SpatialDropout
 from lastlayer.regularizers.standout import Standout
 from lastlayer.regularizers.variational_dropout import VariationalDropout
 
 __all__ = [
     "REGULARIZERS",
+    "SCHEDULES",
     "AdaptiveRegularizer",
     "ConcreteDropout",
     "Cutout",
+    "Disout",
+    "DropBlock",
     "DropPath",
     "Dropout",
     "GaussianDropout",
+    "Insertion",
+    "Place",
     "Regularizer",
+    "Schedule",
     "SpatialDropout",
     "Standout",
     "VariationalDropout",
     "build_regularizer",
+    "insert",
+    "inserted",
+    "share_done",
     "total_penalty",
 ]

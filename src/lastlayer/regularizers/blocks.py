@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least, check_choice
-from lastlayer.functional.blocks import SAMPLERS, check_block_size
-from lastlayer.functional.disout import disout, drop_block, next_layer_scale
-from lastlayer.functional.disout_released import disout_released
+from lastlayer.functional.blocks import (
+    SAMPLERS,
+    check_block_size,
+    disout,
+    disout_released,
+    drop_block,
+    next_layer_scale,
+)
 from lastlayer.regularizers.base import Regularizer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lastlayer.registry import Registry
 from lastlayer.regularizers.base import Regularizer
+from lastlayer.regularizers.blocks import Disout, DropBlock
 from lastlayer.regularizers.concrete_dropout import ConcreteDropout
 from lastlayer.regularizers.cutout import Cutout
 from lastlayer.regularizers.drop_path import DropPath
@@ -25,6 +26,10 @@ REGULARIZERS.add("dropout", Dropout, description="random elements set to 0")
 REGULARIZERS.add("spatial-dropout", SpatialDropout, description="random channels set to 0")
 REGULARIZERS.add(
     "drop-path", DropPath, description="random examples set to 0: stochastic depth of a branch"
+)
+REGULARIZERS.add("drop-block", DropBlock, description="random blocks of a map set to 0")
+REGULARIZERS.add(
+    "disout", Disout, description="random blocks of a map distorted (Disout, AAAI 2020)"
 )
 REGULARIZERS.add("cutout", Cutout, description="random squares of the input erased")
 REGULARIZERS.add(

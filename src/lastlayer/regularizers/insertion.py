@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from lastlayer._checks import check_choice
-from lastlayer.functional.disout import check_next_weight
+from lastlayer.functional.blocks.disout import check_next_weight
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
@@ -201,10 +201,8 @@ def _around(
     """Return the channels at a place, and the layers that may take what leaves it, in order."""
     names = [n for n, _ in model.named_modules()]
     inside = [i for i, n in enumerate(names) if n == name or name == "" or n.startswith(f"{name}.")]
-    layers = [
-        (i, n, m)
-        for i, (n, m) in enumerate(model.named_modules())
-        if isinstance(m, _WEIGHTED)
+    layers: list[tuple[int, str, nn.Module]] = [
+        (i, n, m) for i, (n, m) in enumerate(model.named_modules()) if isinstance(m, _WEIGHTED)
     ]
     if position == "before":
         own = [(n, m) for i, n, m in layers if i >= inside[0]]
@@ -214,7 +212,7 @@ def _around(
     if not earlier:
         return None, []
     same_kind = _CONVOLUTIONS if isinstance(earlier[-1], _CONVOLUTIONS) else nn.Linear
-    later = [
+    later: list[tuple[str, nn.Module]] = [
         (n, m)
         for i, n, m in layers
         if i > last and isinstance(m, same_kind) and not _on_shortcut(n)

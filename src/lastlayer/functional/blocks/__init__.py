@@ -1,6 +1,13 @@
 """Random blocks of feature maps: where they lie, how they are drawn, what replaces them."""
 
 from lastlayer.functional.blocks.dense import cover_mask
+from lastlayer.functional.blocks.disout import (
+    check_next_weight,
+    disout,
+    drop_block,
+    finite_std,
+    next_layer_scale,
+)
 from lastlayer.functional.blocks.grid import (
     BlockGrid,
     block_grid,
@@ -10,6 +17,7 @@ from lastlayer.functional.blocks.grid import (
     published_seed_rate,
     seed_rate,
 )
+from lastlayer.functional.blocks.released import disout_released
 from lastlayer.functional.blocks.replace import SAMPLERS, replace_blocks
 from lastlayer.functional.blocks.sparse import draw_places
 
@@ -18,10 +26,16 @@ __all__ = [
     "BlockGrid",
     "block_grid",
     "check_block_size",
+    "check_next_weight",
     "cover_counts",
     "cover_mask",
     "cover_probability",
+    "disout",
+    "disout_released",
     "draw_places",
+    "drop_block",
+    "finite_std",
+    "next_layer_scale",
     "published_seed_rate",
     "replace_blocks",
     "seed_rate",

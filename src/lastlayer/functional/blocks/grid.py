@@ -127,7 +127,7 @@ def seed_rate(p: float | Tensor, grid: BlockGrid) -> Any:
 
     Example:
         >>> round(seed_rate(0.09, block_grid((1, 1, 8, 8), 6)), 6)
-        0.018769
+        0.018713
     """
     if isinstance(p, Tensor):
         counts = cover_counts(grid, p.device)[:1].to(p.dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_at_least
-from lastlayer.functional.blocks import replace_blocks
+from lastlayer.functional.blocks.replace import replace_blocks
 
 #: The noise's scale where no next layer is known.
 DEFAULT_SCALE = 0.01

@@ -18,7 +18,7 @@ def disout_released(
 ) -> Tensor:
     r"""Distort random blocks as the released layer does, drawing the same numbers.
 
-    Compared with :func:`~lastlayer.functional.disout.disout`: the seed rate
+    Compared with :func:`~lastlayer.functional.disout`: the seed rate
     :math:`p H W / (b^2 (H - b + 1)(W - b + 1))` reaches less than p; blocks of even size lie one
     row and one column too far, so that the first row and column are never distorted; a map smaller
     than the block, or equal to it at an even size, is refused here, where the released layer does
