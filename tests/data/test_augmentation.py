@@ -9,13 +9,20 @@ from scipy import stats
 from lastlayer.data import (
     AUGMENTATIONS,
     RandomCrop,
+    RandomCutout,
     RandomFlip,
     RandomRotation,
     augmentation,
     build_augmentation,
 )
 
-ALL = [RandomCrop(padding=2), RandomFlip(), RandomRotation(), RandomRotation(degrees=90)]
+ALL = [
+    RandomCrop(padding=2),
+    RandomFlip(),
+    RandomRotation(),
+    RandomRotation(degrees=90),
+    RandomCutout(length=3),
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -114,3 +121,13 @@ def test_names_and_options_build_them():
 def test_what_cannot_be_built_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_augmentation(name, **options)
+
+
+def test_cutout_erases_its_squares_with_the_fill_of_each_channel():
+    images = torch.ones(2000, 3, 8, 8)
+    erased = RandomCutout(length=2, fill=(0.0, 0.5, 0.25))(images, generator=seeded(1))
+    assert torch.equal(erased[:, 0] == 0, erased[:, 1] == 0.5)
+    counts = (erased[:, 2] == 0.25).flatten(1).sum(1)
+    assert set(counts.tolist()) == {1, 2, 4}
+    with pytest.raises(ValueError, match="length must be"):
+        RandomCutout(length=0)

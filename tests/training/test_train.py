@@ -7,7 +7,8 @@ import torch
 from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits
-from lastlayer.training.fit import load_classifier, predict
+from lastlayer.training.fit import load_classifier
+from lastlayer.training.measuring import predict
 
 BASE = {
     "data": {"train_size": 100, "validation_size": 100},

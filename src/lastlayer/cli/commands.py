@@ -42,13 +42,14 @@ def train(
     """Train one classifier.
 
     Args:
-        head: head, with options if need be: dropmax, class-dropout:retain_prob=0.4.
+        head: head, with options and a regularizer if need be: dropmax,
+            class-dropout:retain_prob=0.4, softmax+disout:where=layer3,p=0.1.
         seed: fixes data, weights, order and masks.
         out: run directory; default: runs/DATA-HEAD-seedN.
         resume: take up the run where it was stopped.
         settings: what the run is made of.
     """
-    from lastlayer.experiments import parse_head, resolve_recipe
+    from lastlayer.experiments import resolve_recipe
     from lastlayer.experiments.compare import file_name
     from lastlayer.training import train as train_run
     from lastlayer.training.config import merge
@@ -56,9 +57,7 @@ def train(
     settings = settings or Settings()
     changes = settings.changes()
     recipe, recipe_name = resolve_recipe(settings.recipe, changes)
-    name, options = parse_head(head)
-    own = merge(changes, {"seed": seed, "head": {"options": options}})
-    config = recipe.run_config(name, own)
+    config = recipe.run_config(head, merge(changes, {"seed": seed}))
     path = out or Path("runs") / file_name(f"{config.data.name}-{head}-seed{seed}")
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
     with step_progress(config.training.steps) as progress:
@@ -79,8 +78,8 @@ def compare(
     """Train heads side by side over seeds and print one table; called again, it goes on.
 
     Args:
-        heads: comma-separated; the first is the baseline. Options go after a colon, several heads
-            with several options are separated by a semicolon.
+        heads: comma-separated; the first is the baseline. Options go after a colon, a regularizer
+            after a plus sign: softmax+dropout:p=0.2. With options, separate by semicolons.
         seeds: number of seeds.
         first_seed: the first seed.
         jobs: processes side by side.

@@ -9,8 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_choice, check_options, check_probability
+from lastlayer._checks import (
+    check_at_least,
+    check_choice,
+    check_count,
+    check_options,
+    check_probability,
+)
 from lastlayer.data.transforms import INTERPOLATIONS, Fill, crop, flip, rotate
+from lastlayer.functional.feature_noise import cutout
 from lastlayer.registry import Registry
 
 
@@ -141,3 +148,34 @@ class RandomRotation:
         draws = torch.rand(len(images), generator=generator, device=images.device)
         degrees = (2.0 * draws - 1.0) * self.degrees
         return rotate(images, degrees, interpolation=self.interpolation, fill=self.fill)
+
+
+@AUGMENTATIONS.register("cutout", description="erase a square of 16 pixels")
+@dataclass(frozen=True, kw_only=True)
+class RandomCutout:
+    """`lastlayer.functional.cutout` of every image.
+
+    Args:
+        length: side of a square in pixels, at least 1; 16 as published for CIFAR-10, 8 for
+            CIFAR-100.
+        num_squares: squares per image.
+        fill: value of the squares.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    length: int = 16
+    num_squares: int = 1
+    fill: Fill = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("length", self.length)
+        check_count("num_squares", self.num_squares)
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return the images, each without some squares."""
+        fill = torch.as_tensor(self.fill, device=images.device)
+        return cutout(
+            images, self.length, num_squares=self.num_squares, fill=fill, generator=generator
+        )

@@ -2,7 +2,13 @@
 
 from lastlayer.experiments.catalog import catalog
 from lastlayer.experiments.compare import Job, plan, run
-from lastlayer.experiments.heads import nest, parse_grid, parse_head, parse_option
+from lastlayer.experiments.heads import (
+    nest,
+    parse_grid,
+    parse_head,
+    parse_option,
+    parse_variant,
+)
 from lastlayer.experiments.recipe import Recipe, default_recipe, recipe_names, resolve_recipe
 from lastlayer.experiments.tune import Trial, tune_heads
 
@@ -16,6 +22,7 @@ __all__ = [
     "parse_grid",
     "parse_head",
     "parse_option",
+    "parse_variant",
     "plan",
     "recipe_names",
     "resolve_recipe",

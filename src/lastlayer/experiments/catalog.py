@@ -10,9 +10,11 @@ def catalog() -> dict[str, dict[str, str]]:
     from lastlayer.data import AUGMENTATIONS, SOURCES
     from lastlayer.heads import HEADS
     from lastlayer.models import BACKBONES
+    from lastlayer.regularizers import REGULARIZERS
 
     return {
         "heads": HEADS.describe(),
+        "regularizers": REGULARIZERS.describe(),
         "data": SOURCES.describe(),
         "models": BACKBONES.describe(),
         "augmentations": AUGMENTATIONS.describe(),

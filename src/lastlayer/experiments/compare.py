@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
-from lastlayer.experiments.heads import parse_head
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits
@@ -62,9 +61,7 @@ def plan(
     jobs = []
     for seed in seeds:
         for label in heads:
-            name, options = parse_head(label)
-            own = merge(changes or {}, {"seed": seed, "head": {"options": options}})
-            config = recipe.run_config(name, own)
+            config = recipe.run_config(label, merge(changes or {}, {"seed": seed}))
             jobs.append(Job(label, config, out / f"{file_name(label)}-seed{seed}"))
     _check_buildable({job.label: job.config for job in jobs})
     return jobs
@@ -100,9 +97,9 @@ def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = N
 def _check_trainable(configs: Sequence[RunConfig]) -> None:
     """Read the data and build every classifier once, so that a mistake is found before training."""
     splits = load_splits(configs[0])
-    built: list[tuple[Any, Any]] = []
+    built: list[tuple[Any, ...]] = []
     for config in configs:
-        parts = (config.model, config.head)
+        parts = (config.model, config.head, config.regularizer)
         if parts not in built and config.data == configs[0].data:
             build_classifier(config, splits.input_shape, splits.num_classes)
             built.append(parts)
@@ -163,9 +160,12 @@ def _steps_done(job: Job) -> int:
 def _check_buildable(configs: dict[str, RunConfig]) -> None:
     """Build every head once on a small width, so that a wrong option fails before training."""
     from lastlayer.heads import build_head
+    from lastlayer.regularizers import REGULARIZERS
 
     for config in configs.values():
         build_head(config.head.name, 2, 10, device="meta", **config.head.options)
+        if config.regularizer.name is not None:
+            REGULARIZERS.get(config.regularizer.name)
 
 
 def file_name(label: str) -> str:

@@ -1,17 +1,19 @@
-"""Heads as the command line writes them: ``name`` or ``name:option=value,option=value``."""
+"""Heads and regularisers as the command line writes them: ``name:option=value,option=value``."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
 
-def parse_head(text: str) -> tuple[str, dict[str, Any]]:
-    """Return a head's name and options.
+def parse_head(text: str, kind: str = "head") -> tuple[str, dict[str, Any]]:
+    """Return a head's, or another kind's, name and options.
 
     Args:
         text: such as ``dropmax`` or ``class-dropout:retain_prob=0.4``. Values are TOML; what is
             not TOML is text.
+        kind: what it is called in a message.
 
     Raises:
         ValueError: if an option has no value.
@@ -22,8 +24,41 @@ def parse_head(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, _, options = text.strip().partition(":")
     if not name:
-        raise ValueError(f"a head needs a name; got {text!r}")
+        raise ValueError(f"a {kind} needs a name; got {text!r}")
     return name, dict(parse_option(part) for part in options.split(",") if part)
+
+
+def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
+    """Return what a head, with a regulariser or without, is called and changes in a configuration.
+
+    Args:
+        text: such as ``dropmax:temperature=0.2`` or ``softmax+disout:where=layer3,p=0.1``. Where
+            ``where`` (and ``position``) are not given, the recipe's places stay.
+
+    Returns:
+        The names without options, ``head`` or ``head+regularizer``; and the changes, nested.
+
+    Raises:
+        ValueError: if a name or an option's value is missing, or there are two regularisers.
+
+    Example:
+        >>> parse_variant("softmax+dropout:p=0.2")[0]
+        'softmax+dropout'
+    """
+    # A plus sign before a digit is part of a number such as 1e+3.
+    head, *regularizers = re.split(r"\+(?!\d)", text)
+    name, options = parse_head(head)
+    changes: dict[str, Any] = {"head": {"name": name, "options": options}}
+    if not regularizers:
+        return name, changes
+    if len(regularizers) > 1:
+        raise ValueError(f"a run has one regularizer at most; got {text!r}")
+    regularizer, options = parse_head(regularizers[0], kind="regularizer")
+    where = {key: options.pop(key) for key in ("where", "position") if key in options}
+    changes["regularizer"] = {"name": regularizer, "options": options}
+    if where:
+        changes["regularizer"]["places"] = [where]
+    return f"{name}+{regularizer}", changes
 
 
 def parse_grid(entries: list[str]) -> dict[str, list[Any]]:

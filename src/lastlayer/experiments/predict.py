@@ -15,7 +15,8 @@ from torch import Tensor
 from lastlayer.data import DataFileError, FittedTfidf, read_image
 from lastlayer.data.images import EXTENSIONS
 from lastlayer.training import RunDirectory
-from lastlayer.training.fit import ENCODER_FILE, load_classifier, predict
+from lastlayer.training.fit import ENCODER_FILE, load_classifier
+from lastlayer.training.measuring import predict
 
 
 class Predictions(NamedTuple):

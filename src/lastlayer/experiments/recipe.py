@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lastlayer.experiments.heads import parse_variant
 from lastlayer.training.config import RunConfig, explain, merge
 
 
@@ -28,9 +29,10 @@ class Recipe(BaseModel):
         title: one line.
         source: where the protocol comes from.
         seeds: number of seeds.
-        heads: heads in the order of the table; the first is the baseline.
+        heads: heads, with a regulariser or without, in the order of the table; the first is the
+            baseline.
         config: the runs' configuration, as far as it differs from the default.
-        head_config: further differences, by head.
+        head_config: further differences, by head or head and regulariser, without options.
         published: published test error in per cent, by head and source.
         published_note: what to know about the published numbers.
         applies_to: comparisons that take this recipe by default.
@@ -71,11 +73,16 @@ class Recipe(BaseModel):
         except ValidationError as error:
             raise ValueError(f"recipe {name}: {explain(error)}") from error
 
-    def run_config(self, head: str, changes: dict[str, Any]) -> RunConfig:
-        """Return the configuration of one head's runs, with ``changes`` laid over it."""
-        own = self.head_config.get(head, {})
-        named = {"head": {"name": head.partition(":")[0]}}
-        return RunConfig().updated(merge(merge(merge(self.config, own), changes), named))
+    def run_config(self, variant: str, changes: dict[str, Any]) -> RunConfig:
+        """Return the configuration of one head's runs, with ``changes`` laid over it.
+
+        Args:
+            variant: a head as the command line writes it, with a regulariser or without.
+            changes: the configuration's entries that were given, nested.
+        """
+        name, own = parse_variant(variant)
+        recipes = merge(self.config, self.head_config.get(name, {}))
+        return RunConfig().updated(merge(merge(recipes, changes), own))
 
 
 def recipe_names() -> list[str]:

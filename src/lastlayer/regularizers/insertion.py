@@ -73,6 +73,7 @@ def insert(
     *,
     where: str | Sequence[str],
     position: str = "after",
+    num_examples: int | None = None,
     **options: Any,
 ) -> Insertion:
     """Put a regulariser behind, or before, every module that a pattern names.
@@ -95,6 +96,8 @@ def insert(
         regularizer: a name of ``lastlayer list regularizers``.
         where: one pattern or several, as of ``fnmatch``; ``""`` is the network itself.
         position: ``"after"`` acts on the module's output, ``"before"`` on its first input.
+        num_examples: number of training examples, for the regularisers that learn their rate; their
+            ``num_features`` is found.
         **options: arguments of the regulariser.
 
     Returns:
@@ -115,7 +118,7 @@ def insert(
     insertion = Insertion([])
     try:
         for name in names:
-            _insert_one(model, name, regularizer, position, options, insertion)
+            _insert_one(model, name, regularizer, position, num_examples, options, insertion)
     except Exception:
         insertion.remove()
         raise
@@ -134,12 +137,13 @@ def _insert_one(
     name: str,
     regularizer: str,
     position: str,
+    num_examples: int | None,
     options: dict[str, Any],
     insertion: Insertion,
 ) -> None:
     module = model.get_submodule(name)
     channels, candidates = _around(model, name, position)
-    built = build_regularizer(regularizer, **_with_features(regularizer, channels, options))
+    built = build_regularizer(regularizer, **_fitting(regularizer, channels, num_examples, options))
     next_name = None
     if isinstance(built, Disout):
         next_name, layer = _next_layer(candidates, channels)
@@ -241,14 +245,14 @@ def _next_layer(
     return None, None
 
 
-def _with_features(
-    regularizer: str, channels: int | None, options: dict[str, Any]
+def _fitting(
+    regularizer: str, channels: int | None, num_examples: int | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Tell a regulariser with parameters of its own how many channels it stands behind."""
+    """Tell a regulariser that learns how many channels and examples there are."""
+    known = {"num_features": channels, "num_examples": num_examples}
     parameters = inspect.signature(REGULARIZERS.get(regularizer)).parameters
-    if channels is None or "num_features" not in parameters:
-        return options
-    return {"num_features": channels} | options
+    wanted = {k: v for k, v in known.items() if v is not None and k in parameters}
+    return wanted | options
 
 
 def _free_name(module: nn.Module) -> str:

@@ -15,7 +15,8 @@ from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory
 from lastlayer.training.build import load_splits
-from lastlayer.training.fit import EVALUATION_BATCH, load_classifier
+from lastlayer.training.fit import load_classifier
+from lastlayer.training.measuring import EVALUATION_BATCH
 
 MOST_PER_CLASS = 2
 

@@ -10,6 +10,7 @@ from lastlayer.models import Backbone, build
 from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import RunConfig
 from lastlayer.training.randomness import derive_seed
+from lastlayer.training.regularization import add_regularizers
 
 
 def load_splits(config: RunConfig) -> Splits:
@@ -35,11 +36,12 @@ def backbone_name(config: RunConfig, input_shape: tuple[int, ...]) -> str:
 
 
 def build_classifier(
-    config: RunConfig, input_shape: tuple[int, ...], num_classes: int
+    config: RunConfig, input_shape: tuple[int, ...], num_classes: int, *, num_examples: int = 1
 ) -> Classifier:
     """Build the untrained classifier of a run; the seed fixes its weights.
 
-    The backbone is drawn first, so that runs of different heads start from the same one.
+    The backbone is drawn first, so that runs of different heads start from the same one. The number
+    of training examples is for regularisers that learn their rate.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
@@ -51,6 +53,7 @@ def build_classifier(
         head = build_head(config.head.name, width, num_classes, **config.head.options)
         if isinstance(backbone, Backbone):
             backbone.init_classifier_(head.classifier)
+        add_regularizers(backbone, config.regularizer, num_examples)
     return Classifier(backbone, head)
 
 

@@ -73,6 +73,33 @@ class HeadConfig(_Section):
     options: Options = {}
 
 
+class PlaceConfig(_Section):
+    """Where regularisers stand in the backbone, as ``lastlayer.regularizers.insert`` has it."""
+
+    where: str | tuple[str, ...]
+    position: Literal["after", "before"] = "after"
+    #: What the rate is multiplied by here.
+    factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class RegularizerConfig(_Section):
+    """Which regulariser, where, and how its rate moves over the run."""
+
+    name: str | None = None
+    options: Options = {}
+    places: tuple[PlaceConfig, ...] = ()
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+
+    @model_validator(mode="after")
+    def _needs_places(self) -> Self:
+        if self.name is not None and not self.places:
+            raise ValueError(
+                "a regularizer needs places: regularizer.places=[{where='PATTERN'}], or "
+                "where=PATTERN among its options"
+            )
+        return self
+
+
 class OptimizerConfig(_Section):
     """Adam or SGD, and how the learning rate moves.
 
@@ -144,6 +171,7 @@ class RunConfig(_Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     head: HeadConfig = HeadConfig()
+    regularizer: RegularizerConfig = RegularizerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     #: What the finished run is measured on; a search must say "validation".

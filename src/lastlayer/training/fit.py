@@ -15,14 +15,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
-from lastlayer.data import Split, Splits
-from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
-from lastlayer.heads import Classifier, Head
+from lastlayer.data import Splits
+from lastlayer.heads import Classifier
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import (
-    backbone_name,
     build_augmentations,
     build_classifier,
     load_splits,
@@ -38,13 +35,13 @@ from lastlayer.training.callbacks import (
     load_checkpoint,
 )
 from lastlayer.training.config import RunConfig
+from lastlayer.training.measuring import EVALUATION_BATCH, summarize
 from lastlayer.training.memory import keep_freed_memory
 from lastlayer.training.module import TrainingModule
 from lastlayer.training.randomness import SeedEveryStep
+from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
 
-SUMMARY_VERSION = 1
-EVALUATION_BATCH = 500
 ENCODER_FILE = "encoder.json"
 
 
@@ -91,14 +88,16 @@ def _train(
     splits = load_splits(config) if splits is None else splits
     if config.evaluate_on == "validation" or config.training.validate_every is not None:
         _require_validation(splits)
-    classifier = build_classifier(config, splits.input_shape, splits.num_classes)
+    classifier = build_classifier(
+        config, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
+    )
     seconds = _fit(config, run, classifier, splits, progress)
     if not _is_first_process():
         return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    run.write_summary(_summary(config, run, classifier, splits, seconds))
+    run.write_summary(summarize(config, run, classifier, splits, seconds))
     run.remove_checkpoints()
 
 
@@ -111,27 +110,15 @@ def load_classifier(run: RunDirectory) -> Classifier:
     """Return a finished run's trained classifier, in evaluation mode."""
     summary = run.summary()
     classifier = build_classifier(
-        run.config(), tuple(summary["input_shape"]), len(summary["class_names"])
+        run.config(),
+        tuple(summary["input_shape"]),
+        len(summary["class_names"]),
+        num_examples=summary["train_size"],
     )
     if run.config().training.precision == "64-true":
         classifier.double()
     classifier.load_state_dict(run.state_dict())
     return classifier.eval()
-
-
-@torch.no_grad()
-def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
-    classifier.eval()
-    weight = classifier.head.classifier.weight
-    own_scores = type(classifier.head).scores is not Head.scores
-    log_probs, scores = [], []
-    for batch in torch.split(inputs, EVALUATION_BATCH):
-        features = classifier.features(batch.to(weight.device, weight.dtype))
-        log_prob = classifier.head.log_prob(features).cpu()
-        log_probs.append(log_prob)
-        scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
-    return torch.cat(log_probs), torch.cat(scores)
 
 
 def _fit(
@@ -145,19 +132,8 @@ def _fit(
     training = config.training
     if len(splits.input_shape) == 3:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps_per_epoch = max(1, len(splits.train) // training.batch_size)
-    checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
     records = RecordMetrics(run, training.log_every, training.steps, progress)
-    callbacks: list[Callback] = [
-        SeedEveryStep(config.seed),
-        records,
-        StopAfter(training.steps),
-        last_checkpoint(run, checkpoint_epochs),
-    ]
-    if training.select == "best":
-        callbacks.append(best_checkpoint(run))
-    if training.patience is not None:
-        callbacks.append(StopWithoutProgress(training.patience))
+    callbacks = [records, *_callbacks(config, run, len(splits.train))]
     keep_freed_memory()
     with _contained_engine():
         trainer = _trainer(config, callbacks)
@@ -188,6 +164,24 @@ def _fit(
         best = load_checkpoint(run.checkpoints / "best.ckpt")["state_dict"]
         module.load_state_dict(best)
     return records.elapsed
+
+
+def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[Callback]:
+    training = config.training
+    steps_per_epoch = max(1, num_examples // training.batch_size)
+    checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
+    callbacks: list[Callback] = [
+        SeedEveryStep(config.seed),
+        StopAfter(training.steps),
+        last_checkpoint(run, checkpoint_epochs),
+    ]
+    if config.regularizer.name is not None:
+        callbacks.append(RateSchedule(config.regularizer.schedule, training.steps))
+    if training.select == "best":
+        callbacks.append(best_checkpoint(run))
+    if training.patience is not None:
+        callbacks.append(StopWithoutProgress(training.patience))
+    return callbacks
 
 
 def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
@@ -258,43 +252,3 @@ def _require_validation(splits: Splits) -> None:
             "the configuration looks at held-out examples, but there are none; "
             "set --validation-size"
         )
-
-
-def _measure(
-    classifier: Classifier, splits: Splits, measured: Split
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return measures, after temperature scaling too if there is a held-out part."""
-    log_prob, scores = predict(classifier, measured.inputs)
-    measures: dict[str, Any] = {"metrics": evaluate(log_prob, measured.target).as_dict()}
-    if splits.validation is not None and measured is not splits.validation:
-        _, held_out = predict(classifier, splits.validation.inputs)
-        temperature = fit_temperature(held_out, splits.validation.target)
-        scaled = apply_temperature(scores, temperature)
-        measures["temperature"] = temperature
-        measures["temperature_scaled"] = evaluate(scaled, measured.target).as_dict()
-    return measures, {"log_prob": log_prob, "scores": scores, "target": measured.target}
-
-
-def _summary(
-    config: RunConfig, run: RunDirectory, classifier: Classifier, splits: Splits, seconds: float
-) -> dict[str, Any]:
-    measured = splits.validation if config.evaluate_on == "validation" else splits.test
-    if measured is None:
-        raise ValueError("there is no held-out part to measure on")
-    measures, predictions = _measure(classifier, splits, measured)
-    run.write_tensors(run.predictions_path, predictions)
-    return {
-        "summary_version": SUMMARY_VERSION,
-        "head": config.head.name,
-        "seed": config.seed,
-        "model": backbone_name(config, splits.input_shape),
-        "measured_on": config.evaluate_on,
-        **measures,
-        "seconds": round(seconds, 3),
-        "parameters": sum(p.numel() for p in classifier.parameters()),
-        "train_size": len(splits.train),
-        "validation_size": 0 if splits.validation is None else len(splits.validation),
-        "input_shape": list(splits.input_shape),
-        "class_names": list(splits.class_names),
-        "notes": list(splits.notes),
-    }

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lastlayer.heads import Classifier, HeadOutput
+from lastlayer.regularizers import total_penalty
 from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import OptimizerConfig
+from lastlayer.training.regularization import learned_rates, without_decay
 from lastlayer.training.schedule import build_schedule
 
 
@@ -38,6 +40,7 @@ class TrainingModule(LightningModule):
         self.optimizer_config = optimizer
         self.total_steps = total_steps
         self.augmentation = augmentation
+        self._learned_rates = learned_rates(classifier)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         """Return the loss and its terms; a loss that is not finite stops the run."""
@@ -48,14 +51,18 @@ class TrainingModule(LightningModule):
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         if not bool(torch.isfinite(out.loss)):
-            terms = ", ".join(
+            listed = ", ".join(
                 f"{name}={float(term.detach()):g}" for name, term in out.terms.items()
             )
             raise FloatingPointError(
-                f"the loss is {float(out.loss.detach())} at step {self.global_step} ({terms}); "
+                f"the loss is {float(out.loss.detach())} at step {self.global_step} ({listed}); "
                 "try a smaller learning rate, --set training.clip_norm=1, or precision 32-true"
             )
-        return {"loss": out.loss, "terms": {k: v.detach() for k, v in out.terms.items()}}
+        loss, terms = out.loss, out.terms
+        if self._learned_rates:
+            penalty = total_penalty(self.classifier)
+            loss, terms = loss + penalty, terms | {"penalty": penalty}
+        return {"loss": loss, "terms": {k: v.detach() for k, v in terms.items()}}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add the batch to the held-out error and NLL."""
@@ -74,6 +81,7 @@ class TrainingModule(LightningModule):
         """Build the optimiser and its schedule from the configuration."""
         config = self.optimizer_config
         groups = self.classifier.param_groups(config.weight_decay)
+        groups = without_decay(groups, self._learned_rates)
         optimizer = _optimizer(config, groups, fused=self.device.type in ("cpu", "cuda"))
         schedule = build_schedule(config, optimizer, self.total_steps)
         if schedule is None:

@@ -1,0 +1,74 @@
+"""What a trained classifier predicts, how good that is, and the run's summary of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lastlayer.data import Split, Splits
+from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
+from lastlayer.heads import Classifier, Head
+from lastlayer.training.build import backbone_name
+from lastlayer.training.config import RunConfig
+from lastlayer.training.run_directory import RunDirectory
+
+SUMMARY_VERSION = 1
+EVALUATION_BATCH = 500
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
+    classifier.eval()
+    weight = classifier.head.classifier.weight
+    own_scores = type(classifier.head).scores is not Head.scores
+    log_probs, scores = [], []
+    for batch in torch.split(inputs, EVALUATION_BATCH):
+        features = classifier.features(batch.to(weight.device, weight.dtype))
+        log_prob = classifier.head.log_prob(features).cpu()
+        log_probs.append(log_prob)
+        scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
+    return torch.cat(log_probs), torch.cat(scores)
+
+
+def measure(
+    classifier: Classifier, splits: Splits, measured: Split
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return measures, after temperature scaling too if there is a held-out part."""
+    log_prob, scores = predict(classifier, measured.inputs)
+    measures: dict[str, Any] = {"metrics": evaluate(log_prob, measured.target).as_dict()}
+    if splits.validation is not None and measured is not splits.validation:
+        _, held_out = predict(classifier, splits.validation.inputs)
+        temperature = fit_temperature(held_out, splits.validation.target)
+        scaled = apply_temperature(scores, temperature)
+        measures["temperature"] = temperature
+        measures["temperature_scaled"] = evaluate(scaled, measured.target).as_dict()
+    return measures, {"log_prob": log_prob, "scores": scores, "target": measured.target}
+
+
+def summarize(
+    config: RunConfig, run: RunDirectory, classifier: Classifier, splits: Splits, seconds: float
+) -> dict[str, Any]:
+    """Store a trained classifier's predictions in its run, and return the run's summary."""
+    measured = splits.validation if config.evaluate_on == "validation" else splits.test
+    if measured is None:
+        raise ValueError("there is no held-out part to measure on")
+    measures, predictions = measure(classifier, splits, measured)
+    run.write_tensors(run.predictions_path, predictions)
+    return {
+        "summary_version": SUMMARY_VERSION,
+        "head": config.head.name,
+        "seed": config.seed,
+        "model": backbone_name(config, splits.input_shape),
+        "measured_on": config.evaluate_on,
+        **measures,
+        "seconds": round(seconds, 3),
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "train_size": len(splits.train),
+        "validation_size": 0 if splits.validation is None else len(splits.validation),
+        "input_shape": list(splits.input_shape),
+        "class_names": list(splits.class_names),
+        "notes": list(splits.notes),
+    }

@@ -1,0 +1,114 @@
+"""Regularisers in a run: into the backbone, along a schedule, and what their learning costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from lastlayer.regularizers import (
+    SCHEDULES,
+    AdaptiveRegularizer,
+    Regularizer,
+    Schedule,
+    insert,
+    inserted,
+    share_done,
+)
+from lastlayer.training.config import RegularizerConfig
+
+
+def add_regularizers(backbone: nn.Module, config: RegularizerConfig, num_examples: int) -> None:
+    """Insert a configuration's regularisers into a backbone.
+
+    Args:
+        backbone: changed in place.
+        config: which, and where.
+        num_examples: training examples, over which a learned rate's penalty is spread.
+    """
+    if config.name is None:
+        return
+    for place in config.places:
+        insertion = insert(
+            backbone,
+            config.name,
+            where=place.where if isinstance(place.where, str) else list(place.where),
+            position=place.position,
+            num_examples=num_examples,
+            **config.options,
+        )
+        for regularizer in (found.regularizer for found in insertion.places):
+            if place.factor != 1:
+                regularizer.p = regularizer.p * place.factor
+
+
+class RateSchedule(Callback):
+    """Move the rate of every regulariser from step to step, a function of the step alone.
+
+    The rates that the regularisers have when training begins are the full ones. Learned rates are
+    left alone.
+
+    Args:
+        schedule: factor of the full rate by the share of the run that is done; or a name, one of
+            ``"constant"``, ``"linear"`` (from 0 to the full rate, as DropBlock and Disout were
+            published) and ``"cosine"``.
+        total_steps: length of the run.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    Example:
+        >>> RateSchedule(lambda done: done ** 2, total_steps=1000).factor(500) < 0.26
+        True
+    """
+
+    def __init__(self, schedule: Schedule | str, total_steps: int) -> None:
+        if isinstance(schedule, str):
+            if schedule not in SCHEDULES:
+                known = ", ".join(SCHEDULES)
+                raise ValueError(f"unknown schedule {schedule!r}; known: {known}")
+            schedule = SCHEDULES[schedule]
+        self.schedule, self.total_steps = schedule, total_steps
+        self._full: list[tuple[Regularizer, float]] = []
+
+    def factor(self, step: int) -> float:
+        """Return the factor of the full rate at a step."""
+        return self.schedule(share_done(step, self.total_steps))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note the full rates; a checkpoint, which holds a step's rates, is read after this."""
+        self._full = [
+            (regularizer, regularizer.p)
+            for _, regularizer in inserted(pl_module)
+            if not isinstance(regularizer, AdaptiveRegularizer)
+        ]
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the step's rates."""
+        factor = self.factor(trainer.global_step)
+        for regularizer, full in self._full:
+            regularizer.p = factor * full
+
+
+def learned_rates(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the regularisers that learn their rate."""
+    return [
+        parameter
+        for _, regularizer in inserted(model)
+        if isinstance(regularizer, AdaptiveRegularizer)
+        for parameter in regularizer.parameters()
+    ]
+
+
+def without_decay(
+    groups: list[dict[str, Any]], parameters: list[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """Move parameters out of the optimiser's groups into one that is not decayed."""
+    if not parameters:
+        return groups
+    moved = {id(parameter) for parameter in parameters}
+    kept = [g | {"params": [p for p in g["params"] if id(p) not in moved]} for g in groups]
+    return [*kept, {"params": parameters, "weight_decay": 0.0}]
