@@ -8,6 +8,7 @@ from lastlayer.experiments import Recipe, catalog, default_recipe, plan, recipe_
 from lastlayer.experiments.recipe import resolve_recipe
 from lastlayer.heads import HEADS
 from lastlayer.models import BACKBONES
+from lastlayer.regularizers import REGULARIZERS
 from lastlayer.report import ComparisonRow
 from lastlayer.report.pages import published_table
 from lastlayer.training.build import backbone_name, build_classifier
@@ -17,7 +18,20 @@ SHAPES = {
     **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), (1, 28, 28)),
     **dict.fromkeys(("cifar10", "cifar100"), (3, 32, 32)),
     **dict.fromkeys(("banking77", "sst-2"), (5000,)),
+    "folder": (3, 224, 224),
 }
+
+
+def _named(config):
+    regularizer = config.regularizer.name
+    return config.head.name + (f"+{regularizer}" if regularizer else "")
+
+
+def _require_torchvision():
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision is not usable here: {error}")
 
 
 @pytest.fixture(params=recipe_names())
@@ -31,11 +45,13 @@ def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
     assert len({job.path for job in jobs}) == len(jobs)
     for seed in range(recipe.seeds):
         configs = [job.config for job in jobs if job.config.seed == seed]
-        assert [config.head.name for config in configs] == list(recipe.heads)
+        assert [_named(config) for config in configs] == list(recipe.heads)
         assert len({config.data.model_dump_json() for config in configs}) == 1
         if not recipe.head_config:
             equal = {
-                config.model_copy(update={"head": jobs[0].config.head}).model_dump_json()
+                config.model_copy(
+                    update={"head": configs[0].head, "regularizer": configs[0].regularizer}
+                ).model_dump_json()
                 for config in configs
             }
             assert len(equal) == 1
@@ -44,6 +60,8 @@ def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
 def test_every_recipe_builds_every_head(recipe):
     for head in recipe.heads:
         config = recipe.run_config(head, {})
+        if config.model.name in ("resnet18", "resnet50"):
+            _require_torchvision()
         assert config.data.name in SOURCES.names()
         shape = SHAPES[config.data.name]
         assert backbone_name(config, shape) in BACKBONES.names()
@@ -51,8 +69,10 @@ def test_every_recipe_builds_every_head(recipe):
 
 
 def test_every_published_number_belongs_to_a_head_we_have(recipe):
-    assert set(recipe.published) <= set(HEADS.names())
-    assert set(recipe.head_config) <= set(HEADS.names())
+    for variant in {*recipe.published, *recipe.head_config}:
+        head, _, regularizer = variant.partition("+")
+        assert head in HEADS.names()
+        assert not regularizer or regularizer in REGULARIZERS.names()
     errors = [error for by_source in recipe.published.values() for error in by_source.values()]
     assert all(0 < error < 100 for error in errors)
     assert bool(recipe.published) == bool(recipe.published_note)

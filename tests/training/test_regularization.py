@@ -37,7 +37,7 @@ def test_a_configuration_puts_them_into_the_backbone():
     assert isinstance(second, Disout)
     assert first.p == second.p == 0.2
     assert first.next_layer is None  # no convolution follows
-    assert second.next_layer is None
+    assert second.next_layer is classifier.head.classifier
 
 
 def test_they_do_not_move_the_initial_weights():

@@ -53,8 +53,9 @@ def build_classifier(
         head = build_head(config.head.name, width, num_classes, **config.head.options)
         if isinstance(backbone, Backbone):
             backbone.init_classifier_(head.classifier)
-        add_regularizers(backbone, config.regularizer, num_examples)
-    return Classifier(backbone, head)
+        classifier = Classifier(backbone, head)
+        add_regularizers(classifier, config.regularizer, num_examples)
+    return classifier
 
 
 def build_augmentations(

@@ -74,7 +74,10 @@ class HeadConfig(_Section):
 
 
 class PlaceConfig(_Section):
-    """Where regularisers stand in the backbone, as ``lastlayer.regularizers.insert`` has it."""
+    """Where regularisers stand, as ``lastlayer.regularizers.insert`` has it.
+
+    Patterns are of names within the backbone.
+    """
 
     where: str | tuple[str, ...]
     position: Literal["after", "before"] = "after"

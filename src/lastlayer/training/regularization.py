@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lastlayer.heads import Classifier
 from lastlayer.regularizers import (
     SCHEDULES,
     AdaptiveRegularizer,
@@ -19,21 +20,22 @@ from lastlayer.regularizers import (
 from lastlayer.training.config import RegularizerConfig
 
 
-def add_regularizers(backbone: nn.Module, config: RegularizerConfig, num_examples: int) -> None:
-    """Insert a configuration's regularisers into a backbone.
+def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_examples: int) -> None:
+    """Insert a configuration's regularisers into the backbone of a classifier.
 
     Args:
-        backbone: changed in place.
+        classifier: changed in place; its last layer may shape the noise of a place before it.
         config: which, and where.
         num_examples: training examples, over which a learned rate's penalty is spread.
     """
     if config.name is None:
         return
     for place in config.places:
+        patterns = [place.where] if isinstance(place.where, str) else place.where
         insertion = insert(
-            backbone,
+            classifier,
             config.name,
-            where=place.where if isinstance(place.where, str) else list(place.where),
+            where=[f"backbone.{pattern}".removesuffix(".") for pattern in patterns],
             position=place.position,
             num_examples=num_examples,
             **config.options,
