@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lastlayer.heads import Classifier, build_head
 from lastlayer.models import build
-from lastlayer.regularizers import Disout, Dropout, DropBlock, insert
+from lastlayer.regularizers import Disout, DropBlock, Dropout, insert
 
 #: Shape, block, rate: where the papers put them, in ResNet-56 and in ResNet-50.
 CASES = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from lastlayer.experiments import Recipe, parse_variant
 from lastlayer.regularizers import Disout, Dropout, Regularizer, inserted
-from lastlayer.training import RunConfig, train
+from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier
 from lastlayer.training.fit import load_classifier
 from lastlayer.training.regularization import RateSchedule
@@ -196,3 +199,17 @@ def test_a_recipe_gives_places_and_each_variant_its_options():
         assert sum(isinstance(m, Regularizer) for m in classifier.modules()) == (
             variant.regularizer.name is not None
         )
+
+
+def test_two_processes_train_one_classifier_with_regularisers(tmp_path):
+    command = [sys.executable, "-m", "lastlayer.cli", "train", "--out", str(tmp_path / "run")]
+    command += ["--train-size", "100", "--steps", "6", "--batch-size", "20", "--device", "cpu"]
+    command += ["--head", "softmax+disout:where=layers.conv,p=0.3,block_size=2"]
+    command += ["--set", "training.devices=2", "training.strategy=ddp"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "error:" not in done.stderr
+    assert done.stdout.count("error") == 1  # the measure, told once
+    run = RunDirectory(tmp_path / "run")
+    assert run.finished
+    assert [r.p for _, r in inserted(load_classifier(run))] == [0.3]

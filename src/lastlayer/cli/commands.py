@@ -51,6 +51,7 @@ def train(
     """
     from lastlayer.experiments import resolve_recipe
     from lastlayer.experiments.compare import file_name
+    from lastlayer.training import is_first_process
     from lastlayer.training import train as train_run
     from lastlayer.training.config import merge
 
@@ -59,6 +60,9 @@ def train(
     recipe, recipe_name = resolve_recipe(settings.recipe, changes)
     config = recipe.run_config(head, merge(changes, {"seed": seed}))
     path = out or Path("runs") / file_name(f"{config.data.name}-{head}-seed{seed}")
+    if not is_first_process():  # of several devices; the first one tells
+        train_run(config, path, resume=resume)
+        return
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
     with step_progress(config.training.steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)

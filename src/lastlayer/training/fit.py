@@ -71,7 +71,7 @@ def train(
         ValueError: if the configuration does not fit the data or the run that is there.
         FloatingPointError: if the loss is not finite.
     """
-    if not _is_first_process():
+    if not is_first_process():
         run = RunDirectory(path)
         _train(config, run, progress, splits)
         return run
@@ -92,7 +92,7 @@ def _train(
         config, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
     )
     seconds = _fit(config, run, classifier, splits, progress)
-    if not _is_first_process():
+    if not is_first_process():
         return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
@@ -101,8 +101,8 @@ def _train(
     run.remove_checkpoints()
 
 
-def _is_first_process() -> bool:
-    """Whether this process keeps the run's files; with several devices the others do not."""
+def is_first_process() -> bool:
+    """Return whether this process keeps the run's files; with several devices the others do not."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
