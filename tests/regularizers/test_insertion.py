@@ -212,3 +212,22 @@ def test_bad_arguments_are_named_and_leave_the_network_alone(network, arguments,
 def test_an_unknown_regulariser_is_named(network):
     with pytest.raises(ValueError, match=r"unknown regularizer 'disuot'. Did you mean 'disout'"):
         insert(network, "disuot", where="conv")
+
+
+def test_a_network_with_insertions_compiles_in_one_graph(network):
+    insert(network, "disout", where="layer2", p=0.3, block_size=3)
+    compiled = torch.compile(network.train(), fullgraph=True, backend="eager")
+    compiled(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert network.conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("block", ["basic", "preact"])
+def test_the_last_stage_of_our_residual_networks(block):
+    from lastlayer.models import build
+
+    name = "preact-resnet20" if block == "preact" else "resnet20"
+    found = where(insert(build(name, (3, 8, 8)), "disout", where="layer3.*.conv[12]"))
+    assert len(found) == 6
+    assert found["layer3.0.conv1"] == "layer3.0.conv2"
+    assert found["layer3.1.conv2"] == "layer3.2.conv1"
+    assert found["layer3.2.conv2"] is None
