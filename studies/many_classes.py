@@ -1,6 +1,6 @@
 """Why DropMax loses with many classes: rivals that survive a step, and which gradient goes where.
 
-Run ``python studies/many_classes.py --data-dir D``, with ``--recipe cifar100-10k`` for images. On
+Run ``python studies/many_classes.py --data-dir D``, with ``--recipe cifar100-5k`` for images. On
 the first K classes of a recipe's data, for growing K, it trains every head on the recipe's network
 and looks after every epoch, on 512 training rows, at the expected number of rivals that a step's
 mask retains, at the chance that none is left, and at the size of every term's gradient by the
