@@ -75,8 +75,18 @@ def test_scaled_columns_appear_only_where_a_head_has_them():
 
 
 def test_measures_choose_the_columns():
-    columns = comparison_table([BASE], measures=["nll", "error"]).columns
-    assert columns == ("Head", "Seeds", "NLL", "Error %", "Δ error to softmax")
+    columns = comparison_table([BASE], measures=["nll", "error"], differences=["brier"]).columns
+    assert columns == ("Head", "Seeds", "NLL", "Error %", "Δ Brier to softmax")
+
+
+def test_differences_are_in_the_units_of_their_measure():
+    better = row("better", [0.10, 0.12, 0.14], nll=[0.05, 0.07, 0.03])
+    mine = cells(comparison_table([BASE, better]), "better")
+    expected = stats.ttest_1samp([-0.05, -0.03, -0.07], 0).confidence_interval(0.95)
+    assert mine["Δ NLL to softmax"] == f"-0.050 [{expected.low:+.3f}, {expected.high:+.3f}]"
+    assert mine["Δ error to softmax"] == "+0.00 [+0.00, +0.00]"
+    infinite = cells(comparison_table([BASE, BETTER]), "dropmax")["Δ NLL to softmax"]
+    assert infinite.startswith("+inf")
 
 
 def test_markdown_has_one_line_per_row_and_escapes_bars():

@@ -46,7 +46,10 @@ def run_comparison(
             published=published,
             extra_figures=pictures,
         )
-        print_table(comparison_table(rows), comparison_table(rows, measures=ESSENTIAL))
+        print_table(
+            comparison_table(rows),
+            comparison_table(rows, measures=ESSENTIAL, differences=("error",)),
+        )
         if published is not None:
             print_table(published)
         say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")

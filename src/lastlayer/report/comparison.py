@@ -69,10 +69,11 @@ def comparison_table(
     rows: Sequence[ComparisonRow],
     baseline: str | None = None,
     measures: Sequence[str] = tuple(MEASURES),
+    differences: Sequence[str] = ("error", "nll"),
 ) -> TextTable:
-    """Mean ± sd of every measure per head, and the paired difference of error to a baseline.
+    """Mean ± sd of every measure per head, and paired differences to a baseline.
 
-    The difference is taken seed by seed over the seeds a head shares with the baseline, with a
+    A difference is taken seed by seed over the seeds a head shares with the baseline, with a
     95 % Student-t interval; one shared seed gives no interval, none gives no difference.
     Temperature-scaled columns appear if any head has them.
 
@@ -80,6 +81,7 @@ def comparison_table(
         rows: one ``ComparisonRow`` per head.
         baseline: head to compare with; the first row's if None.
         measures: fields of ``ComparisonRow``, one column each; fewer suit a narrow terminal.
+        differences: fields of ``ComparisonRow``, one column of differences each.
 
     Returns:
         A ``TextTable``.
@@ -90,7 +92,7 @@ def comparison_table(
 
     >>> row = ComparisonRow("softmax", [0], [0.1], [0.3], [0.1], [0.02], [0.01], [1.5])
     >>> print(comparison_table([row]).to_markdown().splitlines()[2])
-    | softmax | 1 | 10.00 | 0.300 | 0.100 | 2.00 | 1.00 | 1.5 | baseline |
+    | softmax | 1 | 10.00 | 0.300 | 0.100 | 2.00 | 1.00 | 1.5 | baseline | baseline |
     """
     heads = [row.head for row in rows]
     if not rows or len(set(heads)) != len(heads):
@@ -100,6 +102,8 @@ def comparison_table(
         raise ValueError(f"baseline must be one of {', '.join(heads)}; got {baseline!r}")
     for name in measures:
         check_choice("measures", name, MEASURES)
+    for name in differences:
+        check_choice("differences", name, MEASURES)
     reference = rows[heads.index(baseline)]
     shown = [name for name in measures if any(getattr(row, name) for row in rows)]
     cells = [
@@ -107,13 +111,15 @@ def comparison_table(
             row.head,
             str(len(row.seeds)),
             *(_mean_sd_text(getattr(row, name), *MEASURES[name][1:]) for name in shown),
-            _difference_text(row, reference),
+            *(_difference_text(row, reference, name) for name in differences),
         )
         for row in rows
     ]
-    columns = ("Head", "Seeds", *(MEASURES[name][0] for name in shown), f"Δ error to {baseline}")
+    names = ("error" if name == "error" else MEASURES[name][0] for name in differences)
+    changes = (f"Δ {name} to {baseline}" for name in names)
+    columns = ("Head", "Seeds", *(MEASURES[name][0] for name in shown), *changes)
     note = (
-        "Mean ± standard deviation over seeds. NLL in nats. Δ: paired difference of error in "
+        "Mean ± standard deviation over seeds. NLL in nats. Δ: paired difference, of errors in "
         "points, seed by seed, with its 95 % Student-t interval; below 0 is better."
     )
     if any(name.endswith("_scaled") for name in shown):
@@ -130,15 +136,18 @@ def _mean_sd_text(values: list[float], factor: float, decimals: int) -> str:
     return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
 
 
-def _difference_text(row: ComparisonRow, reference: ComparisonRow) -> str:
+def _difference_text(row: ComparisonRow, reference: ComparisonRow, measure: str) -> str:
     if row is reference:
         return "baseline"
-    mine = dict(zip(row.seeds, row.error, strict=True))
-    theirs = dict(zip(reference.seeds, reference.error, strict=True))
-    shared = [seed for seed in row.seeds if seed in theirs]
+    mine, theirs = (dict(zip(r.seeds, getattr(r, measure), strict=False)) for r in (row, reference))
+    shared = [seed for seed in mine if seed in theirs]
     if not shared:
         return "–"
+    _, factor, digits = MEASURES[measure]
     mean, low, high, _ = paired_difference(
-        [100 * mine[seed] for seed in shared], [100 * theirs[seed] for seed in shared]
+        [factor * mine[seed] for seed in shared], [factor * theirs[seed] for seed in shared]
     )
-    return f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "")
+    if math.isnan(mean):
+        return "–"
+    interval = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) else ""
+    return f"{mean:+.{digits}f}{interval}"
