@@ -124,3 +124,27 @@ def check_count(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+
+
+def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> None:
+    """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding."""
+    check_floating(name, prior)
+    wanted = "K" if num_classes is None else str(num_classes)
+    if (
+        prior.dim() != 1
+        or not len(prior)
+        or (num_classes is not None and len(prior) != num_classes)
+    ):
+        raise ValueError(
+            f"{name} must have shape ({wanted},), one probability per class; "
+            f"got {tuple(prior.shape)}"
+        )
+    if torch.compiler.is_compiling():
+        return
+    total = float(prior.detach().double().sum())
+    tolerance = 1e-4 if prior.dtype in (torch.float32, torch.float64) else 1e-2
+    if not (abs(total - 1.0) <= tolerance and bool((prior >= 0).all())):
+        raise ValueError(
+            f"{name} must hold probabilities of sum 1, not counts; got smallest entry "
+            f"{float(prior.min()):g} and sum {total:g}"
+        )

@@ -37,6 +37,14 @@ from lastlayer.functional.fenchel_young import (
     make_fenchel_young_loss,
     sparsemax_loss,
 )
+from lastlayer.functional.information import (
+    log_pc_softmax,
+    pc_softmax,
+    pc_softmax_loss,
+    pointwise_information,
+    post_compensated_log_prob,
+    probability_corrected_log_prob,
+)
 
 __all__ = [
     "auxiliary_loss",
@@ -56,13 +64,19 @@ __all__ = [
     "expected_cross_entropy",
     "expected_log_prob",
     "gaussian_dropout",
+    "log_pc_softmax",
     "logistic_noise",
     "make_fenchel_young_loss",
     "masked_cross_entropy",
     "masked_log_prob",
     "monte_carlo_log_prob",
     "negative_entropy",
+    "pc_softmax",
+    "pc_softmax_loss",
     "plug_in_log_prob",
+    "pointwise_information",
+    "post_compensated_log_prob",
+    "probability_corrected_log_prob",
     "retain_target",
     "sampled_class_mask",
     "sampled_softmax_loss",

@@ -1,0 +1,85 @@
+r"""What a classifier's outputs know about the label, in nats.
+
+Notation: inputs x, labels y of K classes with prior :math:`\pi`, logits :math:`n_y(x)`, model
+probabilities :math:`q = \mathrm{softmax}(n)`, and :math:`\mathrm{CE} = \mathrm{E}[-\log q_y]`.
+
+One file each: ``density_ratio`` (the probability-corrected softmax), ``loss``, ``pointwise``
+(pointwise mutual information), ``prior_shift``, ``entropy`` (of labels, with bias corrections),
+``label_bounds`` (H(Y) - CE and log K - CE), ``critic_bounds`` (Donsker-Varadhan, NWJ,
+Barber-Agakov, InfoNCE), ``mine``, ``stochastic`` (brackets over random draws), ``joint`` (exact
+quantities of a table). Nothing is clipped: an estimate may be negative.
+"""
+
+from lastlayer.functional.information.bound import BoundEstimate, standard_error
+from lastlayer.functional.information.critic_bounds import (
+    barber_agakov_bound,
+    donsker_varadhan_bound,
+    info_nce_bound,
+    nwj_bound,
+)
+from lastlayer.functional.information.density_ratio import log_pc_softmax, pc_softmax
+from lastlayer.functional.information.entropy import (
+    CORRECTIONS,
+    divergence_from_uniform,
+    entropy,
+    label_counts,
+    label_entropy,
+)
+from lastlayer.functional.information.joint import (
+    chi_square_information,
+    conditional_entropy,
+    joint_pointwise_information,
+    mutual_information,
+    plug_in_information,
+)
+from lastlayer.functional.information.label_bounds import (
+    InformationWarning,
+    cross_entropy_information,
+    log_num_classes_information,
+)
+from lastlayer.functional.information.loss import pc_softmax_loss
+from lastlayer.functional.information.mine import MineStep, mine_objective
+from lastlayer.functional.information.pointwise import TRAINED_WITH, pointwise_information
+from lastlayer.functional.information.prior_shift import (
+    post_compensated_log_prob,
+    probability_corrected_log_prob,
+)
+from lastlayer.functional.information.stochastic import (
+    InformationBracket,
+    bracket_of_target,
+    information_bracket,
+)
+
+__all__ = [
+    "CORRECTIONS",
+    "TRAINED_WITH",
+    "BoundEstimate",
+    "InformationBracket",
+    "InformationWarning",
+    "MineStep",
+    "barber_agakov_bound",
+    "bracket_of_target",
+    "chi_square_information",
+    "conditional_entropy",
+    "cross_entropy_information",
+    "divergence_from_uniform",
+    "donsker_varadhan_bound",
+    "entropy",
+    "info_nce_bound",
+    "information_bracket",
+    "joint_pointwise_information",
+    "label_counts",
+    "label_entropy",
+    "log_num_classes_information",
+    "log_pc_softmax",
+    "mine_objective",
+    "mutual_information",
+    "nwj_bound",
+    "pc_softmax",
+    "pc_softmax_loss",
+    "plug_in_information",
+    "pointwise_information",
+    "post_compensated_log_prob",
+    "probability_corrected_log_prob",
+    "standard_error",
+]
