@@ -60,7 +60,7 @@ def trans_rate(
     total = _coding_rate(rows, epsilon)
     within = torch.zeros_like(total)
     for label, count in zip(labels, counts, strict=True):
-        share = count / len(rows) if weighting == "frequency" else 1.0 / len(labels)
+        share = int(count) / len(rows) if weighting == "frequency" else 1.0 / len(labels)
         within = within + share * _coding_rate(rows[target == label], epsilon)
     return total - within
 
