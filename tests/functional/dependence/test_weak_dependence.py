@@ -186,6 +186,26 @@ def test_hidden_weight_of_one_hot_inputs_gives_the_predicted_features():
     torch.testing.assert_close(moved - p_x @ moved, wanted - p_x @ wanted)
 
 
+def test_trained_hidden_weight_before_a_fixed_layer_approaches_the_prediction():
+    inputs, weight = torch.tanh(gaussian(8, 4, 1)), gaussian(6, 2, 2)
+    errors = []
+    for epsilon in (0.01, 0.001):
+        joint = weak_joint(epsilon)
+        layer = SoftmaxLayer(weight, joint.sum(0).log() - weight.sum(1) / 2)  # of mean feature 1/2
+        hidden = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
+        shift = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        minimised(
+            lambda h=hidden, c=shift, j=joint, y=layer: (
+                1e3 * excess(j, torch.sigmoid(inputs @ h + c), y)
+            ),
+            hidden, shift,
+        )  # fmt: skip
+        predicted = weak_hidden_weight(joint, inputs, layer, torch.full((2,), 0.25))
+        errors.append(float((hidden.detach().T - predicted).norm() / predicted.norm()))
+    assert errors[1] < 0.005
+    assert errors[1] / errors[0] == pytest.approx(0.1, abs=0.03)
+
+
 def test_impossible_values_and_constant_features_are_defined():
     joint = torch.zeros(5, 4, dtype=torch.float64)
     joint[:3, :2] = torch.tensor([[2.0, 1.0], [1.0, 1.0], [1.0, 3.0]])
