@@ -42,9 +42,8 @@ EXPERIMENTS: dict[str, Callable[[], Found]] = {
 
 NOTES = {
     "strong": "Under strong dependence the best single feature is not the first mode. ",
-    "frozen-layer": "Larger errors than expected: the third direction of the learned softmax weights "
-    "is small, so the sigmoids have to leave their linear regime. The law itself is exact in the "
-    "limit (tests/functional/dependence/test_weak_dependence.py). ",
+    "frozen-layer": "Larger errors of W and c than expected: the sigmoids have left their linear "
+    "regime. In that regime the law holds (tests/functional/dependence/test_weak_dependence.py). ",
     "nested": "With 30 000 samples modes 2 and 3, of close correlations, are those of the sample. ",
     "normal": "The fifth mode needs more than 80 epochs (`--normal-epochs`). ",
 }
@@ -80,9 +79,9 @@ def gather() -> str:
     """The tables of every experiment that has results."""
     parts = ["# Universal features: learned beside theory"]
     parts.append(
-        "Written by `python studies/universal_features.py`. Singular values and optima are expected "
-        "exactly; the other expectations are ranges of an independent run with other starts, and "
-        "in `weak` and `strong` other joints."
+        "Written by `python studies/universal_features.py`. Singular values and optima are "
+        "expected exactly; the other expectations are ranges of an independent "
+        "run with other starts, and in `weak` and `strong` other joints."
     )
     for name in EXPERIMENTS:
         path = RESULTS / f"{name}.json"
