@@ -148,3 +148,34 @@ def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> Non
             f"{name} must hold probabilities of sum 1, not counts; got smallest entry "
             f"{float(prior.min()):g} and sum {total:g}"
         )
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raise ``ValueError`` unless every entry of ``tensor`` is finite."""
+    wrong = int((~torch.isfinite(tensor)).sum())
+    if wrong:
+        raise ValueError(f"{name} must be finite; got {wrong} NaN or infinite of {tensor.numel()}")
+
+
+def check_labelled_features(features: Tensor, target: Tensor) -> None:
+    """Raise unless ``features`` is (N, D), finite, and ``target`` (N,) integers, with N >= 2."""
+    check_floating("features", features)
+    if features.dim() != 2 or features.shape[1] == 0:
+        raise ValueError(
+            f"features must have shape (N, D) with D >= 1; got {tuple(features.shape)}"
+        )
+    check_labels("target", target, len(features))
+    if len(features) < 2:
+        raise ValueError(f"features must hold at least 2 examples; got {len(features)}")
+    check_finite("features", features)
+
+
+def check_labels(name: str, labels: Tensor, num_examples: int) -> None:
+    """Raise unless ``labels`` holds one integer for each of ``num_examples`` examples."""
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"{name} must hold integer labels; got dtype {labels.dtype}")
+    if labels.shape != (num_examples,):
+        raise ValueError(
+            f"{name} must have shape ({num_examples},), one label per example; "
+            f"got {tuple(labels.shape)}"
+        )

@@ -1,0 +1,89 @@
+"""The whitened between-class spread of features, from which every one-sided H-score is read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lastlayer._checks import check_labelled_features
+
+
+class ClassSpread(NamedTuple):
+    r"""Principal directions of features, and how far the class means lie along each.
+
+    Attributes:
+        variance: (r,) variances :math:`\lambda_i` (divisor n) above 0 along the directions.
+        between: (r,) variances of the class means along them, in units of :math:`\lambda_i`; they
+            lie in [0, 1] and their sum is the H-score.
+        num_examples: n.
+        num_features: d.
+        num_classes: number of labels with at least one example.
+    """
+
+    variance: Tensor
+    between: Tensor
+    num_examples: int
+    num_features: int
+    num_classes: int
+
+    @property
+    def rank(self) -> int:
+        """Number of directions in which the features vary."""
+        return len(self.variance)
+
+
+def class_spread(
+    features: Tensor, target: Tensor, *, standardise: bool = True, rtol: float | None = None
+) -> ClassSpread:
+    r"""Spread of the class means along the principal directions of features.
+
+    With the centred features :math:`F = U S V^\top` (thin SVD, float64) and the class means
+    :math:`m_y` of the rows of U, direction i has the between-class share
+    :math:`\sum_y n_y m_{yi}^2`. No covariance matrix is formed or inverted.
+
+    Args:
+        features: (N, D), finite, N >= 2.
+        target: (N,) integer labels; they need not be contiguous.
+        standardise: divide every column by its standard deviation first, so that the cut-off does
+            not depend on the units of the columns. The sum of the shares stays the same.
+        rtol: directions with a singular value of at most ``rtol`` times the largest count as
+            constant; None for max(N, D) times the float64 epsilon.
+
+    Returns:
+        The :class:`ClassSpread`.
+
+    Raises:
+        TypeError: if ``features`` are not floating-point or ``target`` not integers.
+        ValueError: if a shape does not fit, N < 2, or a feature is not finite.
+
+    Example:
+        >>> features = torch.tensor([[0.0, 1.0], [0.0, 3.0], [2.0, 1.0], [2.0, 3.0]])
+        >>> class_spread(features, torch.tensor([0, 0, 1, 1])).between.sum()
+        tensor(1., dtype=torch.float64)
+    """
+    check_labelled_features(features, target)
+    centred = features.detach().double()
+    magnitude = centred.abs().amax(0)
+    centred = centred - centred.mean(0)
+    deviation = centred.square().mean(0).sqrt()
+    # What is left of a constant column is the rounding of its mean, not a direction.
+    varies = deviation > 8 * torch.finfo(torch.float64).eps * magnitude
+    centred = centred[:, varies]
+    if standardise:
+        centred = centred / deviation[varies]
+    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
+    keep = singular > _cut_off(rtol, features.shape) * singular[:1]  # none if nothing varies
+    left, singular = left[:, keep], singular[keep]
+    labels, inverse, counts = torch.unique(target, return_inverse=True, return_counts=True)
+    sums = left.new_zeros(len(labels), left.shape[1]).index_add_(0, inverse, left)
+    between = (sums.square() / counts[:, None]).sum(0)
+    if len(labels) == 1:  # the rounding of the overall mean
+        between = torch.zeros_like(between)
+    variance = singular.square() / len(features)
+    return ClassSpread(variance, between, len(features), features.shape[1], len(labels))
+
+
+def _cut_off(rtol: float | None, shape: torch.Size) -> float:
+    return max(shape) * torch.finfo(torch.float64).eps if rtol is None else rtol

@@ -1,0 +1,139 @@
+"""H-score with a covariance shrunk towards the sphere, for few examples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer._checks import check_finite, check_floating, check_probability
+from lastlayer.functional.dependence.class_spread import ClassSpread, class_spread
+
+
+def ledoit_wolf_alpha(features: Tensor) -> Tensor:
+    r"""Ledoit and Wolf's share of the sphere in a shrunk covariance.
+
+    With the covariance S (divisor n) of the centred rows :math:`x_i` and
+    :math:`\mu = \operatorname{tr} S / d`,
+
+    .. math:: \alpha = \min\Bigl(1, \frac{\tfrac{1}{n^2} \sum_i \|x_i x_i^\top - S\|_F^2}
+        {\|S - \mu I\|_F^2}\Bigr),
+
+    the minimiser, up to estimates, of the expected squared error of
+    :math:`(1 - \alpha) S + \alpha \mu I`.
+
+    Args:
+        features: (N, D), finite, N >= 1; computed in float64.
+
+    Returns:
+        A 0-d float64 tensor in [0, 1]; 0 where S is a multiple of the identity already.
+
+    Raises:
+        TypeError: if ``features`` are not floating-point.
+        ValueError: if the shape does not fit or a feature is not finite.
+
+    Example:
+        >>> features = torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+        >>> ledoit_wolf_alpha(features)
+        tensor(0.9444, dtype=torch.float64)
+
+    Source: Ledoit, Wolf, J. Multivariate Analysis 88(2), 2004.
+    """
+    check_floating("features", features)
+    if features.dim() != 2 or features.numel() == 0:
+        raise ValueError(
+            f"features must have shape (N, D), neither of them 0; got {tuple(features.shape)}"
+        )
+    check_finite("features", features)
+    centred = features.detach().double()
+    centred = centred - centred.mean(0)
+    variance = torch.linalg.svdvals(centred).square() / len(centred)
+    fourth = centred.square().sum(1).square().sum()
+    return alpha_from_moments(variance, features.shape[1], len(features), fourth)
+
+
+def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = None) -> Tensor:
+    r"""H-score with a shrunk covariance.
+
+    .. math:: H_\alpha = \operatorname{tr}\bigl(S_\alpha^{-1} (1 - \alpha)
+        \operatorname{Cov}(\operatorname{E}[f \mid Y])\bigr), \qquad
+        S_\alpha = (1 - \alpha) S + \alpha \tfrac{\operatorname{tr} S}{d} I
+
+    In the directions of S it is a sum in which a direction of variance :math:`\lambda_i` counts
+    :math:`(1 - \alpha) \lambda_i / ((1 - \alpha) \lambda_i + \alpha \mu)` times its share of
+    :func:`~lastlayer.functional.dependence.h_score`: no inverse is formed. It depends on the
+    units of the features, unlike the H-score, and is never above it.
+
+    Args:
+        features: (N, D), finite, N >= 2; computed in float64.
+        target: (N,) integer labels; they need not be contiguous.
+        alpha: share of the sphere in [0, 1]; None for :func:`ledoit_wolf_alpha`.
+
+    Returns:
+        A 0-d float64 tensor.
+
+    Raises:
+        TypeError: if ``features`` are not floating-point or ``target`` not integers.
+        ValueError: if a shape does not fit, N < 2, ``alpha`` is outside [0, 1] or a feature is not
+            finite.
+
+    Example:
+        >>> features = torch.tensor([[0.0, 1.0], [2.0, 1.0], [2.0, -1.0], [4.0, -1.0]])
+        >>> target = torch.tensor([0, 0, 1, 1])
+        >>> shrunk_h_score(features, target, alpha=0.5)
+        tensor(0.5161, dtype=torch.float64)
+
+    Source: Ibrahim et al., "Newer is not always better", NeurIPS 2021.
+    """
+    spread = class_spread(features, target, standardise=False)
+    share = ledoit_wolf_alpha(features) if alpha is None else _given(alpha, spread.variance)
+    return shrunk_sum(spread, share)
+
+
+def alpha_from_moments(
+    variance: Tensor, num_features: int, num_examples: int, fourth: Tensor
+) -> Tensor:
+    r"""Ledoit and Wolf's share from sums.
+
+    Args:
+        variance: (r,) the eigenvalues of S above 0.
+        num_features: d.
+        num_examples: n.
+        fourth: 0-d, :math:`\sum_i \|x_i\|^4` of the centred rows.
+
+    Returns:
+        A 0-d tensor in [0, 1].
+
+    Example:
+        >>> alpha_from_moments(torch.tensor([2.0, 0.5]), 2, 4, torch.tensor(34.0))
+        tensor(0.9444)
+    """
+    mean = variance.sum() / num_features
+    from_sphere = (variance - mean).square().sum() + (num_features - len(variance)) * mean.square()
+    noise = (fourth / num_examples - variance.square().sum()) / num_examples
+    noise = torch.minimum(noise.clamp_min(0.0), from_sphere)
+    return torch.where(noise > 0, noise / from_sphere.where(noise > 0, 1.0), 0.0)
+
+
+def shrunk_sum(spread: ClassSpread, alpha: Tensor) -> Tensor:
+    """The shrunk H-score of a spread in the features' own units.
+
+    Args:
+        spread: not standardised.
+        alpha: 0-d, the share of the sphere in [0, 1].
+
+    Returns:
+        A 0-d float64 tensor.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> shrunk_sum(ClassSpread(one, 0.5 * one, 10, 1, 2), torch.tensor(0.5))
+        tensor(0.2500)
+    """
+    kept = (1.0 - alpha) * spread.variance
+    sphere = alpha * spread.variance.sum() / spread.num_features
+    return (spread.between * kept / (kept + sphere)).sum()
+
+
+def _given(alpha: float, like: Tensor) -> Tensor:
+    check_probability("alpha", alpha)
+    return like.new_tensor(alpha)

@@ -1,0 +1,135 @@
+"""The H-score of features beside what chance would give, and a table of several."""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lastlayer.functional import dependence as dp
+from lastlayer.functional.dependence.class_spread import ClassSpread, class_spread
+
+HEADINGS = ("layer", "features", "rank", "H", "null", "H - null", "shrunk", "max")
+
+
+@dataclass(frozen=True)
+class HScore:
+    r"""The H-score of features, and what is needed to read it.
+
+    Attributes:
+        value: :math:`H_1 = \operatorname{tr}(\operatorname{Cov}(f)^{-1}
+            \operatorname{Cov}(\operatorname{E}[f \mid Y]))`, without the half of some texts.
+        null: its expectation for features that know nothing of the label.
+        shrunk: the same with Ledoit and Wolf's covariance.
+        rank: number of directions in which the features vary.
+        num_features: D.
+        num_classes: number of classes with examples.
+        num_examples: N.
+        warnings: reasons for doubt, in words.
+    """
+
+    value: float
+    null: float
+    shrunk: float
+    rank: int
+    num_features: int
+    num_classes: int
+    num_examples: int
+    warnings: tuple[str, ...]
+
+    @property
+    def above_null(self) -> float:
+        """What the features score above features that know nothing; near 0 or below: nothing."""
+        return self.value - self.null
+
+    @property
+    def maximum(self) -> int:
+        """The largest value possible, min(rank, K - 1)."""
+        return min(self.rank, self.num_classes - 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number by name, for JSON."""
+        found = asdict(self) | {"above_null": self.above_null, "maximum": self.maximum}
+        return found | {"warnings": list(self.warnings)}
+
+
+def h_score(features: Tensor, target: Tensor, *, rtol: float | None = None) -> HScore:
+    """Score features for a label, with what a random score would be.
+
+    Args:
+        features: (N, D), finite, N >= 2; computed in float64.
+        target: (N,) integer labels; they need not be contiguous.
+        rtol: relative singular value at which a direction counts as constant; None for max(N, D)
+            times the float64 epsilon.
+
+    Returns:
+        The :class:`HScore`.
+
+    Raises:
+        TypeError: if ``features`` are not floating-point or ``target`` not integers.
+        ValueError: if a shape does not fit, N < 2, or a feature is not finite.
+
+    Warns:
+        UserWarning: if the features are many for the examples, or there is one class only.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> target = torch.arange(600) % 3
+        >>> features = torch.eye(3)[target] + torch.randn(600, 3, generator=generator)
+        >>> score = h_score(features, target)
+        >>> round(score.value, 2), round(score.null, 2), score.maximum
+        (0.49, 0.01, 2)
+
+    Source: Bao et al., ICIP 2019; Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
+    """
+    spread = class_spread(features, target, rtol=rtol)
+    score = score_of(spread, float(dp.shrunk_h_score(features, target)))
+    for warning in score.warnings:
+        python_warnings.warn(warning, UserWarning, stacklevel=2)
+    return score
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """H-scores by layer, in the order of the network.
+
+    Attributes:
+        scores: layer name to its :class:`HScore`.
+    """
+
+    scores: dict[str, HScore]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number by layer and name, for JSON."""
+        return {name: score.as_dict() for name, score in self.scores.items()}
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [HEADINGS]
+        for name, s in self.scores.items():
+            numbers = (f"{x:.3f}" for x in (s.value, s.null, s.above_null, s.shrunk))
+            rows.append((name, str(s.num_features), str(s.rank), *numbers, str(s.maximum)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
+            lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
+        notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
+        return "\n".join((*lines, *notes))
+
+
+def score_of(spread: ClassSpread, shrunk: float) -> HScore:
+    """Put a standardised spread and the shrunk H-score into words."""
+    sizes = (spread.rank, spread.num_classes, spread.num_examples)
+    return HScore(
+        value=float(spread.between.sum()),
+        null=dp.h_score_null(*sizes),
+        shrunk=shrunk,
+        rank=spread.rank,
+        num_features=spread.num_features,
+        num_classes=spread.num_classes,
+        num_examples=spread.num_examples,
+        warnings=dp.h_score_warnings(*sizes),
+    )

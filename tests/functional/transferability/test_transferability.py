@@ -1,0 +1,217 @@
+"""LogME, LEEP, NCE, TransRate: closed forms, oracles, traps of public versions, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import optimize, stats
+from sklearn.metrics import mutual_info_score
+
+from lastlayer.functional.transferability import leep, log_evidence, log_me, nce, trans_rate
+
+
+def problem(
+    n: int = 60, d: int = 5, classes: int = 3, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(classes, (n,), generator=generator)
+    target[:classes] = torch.arange(classes)
+    means = torch.randn(classes, d, generator=generator, dtype=torch.float64)
+    return means[target] + torch.randn(n, d, generator=generator, dtype=torch.float64), target
+
+
+def gaussian_evidence(features: torch.Tensor, y: torch.Tensor, a: float, b: float) -> float:
+    """The definition: log density of y under a normal with the marginal covariance."""
+    rows = features.numpy()
+    covariance = np.eye(len(rows)) / b + rows @ rows.T / a
+    return float(stats.multivariate_normal(cov=covariance).logpdf(y.numpy()) / len(rows))
+
+
+FEATURES = {
+    "n > D": problem()[0],
+    "n < D": problem(40, 120)[0],
+    "n = D": problem(20, 20)[0],
+    "duplicate columns": problem()[0].repeat(1, 3),
+    "a zero column": F.pad(problem()[0], (0, 1)),
+}
+
+
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+def test_log_evidence_is_the_gaussian_density_at_its_precisions(features):
+    generator = torch.Generator().manual_seed(1)
+    responses = torch.randn(len(features), 3, generator=generator, dtype=torch.float64)
+    for rounds in (1, 11):
+        value, a, b = log_evidence(features, responses, max_rounds=rounds)
+        for column in range(3):
+            expected = gaussian_evidence(
+                features, responses[:, column], float(a[column]), float(b[column])
+            )
+            assert float(value[column]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_fixed_point_is_the_maximum_of_the_evidence():
+    features, target = problem()
+    y = (target == 0).double()
+    best = optimize.minimize(
+        lambda p: -gaussian_evidence(features, y, math.exp(p[0]), math.exp(p[1])), [0.0, 0.0]
+    )
+    found = log_evidence(features, y[:, None], max_rounds=500, tolerance=1e-12)
+    assert float(found.log_evidence[0]) == pytest.approx(-best.fun, abs=1e-6)
+    assert float(found.prior_precision[0]) == pytest.approx(math.exp(best.x[0]), rel=1e-2)
+
+
+def test_log_me_is_the_mean_over_one_hot_columns():
+    features, target = problem()
+    columns = log_evidence(features, F.one_hot(target).double()).log_evidence
+    torch.testing.assert_close(log_me(features, target), columns.mean())
+    torch.testing.assert_close(log_me(features, target * 7 - 2), columns.mean())
+    first = (target == 0).double()
+    torch.testing.assert_close(log_me(features, first), columns[0])
+
+
+def test_log_me_of_more_features_than_examples_keeps_its_size():
+    """The sum over the rank alone would add (D - n) log a / 2 per example and column."""
+    features, target = problem(40, 120)
+    assert -3.0 < float(log_me(features, target)) < 3.0
+
+
+def test_log_me_prefers_features_that_know_the_label():
+    features, target = problem(200, 5)
+    noise = torch.randn(200, 5, generator=torch.Generator().manual_seed(3))
+    assert float(log_me(features, target)) > float(log_me(noise, target))
+
+
+@pytest.mark.parametrize(
+    "features",
+    [torch.zeros(20, 3), torch.ones(20, 3), 1e8 * torch.eye(20), 1e-8 * torch.eye(20)],
+    ids=["zero", "constant", "large", "small"],
+)
+def test_log_me_of_degenerate_features_is_finite(features):
+    for target in (torch.arange(20) % 4, torch.zeros(20, dtype=torch.int64)):
+        assert bool(log_me(features, target).isfinite())
+
+
+def test_nce_and_entropy_add_to_the_plug_in_information():
+    generator = torch.Generator().manual_seed(0)
+    source, noise = torch.randint(4, (2, 300), generator=generator)
+    target = torch.where(torch.rand(300, generator=generator) < 0.6, source, noise) % 3
+    entropy = stats.entropy(torch.bincount(target).numpy())
+    expected = mutual_info_score(source.numpy(), target.numpy()) - entropy
+    assert float(nce(source_label=source, target=target)) == pytest.approx(expected)
+    scattered = nce(source_label=source * 100 - 7, target=target + 50)
+    assert float(scattered) == pytest.approx(expected)
+
+
+def test_nce_of_a_function_of_the_source_is_zero_and_of_a_constant_minus_the_entropy():
+    target = torch.arange(12) % 3
+    assert float(nce(source_label=torch.arange(12) % 6, target=target)) == 0.0
+    constant = nce(source_label=torch.zeros(12, dtype=torch.int64), target=target)
+    assert float(constant) == pytest.approx(-math.log(3))
+
+
+def test_leep_with_one_hot_predictions_is_nce_and_above_its_bound_else():
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.softmax(3 * torch.randn(200, 5, generator=generator, dtype=torch.float64), 1)
+    label = theta.argmax(1)
+    target = (label + (torch.rand(200, generator=generator) < 0.3).long()) % 3
+    hard = nce(source_label=label, target=target)
+    torch.testing.assert_close(leep(source_prob=F.one_hot(label, 6).double(), target=target), hard)
+    soft = leep(source_prob=theta, target=target)
+    assert float(soft) >= float(hard + theta.amax(1).log().mean())
+    assert float(soft) <= 0.0
+
+
+def test_leep_is_its_definition():
+    theta = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5]], dtype=torch.float64)
+    target = torch.tensor([0, 1, 1, 0])
+    joint = np.zeros((2, 2))
+    for row, label in zip(theta.numpy(), target.tolist(), strict=True):
+        joint[label] += row / 4
+    given = joint / joint.sum(0)
+    terms = [math.log(given[y] @ row) for row, y in zip(theta.numpy(), target, strict=True)]
+    assert float(leep(source_prob=theta, target=target)) == pytest.approx(np.mean(terms))
+
+
+def test_source_and_target_cannot_be_swapped_silently():
+    prob, labels = torch.full((4, 2), 0.5), torch.arange(4) % 2
+    with pytest.raises(TypeError, match="positional"):
+        leep(prob, labels)
+    with pytest.raises(TypeError, match="positional"):
+        nce(labels, labels)
+    with pytest.raises(TypeError, match="source_prob must have a floating-point"):
+        leep(source_prob=labels, target=prob)
+    with pytest.raises(ValueError, match="not logits"):
+        leep(source_prob=torch.tensor([[2.0, -1.0]]), target=torch.tensor([0]))
+
+
+def coding_rate(rows: np.ndarray, epsilon: float) -> float:
+    gram = np.eye(rows.shape[1]) + rows.T @ rows / (len(rows) * epsilon)
+    return 0.5 * np.linalg.slogdet(gram)[1]
+
+
+@pytest.mark.parametrize("normalise_rows", [True, False])
+@pytest.mark.parametrize("weighting", ["frequency", "equal"])
+@pytest.mark.parametrize("shape", [(60, 5), (20, 30)])
+def test_trans_rate_is_the_difference_of_determinants(shape, weighting, normalise_rows):
+    features, target = problem(*shape)
+    rows = (features - features.mean(0)).numpy()
+    if normalise_rows:
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = coding_rate(rows, 1e-4)
+    for label in range(3):
+        part = rows[target.numpy() == label]
+        share = len(part) / len(rows) if weighting == "frequency" else 1 / 3
+        expected -= share * coding_rate(part, 1e-4)
+    found = trans_rate(features, target, weighting=weighting, normalise_rows=normalise_rows)
+    assert float(found) == pytest.approx(expected, abs=1e-8)
+
+
+def test_weightings_of_trans_rate_agree_on_balanced_data_only():
+    features, _ = problem()
+    balanced, skewed = torch.arange(60) % 3, (torch.arange(60) % 6).clamp_max(2)
+
+    def gap(target: torch.Tensor) -> float:
+        scores = [trans_rate(features, target, weighting=w) for w in ("frequency", "equal")]
+        return abs(float(scores[0] - scores[1]))
+
+    assert gap(balanced) < 1e-12
+    assert gap(skewed) > 1e-2
+
+
+def test_trans_rate_of_one_class_or_constant_features_is_zero():
+    features, target = problem()
+    assert float(trans_rate(features, torch.zeros_like(target))) == pytest.approx(0.0, abs=1e-12)
+    assert float(trans_rate(torch.ones(60, 3), target)) == 0.0
+
+
+@pytest.mark.parametrize("score", [log_me, trans_rate])
+def test_bad_features_and_labels_are_refused(score):
+    features, target = problem()
+    with pytest.raises(ValueError, match="finite"):
+        score(features / 0.0, target)
+    with pytest.raises(ValueError, match="one label per example"):
+        score(features, target[1:])
+    with pytest.raises(ValueError, match="at least 2"):
+        score(features[:1], target[:1])
+
+
+def test_bad_options_are_refused():
+    features, target = problem()
+    with pytest.raises(ValueError, match="weighting"):
+        trans_rate(features, target, weighting="mean")
+    with pytest.raises(ValueError, match="epsilon"):
+        trans_rate(features, target, epsilon=0.0)
+    with pytest.raises(ValueError, match="max_rounds"):
+        log_me(features, target, max_rounds=0)
+    with pytest.raises(ValueError, match=r"responses must have shape \(60, T\)"):
+        log_me(features, torch.ones(59))
+    with pytest.raises(ValueError, match="responses must be finite"):
+        log_me(features, torch.full((60,), math.nan))
+    with pytest.raises(ValueError, match="neither of them 0"):
+        leep(source_prob=torch.ones(0, 2), target=torch.arange(0))
+    with pytest.raises(ValueError, match="at least one label"):
+        nce(source_label=torch.arange(0), target=torch.arange(0))
