@@ -13,7 +13,16 @@ from lastlayer.cli.settings import Settings
 from lastlayer.report import ComparisonRow, comparison_table
 from lastlayer.training import RunConfig, RunDirectory
 
-COMMANDS = ("train", "compare", "reproduce", "tune", "explain", "predict", "list")
+COMMANDS = (
+    "train",
+    "compare",
+    "reproduce",
+    "tune",
+    "explain",
+    "information",
+    "predict",
+    "list",
+)
 
 
 @pytest.fixture(autouse=True)

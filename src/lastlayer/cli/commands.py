@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lastlayer.cli.comparison import run_comparison, settings_digest, split_heads, stop_if
+from lastlayer.cli.comparison import (
+    print_trials,
+    run_comparison,
+    settings_digest,
+    split_heads,
+    stop_if,
+)
 from lastlayer.cli.console import (
     complain,
     err_console,
@@ -18,6 +24,7 @@ from lastlayer.cli.console import (
     say,
     step_progress,
 )
+from lastlayer.cli.information import show_information
 from lastlayer.cli.settings import Settings
 
 app = App(
@@ -155,7 +162,6 @@ def tune(
         settings: what the runs are made of.
     """
     from lastlayer.experiments import parse_grid, resolve_recipe, tune_heads
-    from lastlayer.report import TextTable
 
     settings = settings or Settings()
     changes = settings.changes()
@@ -174,13 +180,7 @@ def tune(
             changes=changes,
             progress=progress,
         )
-    entries = list(trials[0].setting) if trials else []
-    rows = [
-        (t.head, *(str(t.setting[e]) for e in entries), f"{100 * t.error:.2f}", f"{t.nll:.4f}")
-        for t in trials
-    ]
-    note = "Held-out measures, the best setting of each head first."
-    print_table(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note))
+    print_trials(trials)
     stop_if(errors)
 
 
@@ -206,6 +206,28 @@ def explain(
 
     folder = None if data_dir is None else str(data_dir)
     say(str(explain_run(run, base=base, data_dir=folder, count=count, out=out)))
+
+
+@app.command
+def information(
+    run: Path,
+    *,
+    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
+    masks: int = 30,
+    out: Path | None = None,
+) -> None:
+    """Tell how many nats a run knows about the label, of which classes, and in which layers.
+
+    Args:
+        run: run directory.
+        data_dir: folder of the data's files, if not the run's.
+        masks: random masks per example, for heads that predict with masks.
+        out: .json to write everything to.
+    """
+    from lastlayer._checks import check_count
+
+    check_count("masks", masks)
+    show_information(run, data_dir=data_dir, num_masks=masks, out=out)
 
 
 @app.command
@@ -237,10 +259,10 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
 
 @app.command(name="list")
 def list_parts(what: str = "all") -> None:
-    """List heads, data, models, augmentations or recipes.
+    """List heads, regularizers, data, models, augmentations or recipes.
 
     Args:
-        what: heads, data, models, augmentations, recipes or all.
+        what: heads, regularizers, data, models, augmentations, recipes or all.
     """
     from lastlayer._checks import check_choice
     from lastlayer.experiments import catalog

@@ -1,4 +1,4 @@
-"""What ``compare`` and ``reproduce`` have in common: train, write the report, print the table."""
+"""What ``compare``, ``reproduce`` and ``tune`` have in common: train, report, print tables."""
 
 from __future__ import annotations
 
@@ -54,6 +54,19 @@ def run_comparison(
             print_table(published)
         say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
     stop_if(errors)
+
+
+def print_trials(trials: Sequence[Any]) -> None:
+    """Print what a search found."""
+    from lastlayer.report import TextTable
+
+    entries = list(trials[0].setting) if trials else []
+    rows = [
+        (t.head, *(str(t.setting[e]) for e in entries), f"{100 * t.error:.2f}", f"{t.nll:.4f}")
+        for t in trials
+    ]
+    note = "Held-out measures, the best setting of each head first."
+    print_table(TextTable(("Head", *entries, "Error %", "NLL"), tuple(rows), note))
 
 
 def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:

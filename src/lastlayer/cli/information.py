@@ -1,0 +1,102 @@
+"""``lastlayer information``: what a run knows, as tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lastlayer.cli.console import print_table, say
+
+#: Of more classes than these only the least known are printed.
+MOST_CLASSES = 20
+
+
+def show_information(run: Path, *, data_dir: Path | None, num_masks: int, out: Path | None) -> None:
+    """Print estimates, classes and layers of a run; write all of it as JSON if asked."""
+    from lastlayer.experiments.information import run_information
+
+    folder = None if data_dir is None else str(data_dir)
+    found = run_information(run, data_dir=folder, num_masks=num_masks)
+    print_table(_estimates(found))
+    print_table(_classes(found))
+    print_table(_layers(found))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+        say(str(out))
+
+
+def _estimates(found: Any) -> Any:
+    from lastlayer.report import TextTable
+
+    read = dict(found.estimates)
+    if found.bracket is not None:
+        count = found.bracket.num_samples
+        read["one random mask"] = found.bracket.lower
+        read[f"average of {count} masks"] = found.bracket.upper
+    rows = []
+    for name, estimate in read.items():
+        low, high = estimate.interval()
+        rows.append(
+            (
+                name,
+                f"{estimate.value:.4f}",
+                f"[{low:.4f}, {high:.4f}]",
+                f"{estimate.bits:.4f}",
+                f"{100 * estimate.value / found.label_entropy:.1f}" if found.label_entropy else "–",
+            )
+        )
+    entropy = found.label_entropy
+    note = (
+        f"I(input; label) is at least these; there are H(Y) = {entropy:.4f} nats "
+        f"({entropy / math.log(2):.4f} bits) to know. {found.measured_on.capitalize()} examples, "
+        "95 % normal intervals."
+    )
+    return TextTable(("H(Y) - CE", "Nats", "Interval", "Bits", "% of H(Y)"), tuple(rows), note)
+
+
+def _classes(found: Any) -> Any:
+    from lastlayer.report import TextTable
+
+    named = list(zip(found.class_names, found.classes, strict=True))
+    note = "Mean pointwise information of each class's examples, of at most -log P(class)."
+    if len(named) > MOST_CLASSES:
+        named.sort(key=lambda pair: math.inf if math.isnan(pair[1].mean) else pair[1].mean)
+        note += f" The {MOST_CLASSES} least known of {len(named)} classes."
+        named = named[:MOST_CLASSES]
+    rows = tuple(
+        (
+            str(name),
+            str(row.n),
+            f"{row.mean:.4f}",
+            f"{row.standard_error:.4f}",
+            f"{row.ceiling:.4f}",
+            f"{100 * row.misleading:.2f}",
+        )
+        for name, row in named
+    )
+    columns = ("Class", "Examples", "Nats", "Standard error", "At most", "Below the prior %")
+    return TextTable(columns, rows, note)
+
+
+def _layers(found: Any) -> Any:
+    from lastlayer.report import TextTable
+
+    rows = tuple(
+        (
+            name,
+            str(score.num_features),
+            f"{score.value:.3f}",
+            f"{score.null:.3f}",
+            f"{score.shrunk:.3f}",
+            str(score.maximum),
+        )
+        for name, score in found.layers.scores.items()
+    )
+    note = (
+        "H-score: how much of the label a linear read-out of the layer, averaged over space, "
+        "explains; chance is what features that know nothing would score."
+    )
+    return TextTable(("Layer", "Features", "H-score", "Chance", "Shrunk", "At most"), rows, note)

@@ -1,0 +1,137 @@
+"""What a finished run knows about the label, in nats, from the predictions that it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lastlayer.evaluation import apply_temperature
+from lastlayer.heads import Classifier
+from lastlayer.information import (
+    ClassInformation,
+    FeatureReport,
+    InformationEstimate,
+    StochasticInformation,
+    class_information,
+    estimate_information,
+    feature_report,
+    stochastic_information,
+)
+from lastlayer.training import RunDirectory
+from lastlayer.training.build import load_splits
+from lastlayer.training.fit import load_classifier
+
+
+class RunInformation(NamedTuple):
+    """What there is to tell about a run.
+
+    Attributes:
+        measured_on: ``"test"`` or ``"validation"``: the examples of all estimates.
+        estimates: by how the probabilities were read: as predicted; after temperature scaling.
+        label_entropy: H(Y) in nats, what there is to know.
+        bracket: between one random mask and all, for heads that predict with masks.
+        classes: pointwise information of every class.
+        class_names: their names.
+        layers: H-scores of the backbone's layers.
+    """
+
+    measured_on: str
+    estimates: dict[str, InformationEstimate]
+    label_entropy: float
+    bracket: StochasticInformation | None
+    classes: list[ClassInformation]
+    class_names: list[str]
+    layers: FeatureReport
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything by name, for JSON."""
+        return {
+            "measured_on": self.measured_on,
+            "label_entropy": self.label_entropy,
+            "estimates": {name: _plain(found) for name, found in self.estimates.items()},
+            "bracket": None
+            if self.bracket is None
+            else {"lower": _plain(self.bracket.lower), "upper": _plain(self.bracket.upper)},
+            "classes": [
+                {"name": name, **row._asdict()}
+                for name, row in zip(self.class_names, self.classes, strict=True)
+            ],
+            "layers": self.layers.as_dict(),
+        }
+
+
+def run_information(
+    path: str | Path, *, data_dir: str | None = None, num_masks: int = 30
+) -> RunInformation:
+    """Estimate what a run's classifier knows, on the examples that it was measured on.
+
+    Args:
+        path: a finished run.
+        data_dir: folder of the data's files, where it is not the run's any more.
+        num_masks: masks per example for the bracket of a head that predicts with masks.
+
+    Returns:
+        The :class:`RunInformation`.
+
+    Raises:
+        FileNotFoundError: if the run is missing or not finished, or the data are.
+        ValueError: if the data are not those of the run.
+    """
+    run = RunDirectory.open(path)
+    summary, predictions = run.summary(), run.predictions()
+    classifier = load_classifier(run)
+    config = run.config()
+    if data_dir is not None:
+        config = config.updated({"data": {"data_dir": data_dir}})
+    splits = load_splits(config)
+    measured = splits.validation if summary["measured_on"] == "validation" else splits.test
+    log_prob, target = predictions["log_prob"], predictions["target"]
+    if measured is None or not torch.equal(measured.target, target):
+        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    estimates = {"as predicted": estimate_information(log_prob, target)}
+    if "temperature" in summary:
+        scaled = apply_temperature(predictions["scores"], summary["temperature"])
+        estimates["temperature-scaled"] = estimate_information(scaled, target)
+    return RunInformation(
+        measured_on=summary["measured_on"],
+        estimates=estimates,
+        label_entropy=_label_entropy(target, log_prob.shape[1]),
+        bracket=_bracket(classifier, measured.inputs, target, num_masks),
+        classes=class_information(log_prob, target),
+        class_names=summary["class_names"],
+        layers=feature_report(classifier.backbone, target, inputs=measured.inputs),
+    )
+
+
+def _label_entropy(target: Tensor, num_classes: int) -> float:
+    from lastlayer.functional.information import label_entropy
+
+    return float(label_entropy(target, num_classes))
+
+
+@torch.no_grad()
+def _bracket(
+    classifier: Classifier, inputs: Tensor, target: Tensor, num_masks: int
+) -> StochasticInformation | None:
+    features = torch.cat([classifier.features(batch) for batch in torch.split(inputs, 500)])
+    generator = torch.Generator().manual_seed(0)
+    try:
+        return stochastic_information(
+            classifier.head, features, target, num_samples=num_masks, generator=generator
+        )
+    except TypeError:  # a head without masks
+        return None
+
+
+def _plain(estimate: InformationEstimate) -> dict[str, Any]:
+    low, high = estimate.interval()
+    return {
+        "nats": estimate.value,
+        "bits": estimate.bits,
+        "standard_error": estimate.standard_error,
+        "interval": [low, high],
+        "n": estimate.n,
+    }

@@ -1,0 +1,71 @@
+"""``lastlayer information``: the figures printed are those of the run's predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from lastlayer.experiments.information import run_information
+from lastlayer.training import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def runs(comparison):
+    return {name: comparison.folder / f"{name}-seed0" for name in ("softmax", "dropmax")}
+
+
+def test_the_value_is_label_entropy_less_the_cross_entropy_of_the_summary(runs):
+    for name, path in runs.items():
+        found = run_information(path, num_masks=5)
+        estimate = found.estimates["as predicted"]
+        nll = RunDirectory(path).summary()["metrics"]["nll"]
+        assert estimate.value == pytest.approx(found.label_entropy - nll, abs=1e-6)
+        assert found.label_entropy <= math.log(10)
+        assert (found.bracket is not None) == (name == "dropmax")
+        mean = sum(row.prior * row.mean for row in found.classes)
+        assert mean == pytest.approx(estimate.value, abs=1e-6)
+
+
+def test_the_bracket_holds_what_all_masks_know(runs):
+    bracket = run_information(runs["dropmax"], num_masks=20).bracket
+    assert bracket is not None
+    assert bracket.lower.value <= bracket.upper.value
+
+
+def test_it_prints_estimates_classes_and_layers_and_writes_them(lastlayer, runs, tmp_path):
+    out = tmp_path / "found.json"
+    printed = lastlayer("information", runs["dropmax"], "--masks", 5, "--out", out)
+    assert printed.status == 0, printed.err
+    for word in ("as predicted", "one random mask", "Bits", "H-score", "layers.conv", "At most"):
+        assert word in printed.out
+    found = json.loads(out.read_text())
+    assert found["estimates"]["as predicted"]["bits"] == pytest.approx(
+        found["estimates"]["as predicted"]["nats"] / math.log(2)
+    )
+    assert [row["name"] for row in found["classes"]] == [str(k) for k in range(10)]
+
+
+def test_a_missing_run_and_no_masks_are_one_line(lastlayer, runs, tmp_path):
+    missing = lastlayer("information", tmp_path / "nowhere")
+    assert missing.status == 2
+    assert "nowhere" in missing.err
+    none = lastlayer("information", runs["dropmax"], "--masks", 0)
+    assert none.status == 2
+    assert "masks must be" in none.err
+
+
+def test_a_run_with_other_data_is_refused(runs, tmp_path, monkeypatch):
+    from lastlayer.experiments import information
+
+    plain = information.load_splits
+
+    def shuffled(config):
+        splits = plain(config)
+        splits.test.target[:] = splits.test.target.flip(0)
+        return splits
+
+    monkeypatch.setattr(information, "load_splits", shuffled)
+    with pytest.raises(ValueError, match="was not measured on these data"):
+        run_information(runs["softmax"])
