@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print. Here the commands that train, and the entry."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
+from lastlayer.cli import reading
+from lastlayer.cli.app import app
 from lastlayer.cli.comparison import (
     print_trials,
     run_comparison,
@@ -20,21 +22,12 @@ from lastlayer.cli.console import (
     err_console,
     grid_progress,
     out_console,
-    print_table,
     say,
     step_progress,
 )
-from lastlayer.cli.information import show_information
 from lastlayer.cli.settings import Settings
 
-app = App(
-    name="lastlayer",
-    help="The last layer of classifiers: train, compare and look into softmax and its rivals.",
-    version=lambda: _version(),
-    help_format="plaintext",
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
+__all__ = ["app", "main", "reading"]
 
 
 @app.command
@@ -184,98 +177,6 @@ def tune(
     stop_if(errors)
 
 
-@app.command
-def explain(
-    run: Path,
-    *,
-    base: Path | None = None,
-    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
-    count: int = 10,
-    out: Path | None = None,
-) -> None:
-    """Draw which classes a DropMax run holds possible for easy and hard test inputs.
-
-    Args:
-        run: run directory.
-        base: run directory of a base model whose mistakes choose and mark the hard inputs.
-        data_dir: folder of the data's files, if not the run's.
-        count: inputs of either kind.
-        out: picture to write (.png, .svg or .pdf); default: figures/retain.png in the run.
-    """
-    from lastlayer.report.explain import explain_run
-
-    folder = None if data_dir is None else str(data_dir)
-    say(str(explain_run(run, base=base, data_dir=folder, count=count, out=out)))
-
-
-@app.command
-def information(
-    run: Path,
-    *,
-    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
-    masks: int = 30,
-    out: Path | None = None,
-) -> None:
-    """Tell how many nats a run knows about the label, of which classes, and in which layers.
-
-    Args:
-        run: run directory.
-        data_dir: folder of the data's files, if not the run's.
-        masks: random masks per example, for heads that predict with masks.
-        out: .json to write everything to.
-    """
-    from lastlayer._checks import check_count
-
-    check_count("masks", masks)
-    show_information(run, data_dir=data_dir, num_masks=masks, out=out)
-
-
-@app.command
-def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> None:
-    """Predict the classes of the examples in a file.
-
-    Args:
-        run: run directory.
-        file: .npz (array x), an image, a folder of images, or a .csv of texts.
-        out: .csv to write all probabilities to.
-        top: classes to print per example.
-    """
-    from lastlayer._checks import check_at_least
-    from lastlayer.experiments.predict import predict_file
-    from lastlayer.report import TextTable
-
-    check_at_least("top", top, 1)
-    examples, names, prob = predict_file(run, file, out=out)
-    best = prob.topk(min(top, len(names)), dim=-1)
-    rows = [
-        (example, *(f"{names[k]} {p:.3f}" for k, p in zip(index, values, strict=True)))
-        for example, index, values in zip(
-            examples, best.indices.tolist(), best.values.tolist(), strict=True
-        )
-    ]
-    ranks = (f"{rank}." for rank in range(1, best.values.shape[1] + 1))
-    print_table(TextTable(("Example", *ranks), tuple(rows)))
-
-
-@app.command(name="list")
-def list_parts(what: str = "all") -> None:
-    """List heads, regularizers, data, models, augmentations or recipes.
-
-    Args:
-        what: heads, regularizers, data, models, augmentations, recipes or all.
-    """
-    from lastlayer._checks import check_choice
-    from lastlayer.experiments import catalog
-
-    parts = catalog()
-    check_choice("what", what, (*parts, "all"))
-    for kind, described in parts.items():
-        if what in (kind, "all"):
-            width = max(map(len, described))
-            lines = (f"  {name:<{width}}  {text}" for name, text in described.items())
-            say("\n".join([kind, *lines]))
-
-
 def _print_summary(summary: dict[str, Any]) -> None:
     measures = summary["metrics"]
     say(
@@ -283,12 +184,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
         f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
         f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
     )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("lastlayer")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,14 +11,13 @@ from torch import Tensor
 from lastlayer._checks import check_at_least
 from lastlayer.heads import Classifier, DropMax
 from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.report.examples import easy_and_hard
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory
 from lastlayer.training.build import load_splits
 from lastlayer.training.fit import load_classifier
 from lastlayer.training.measuring import EVALUATION_BATCH
-
-MOST_PER_CLASS = 2
 
 
 class _Retained(NamedTuple):
@@ -75,7 +74,7 @@ def explain_run(
         raise ValueError(
             f"{chooser.path} was not measured on the {len(test)} test inputs of {path}"
         )
-    easy, hard = _choose(log_prob, test.target, count)
+    easy, hard = easy_and_hard(log_prob, test.target, count)
     retained = _retained(classifier, test.inputs, test.target)
     is_image = test.inputs.dim() == 4
     figure = retain_panels(
@@ -103,29 +102,6 @@ def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None
         if found.finished and found.config().data == config.data:
             return found
     return None
-
-
-def _choose(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return indices of easy and hard inputs, each ordered by class."""
-    truth = log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    wrong = log_prob.argmax(dim=-1) != target
-    easy = _first_per_class(truth.argsort(descending=True), target, 1, count)
-    hardest = truth.argsort()
-    hardest = torch.cat([hardest[wrong[hardest]], hardest[~wrong[hardest]]])
-    return easy, _first_per_class(hardest, target, MOST_PER_CLASS, count)
-
-
-def _first_per_class(order: Tensor, target: Tensor, most: int, count: int) -> Tensor:
-    taken: dict[int, int] = {}
-    chosen = []
-    for index in order.tolist():
-        label = int(target[index])
-        if taken.get(label, 0) < most:
-            taken[label] = taken.get(label, 0) + 1
-            chosen.append(index)
-        if len(chosen) == count:
-            break
-    return torch.tensor(sorted(chosen, key=lambda index: int(target[index])))
 
 
 @torch.no_grad()

@@ -1,0 +1,78 @@
+"""Draw where in its test images a run finds the classes that it predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lastlayer._checks import check_at_least, check_choice
+from lastlayer.functional.class_maps import METHODS
+from lastlayer.information import ClassMaps
+from lastlayer.report.examples import easy_and_hard
+from lastlayer.report.maps import map_overlays
+from lastlayer.report.style import save_figure
+from lastlayer.training import RunDirectory
+from lastlayer.training.build import load_splits
+from lastlayer.training.fit import load_classifier
+
+TITLES = {"cam": "CAM", "infocam": "infoCAM", "infocam+": "infoCAM+"}
+
+
+def explain_maps(
+    path: str | Path,
+    *,
+    method: str = "infocam",
+    window: int | None = None,
+    data_dir: str | None = None,
+    count: int = 5,
+    out: Path | None = None,
+) -> Path:
+    """Draw class maps of easy and hard test images of a run, beside plain CAM.
+
+    The maps are of the predicted class. Rows are the easiest image of every class, then those that
+    the run gets most wrong, with the right class and, where it differs, the predicted one.
+
+    Args:
+        path: a finished run whose backbone ends in average pooling.
+        method: ``"cam"``, ``"infocam"`` or ``"infocam+"``.
+        window: side in cells of a window over which maps are meant; None for single cells.
+        data_dir: folder of the data's files, where it is not the run's any more.
+        count: images of either kind.
+        out: the picture; ``figures/METHOD.png`` in the run if None.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        ValueError: if the inputs are no images, or the network does not end in average pooling.
+        FileNotFoundError: if the run is missing or not finished.
+    """
+    check_at_least("count", count, 1)
+    check_choice("method", method, METHODS)
+    run = RunDirectory.open(path)
+    classifier = load_classifier(run)
+    config = run.config()
+    if data_dir is not None:
+        config = config.updated({"data": {"data_dir": data_dir}})
+    test = load_splits(config).test
+    if test.inputs.dim() != 4:
+        raise ValueError(f"class maps need images; the inputs of {run.path} have another shape")
+    predictions = run.predictions()
+    log_prob = predictions["log_prob"]
+    if not torch.equal(predictions["target"], test.target):
+        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    rows = torch.cat(easy_and_hard(log_prob, test.target, count))
+    images, predicted = test.inputs[rows], log_prob[rows].argmax(dim=-1)
+    wanted = dict.fromkeys(("cam", method))
+    maps = {
+        TITLES[name]: ClassMaps(classifier, method=name, window=window)(images, predicted).maps
+        for name in wanted
+    }
+    names = run.summary()["class_names"]
+    titles = [
+        str(names[true]) if true == guess else f"{names[true]}, taken for {names[guess]}"
+        for true, guess in zip(test.target[rows].tolist(), predicted.tolist(), strict=True)
+    ]
+    figure = map_overlays(images, maps, titles=titles)
+    return save_figure(figure, run.path / "figures" / f"{method}.png" if out is None else out)
