@@ -60,6 +60,14 @@ def test_gap_cnn_features_are_the_mean_of_its_last_map():
     torch.testing.assert_close(backbone(images), last(images).sum((2, 3)) / 12)
 
 
+def test_gap_cnn_takes_images_of_another_size_but_not_of_other_channels():
+    backbone = build("gap-cnn", (2, 8, 8)).eval()
+    assert backbone(torch.rand(3, 2, 11, 5)).shape == (3, 64)
+    for shape in ((3, 1, 8, 8), (3, 2, 8, 1), (2, 8, 8)):
+        with pytest.raises(ValueError, match=r"inputs must have shape \(N, 2, at least 2"):
+            backbone(torch.rand(shape))
+
+
 def test_our_names_are_all_tested():
     assert set(SHAPES) | NEED_TORCHVISION == set(BACKBONES.names())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from lastlayer.models.base import BACKBONES, Backbone, check_image_shape
 
@@ -18,8 +18,9 @@ class GapCNN(Backbone):
 
     Every convolution keeps the size, has no bias (the normalisation that follows has one) and ends
     in ReLU; 2x2 max pooling follows the second. The last map, of half the image's height and
-    width, is the output of the module ``layers.relu4``. torch's default initialisation. On 32x32x1
-    with a linear layer to 10 classes: 49,586 parameters.
+    width, is the output of the module ``layers.relu4``. Images of other heights and widths may be
+    given: the mean takes any. torch's default initialisation. On 32x32x1 with a linear layer to 10
+    classes: 49,586 parameters.
 
     Args:
         input_shape: ``(channels, height, width)``, at least 2 x 2.
@@ -55,3 +56,23 @@ class GapCNN(Backbone):
         layers["average"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()
         super().__init__(input_shape, out_features=channels[-1], layers=layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the features of images of any height and width of at least 2.
+
+        Args:
+            inputs: ``(N, channels, height, width)``.
+
+        Returns:
+            Features ``(N, out_features)``.
+
+        Raises:
+            ValueError: if the inputs have another number of channels, or are smaller.
+        """
+        channels = self.input_shape[0]
+        if inputs.dim() != 4 or inputs.shape[1] != channels or min(inputs.shape[2:]) < 2:
+            raise ValueError(
+                f"inputs must have shape (N, {channels}, at least 2, at least 2); "
+                f"got {tuple(inputs.shape)}"
+            )
+        return self.layers(inputs)  # type: ignore[no-any-return]
