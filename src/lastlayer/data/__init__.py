@@ -1,7 +1,7 @@
 """Named data sources, each read into checked splits of tensors by `load`."""
 
 # Importing a source's module registers it, in the order of this list.
-from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub  # noqa: F401, I001
+from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub, canvases  # noqa: F401, I001
 from lastlayer.data.augmentation import (
     AUGMENTATIONS,
     Augmentation,
@@ -11,6 +11,8 @@ from lastlayer.data.augmentation import (
     RandomRotation,
     build_augmentation,
 )
+from lastlayer.data.canvases import Canvases, canvas_parts, digit_canvases, read_digits
+from lastlayer.data.collages import Collages, digit_collages
 from lastlayer.data.files import DataFileError
 from lastlayer.data.images import read_image
 from lastlayer.data.loading import load
@@ -22,6 +24,8 @@ __all__ = [
     "AUGMENTATIONS",
     "SOURCES",
     "Augmentation",
+    "Canvases",
+    "Collages",
     "DataFileError",
     "Encoder",
     "Examples",
@@ -37,6 +41,10 @@ __all__ = [
     "Splits",
     "Tfidf",
     "build_augmentation",
+    "canvas_parts",
+    "digit_canvases",
+    "digit_collages",
     "load",
+    "read_digits",
     "read_image",
 ]

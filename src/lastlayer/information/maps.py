@@ -16,6 +16,7 @@ from lastlayer.functional.class_maps import (
     class_map,
     least_likely_class,
 )
+from lastlayer.heads.precision import full_precision
 from lastlayer.information.readout import Readout, read_out
 
 
@@ -125,16 +126,17 @@ class ClassMaps:
         if target is None:
             target = readout.output.argmax(1)
         reference = least_likely_class(readout.logits) if self.method == "infocam+" else None
-        maps = class_map(
-            readout.features,
-            readout.weight,
-            target,
-            method=self.method,
-            reference=reference,
-            window=self.window,
-            padding=self.padding,
-            reduction=self.reduction,
-        )
+        with full_precision(readout.features):
+            maps = class_map(
+                readout.features,
+                readout.weight,
+                target,
+                method=self.method,
+                reference=reference,
+                window=self.window,
+                padding=self.padding,
+                reduction=self.reduction,
+            )
         return ClassMapOutput(maps, target, readout.logits)
 
     def _parts(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count
+from lastlayer.heads.precision import full_precision
 from lastlayer.information.readout import evaluating, read_out
 
 Side = int | Sequence[int]
@@ -113,7 +114,8 @@ def cell_pmi(
     dtype = readout.logits.dtype
     features = F.avg_pool2d(readout.features.to(dtype), cells, stride=1)
     bias = None if readout.bias is None else readout.bias.to(dtype)
-    logits = F.linear(features.movedim(1, -1), readout.weight.to(dtype), bias)
+    with full_precision(features):
+        logits = F.linear(features.movedim(1, -1), readout.weight.to(dtype), bias)
     shape = logits.shape[:3]
     return _pmi(logits.flatten(0, 2), target, log_prior).reshape(shape)
 
