@@ -139,7 +139,7 @@ def filtering_figure(
     side = (window, window) if isinstance(window, int) else window
     with style():
         width = pairs.shape[2] // 2
-        grid = _grid(len(heat), 3, width / pairs.shape[1], panel=1.6 * PANEL)
+        grid = _grid(len(heat), 3, width / pairs.shape[1], panel=1.6 * PANEL, beside=0.9)
         for pair, values, line in zip(pairs, heat, grid, strict=True):
             _show(line[0], pair[:, :width])
             _show(line[1], pair[:, width:])
@@ -152,8 +152,11 @@ def filtering_figure(
     return figure
 
 
-def _grid(rows: int, columns: int, aspect: float, panel: float = PANEL) -> list[list[Axes]]:
-    figure = new_figure(0.4 + columns * panel * max(aspect, 1.0), 0.3 + rows * panel)
+def _grid(
+    rows: int, columns: int, aspect: float, panel: float = PANEL, beside: float = 0.0
+) -> list[list[Axes]]:
+    """Axes without ticks, of one height, with ``beside`` inches for a colour bar."""
+    figure = new_figure(0.4 + columns * (panel * aspect + 0.06) + beside, 0.3 + rows * panel)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_xticks([])
