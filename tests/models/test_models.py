@@ -19,6 +19,7 @@ SHAPES = {
     "mlp": (20,),
     "digits-cnn": (1, 8, 8),
     "fc-cnn": (3, 15, 15),
+    "gap-cnn": (3, 8, 8),
     "resnet20": (3, 16, 16),
     "resnet32": (3, 8, 8),
     "resnet56": (3, 8, 8),
@@ -45,6 +46,28 @@ def test_digits_cnn_has_33802_parameters_with_ten_classes():
     assert parameters(build("digits-cnn", (1, 8, 8)), nn.Linear(64, 10)) == 33_802
 
 
+def test_gap_cnn_has_49586_parameters_with_ten_classes():
+    assert parameters(build("gap-cnn", (1, 32, 32)), nn.Linear(64, 10)) == 49_586
+
+
+@torch.no_grad()
+def test_gap_cnn_features_are_the_mean_of_its_last_map():
+    backbone = build("gap-cnn", (2, 9, 7)).double().eval()
+    images = torch.randn(3, 2, 9, 7, dtype=torch.float64)
+    last = backbone.layers[: list(dict(backbone.layers.named_children())).index("average")]
+    assert last(images).shape == (3, 64, 4, 3)
+    assert last(images).min() == 0
+    torch.testing.assert_close(backbone(images), last(images).sum((2, 3)) / 12)
+
+
+def test_gap_cnn_takes_images_of_another_size_but_not_of_other_channels():
+    backbone = build("gap-cnn", (2, 8, 8)).eval()
+    assert backbone(torch.rand(3, 2, 11, 5)).shape == (3, 64)
+    for shape in ((3, 1, 8, 8), (3, 2, 8, 1), (2, 8, 8)):
+        with pytest.raises(ValueError, match=r"inputs must have shape \(N, 2, at least 2"):
+            backbone(torch.rand(shape))
+
+
 def test_our_names_are_all_tested():
     assert set(SHAPES) | NEED_TORCHVISION == set(BACKBONES.names())
 
@@ -68,6 +91,8 @@ def test_every_backbone_gives_out_features_per_example(name):
         ("digits-cnn", (1, 1, 1)),
         ("mlp", (3, 4, 5)),
         ("fc-cnn", (1, 28, 15)),
+        ("gap-cnn", (2, 9, 7)),
+        ("gap-cnn", (1, 2, 3)),
         ("resnet20", (1, 8, 8)),
         ("resnet20", (2, 9, 13)),
         ("preact-resnet20", (1, 8, 8)),
@@ -183,6 +208,7 @@ def test_lenet_weights_are_glorot_uniform_and_biases_zero():
         ("digits-cnn", {}),
         ("tutorial-cnn", {"init": "torch"}),
         ("fc-cnn", {"hidden": (8,)}),
+        ("gap-cnn", {}),
         ("resnet20", {}),
         ("preact-resnet20", {}),
     ],
@@ -250,6 +276,10 @@ def test_a_step_changes_every_parameter():
         ("preact-resnet56", (20,), {}, "takes images"),
         ("resnet20", (3, 8, 8), {"width": 0}, "width must be a finite number of at least 1"),
         ("resnet20", (3, 8, 8), {"depth": 8}, "'resnet20' has no option 'depth'"),
+        ("gap-cnn", (3, 1, 8), {}, "at least 2 x 2 pixels; got 1 x 8"),
+        ("gap-cnn", (20,), {}, "takes images"),
+        ("gap-cnn", (1, 8, 8), {"channels": (4, 4, 4)}, "channels must be four sizes"),
+        ("gap-cnn", (1, 8, 8), {"channels": (4, 4, 0, 4)}, "channels must be four sizes"),
         ("fc-cnn", (3, 14, 32), {}, "at least 15 x 15 pixels; got 14 x 32"),
         ("fc-cnn", (3, 32, 32), {"channels": (4, 4)}, "channels must be three sizes"),
         ("fc-cnn", (3, 32, 32), {"channels": (4, 0, 4)}, "channels must be three sizes"),

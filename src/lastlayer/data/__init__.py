@@ -2,7 +2,7 @@
 
 # Importing a source's module registers it, in the order of this list.
 from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub  # noqa: F401, I001
-from lastlayer.data import synthetic_information  # noqa: F401
+from lastlayer.data import canvases, synthetic_information  # noqa: F401
 from lastlayer.data.augmentation import (
     AUGMENTATIONS,
     Augmentation,
@@ -12,6 +12,8 @@ from lastlayer.data.augmentation import (
     RandomRotation,
     build_augmentation,
 )
+from lastlayer.data.canvases import Canvases, canvas_parts, digit_canvases, read_digits
+from lastlayer.data.collages import Collages, digit_collages
 from lastlayer.data.files import DataFileError
 from lastlayer.data.images import read_image
 from lastlayer.data.loading import load
@@ -23,6 +25,8 @@ __all__ = [
     "AUGMENTATIONS",
     "SOURCES",
     "Augmentation",
+    "Canvases",
+    "Collages",
     "DataFileError",
     "Encoder",
     "Examples",
@@ -38,6 +42,10 @@ __all__ = [
     "Splits",
     "Tfidf",
     "build_augmentation",
+    "canvas_parts",
+    "digit_canvases",
+    "digit_collages",
     "load",
+    "read_digits",
     "read_image",
 ]

@@ -1,10 +1,20 @@
-"""What a trained last layer knows: information by example and class, and how good features are."""
+"""What a trained last layer knows: how many nats, where in an image, in which features."""
 
 from lastlayer.functional.information import InformationWarning
+from lastlayer.information.bridges import ContrastModel, contrast_linear, contrast_target
 from lastlayer.information.classes import ClassInformation, class_information
 from lastlayer.information.estimate import KINDS, estimate_information
 from lastlayer.information.features import FeatureReport, HScore, h_score
+from lastlayer.information.filtering import (
+    Filtered,
+    RemovalRates,
+    erase,
+    filter_object,
+    posterior_threshold,
+    removal_rates,
+)
 from lastlayer.information.layers import LayerScores, feature_report
+from lastlayer.information.maps import ClassMapOutput, ClassMaps
 from lastlayer.information.neural import (
     ESTIMATORS,
     ClassifierEstimator,
@@ -14,24 +24,38 @@ from lastlayer.information.neural import (
 )
 from lastlayer.information.result import InformationEstimate
 from lastlayer.information.stochastic import StochasticInformation, stochastic_information
+from lastlayer.information.windows import cell_pmi, window_pmi
 
 __all__ = [
     "ESTIMATORS",
     "KINDS",
     "ClassInformation",
+    "ClassMapOutput",
+    "ClassMaps",
     "ClassifierEstimator",
+    "ContrastModel",
     "CriticEstimator",
     "FeatureReport",
+    "Filtered",
     "HScore",
     "InformationEstimate",
     "InformationWarning",
     "LayerScores",
     "NeuralEstimator",
+    "RemovalRates",
     "StochasticInformation",
     "build_estimator",
+    "cell_pmi",
     "class_information",
+    "contrast_linear",
+    "contrast_target",
+    "erase",
     "estimate_information",
     "feature_report",
+    "filter_object",
     "h_score",
+    "posterior_threshold",
+    "removal_rates",
     "stochastic_information",
+    "window_pmi",
 ]

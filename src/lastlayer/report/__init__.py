@@ -8,6 +8,7 @@ from lastlayer.report.curves import Curve, learning_curves
 from lastlayer.report.diagnostics import confusion_figure, reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
+from lastlayer.report.maps import filtering_figure, map_overlays
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
@@ -21,8 +22,10 @@ __all__ = [
     "comparison_table",
     "confusion_figure",
     "contour_surfaces",
+    "filtering_figure",
     "html_report",
     "learning_curves",
+    "map_overlays",
     "reliability_figure",
     "retain_confusion",
     "retain_panels",

@@ -20,6 +20,7 @@ from lastlayer.report.style import (
     class_ticks,
     new_figure,
     style,
+    thumbnails,
 )
 
 if TYPE_CHECKING:
@@ -151,14 +152,14 @@ def retain_panels(
             "Retain probability\neasy inputs",
             easy,
             easy_labels,
-            images=_thumbnails("images_easy", images_easy, len(easy)),
+            images=_optional("images_easy", images_easy, len(easy)),
         ),
         _Panel(
             "Retain probability\nhard inputs",
             hard,
             labels,
             wrong,
-            images=_thumbnails("images_hard", images_hard, len(hard)),
+            images=_optional("images_hard", images_hard, len(hard)),
         ),
     ]
     if posterior_hard is not None:
@@ -264,20 +265,5 @@ def _probabilities(
     return array
 
 
-def _thumbnails(name: str, images: ArrayLike | Tensor | None, rows: int) -> Array | None:
-    """(rows, height, width) or (rows, height, width, 3), each image stretched to [0, 1]."""
-    if images is None:
-        return None
-    array = as_array(name, images)
-    if array.ndim == 4 and array.shape[1] in (1, 3):
-        array = np.moveaxis(array, 1, -1)
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if len(array) != rows or not (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)):
-        raise ValueError(
-            f"{name} must have shape ({rows}, height, width) with 1 or 3 channels before or "
-            f"after; got {tuple(np.shape(images))}"
-        )
-    axes = tuple(range(1, array.ndim))
-    low, high = array.min(axes, keepdims=True), array.max(axes, keepdims=True)
-    return np.asarray((array - low) / np.where(high > low, high - low, 1.0))
+def _optional(name: str, images: ArrayLike | Tensor | None, rows: int) -> Array | None:
+    return None if images is None else thumbnails(name, images, rows)

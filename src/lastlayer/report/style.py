@@ -172,3 +172,20 @@ def class_ticks(axes: Axes, names: list[str], *, rows: bool, columns: bool) -> N
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def thumbnails(name: str, images: ArrayLike | Tensor, rows: int) -> Array:
+    """Images as (rows, height, width) or (rows, height, width, 3), each stretched to [0, 1]."""
+    array = as_array(name, images)
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        array = np.moveaxis(array, 1, -1)
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if len(array) != rows or not (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)):
+        raise ValueError(
+            f"{name} must have shape ({rows}, height, width) with 1 or 3 channels before or "
+            f"after; got {tuple(np.shape(images))}"
+        )
+    axes = tuple(range(1, array.ndim))
+    low, high = array.min(axes, keepdims=True), array.max(axes, keepdims=True)
+    return np.asarray((array - low) / np.where(high > low, high - low, 1.0))

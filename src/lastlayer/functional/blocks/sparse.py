@@ -11,6 +11,8 @@ from torch import Tensor
 from lastlayer.functional.autograd import Function
 from lastlayer.functional.blocks.grid import BlockGrid
 
+_EVERY_BYTE = 0x0101010101010101
+
 
 def sparse_blocks(
     features: Tensor,
@@ -26,9 +28,8 @@ def sparse_blocks(
     )
     first, channel = _first_cells(places, grid, layout)
     cells = first.unsqueeze(1) + _offsets(grid, layout, features.device)
-    covered = torch.zeros(features.numel(), dtype=torch.bool, device=features.device)
-    covered[cells.view(-1)] = True
-    kept = (1 - int(covered.sum()) / max(features.numel(), 1)) or 1.0
+    covered = _count_distinct(cells.view(-1), features.numel())
+    kept = (1 - covered / max(features.numel(), 1)) or 1.0
     if spread is None:
         noise = cells.new_zeros(cells.shape, dtype=features.dtype)
     else:
@@ -104,6 +105,15 @@ def _offsets(grid: BlockGrid, layout: tuple[int, ...], device: torch.device) -> 
         along = torch.arange(block, device=device) * stride
         offsets = offsets.unsqueeze(-1) + along
     return offsets.view(-1)
+
+
+def _count_distinct(cells: Tensor, num_cells: int) -> int:
+    """Return how many different cells there are, without sorting them."""
+    words = torch.zeros(num_cells // 8 + 1, dtype=torch.int64, device=cells.device)
+    marks = words.view(torch.uint8)
+    marks.scatter_(0, cells, marks.new_ones(()).expand(cells.shape))
+    # Eight bytes of 0 or 1 at once: the product's highest byte is their sum.
+    return int(words.mul_(_EVERY_BYTE).bitwise_right_shift_(56).sum())
 
 
 def _width(spread: Tensor, channel: Tensor, grid: BlockGrid) -> Tensor:
