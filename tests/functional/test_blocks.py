@@ -412,3 +412,13 @@ def test_block_is_clipped_along_each_axis():
     assert block_grid((1, 5, 3, 9), 7) == BlockGrid((5, 3, 9), (1, 3, 7))
     assert block_grid((1, 5, 3, 9), 7, share_channels=True).block == (5, 3, 7)
     assert block_grid((1, 5, 3, 9), (2, 4)).block == (1, 2, 4)
+
+
+@pytest.mark.parametrize("num_cells", [1, 7, 8, 9, 64, 1000])
+def test_distinct_cells_are_counted_in_words(num_cells):
+    from lastlayer.functional.blocks.sparse import _count_distinct
+
+    for count in (0, 1, num_cells // 2, 3 * num_cells):
+        cells = torch.randint(num_cells, (count,), generator=generator(count))
+        assert _count_distinct(cells, num_cells) == len(cells.unique())
+    assert _count_distinct(torch.arange(num_cells), num_cells) == num_cells
