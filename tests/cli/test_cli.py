@@ -282,6 +282,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
     printed = lastlayer("list")
     assert [line for line in printed.out.splitlines() if not line.startswith("  ")] == [
         "heads",
+        "regularizers",
         "data",
         "models",
         "augmentations",
@@ -315,7 +316,7 @@ def table(heads):
         ComparisonRow(head, [0, 1], [0.187, 0.193], *[[0.1234, 0.15]] * 4, [10.1, 9.8], [0.1] * 2)
         for head in heads
     ]
-    essential = comparison_table(rows, measures=ESSENTIAL)
+    essential = comparison_table(rows, measures=ESSENTIAL, differences=("error",))
     return comparison_table(rows), essential
 
 

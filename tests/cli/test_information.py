@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lastlayer.experiments.information import run_information
-from lastlayer.training import RunDirectory
+from lastlayer.training import RunConfig, RunDirectory, train
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,36 @@ def test_a_run_with_other_data_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(information, "load_splits", shuffled)
     with pytest.raises(ValueError, match="was not measured on these data"):
         run_information(runs["softmax"])
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory):
+    changes = {
+        "data": {"train_size": 100},
+        "model": {"name": "gap-cnn"},
+        "training": {"steps": 10, "batch_size": 20},
+    }
+    return train(RunConfig().updated(changes), tmp_path_factory.mktemp("pooled") / "run").path
+
+
+@pytest.mark.parametrize("method", ["cam", "infocam", "infocam+"])
+def test_explain_draws_class_maps(lastlayer, pooled, tmp_path, method):
+    out = tmp_path / "maps.png"
+    printed = lastlayer(
+        "explain", pooled, "--method", method, "--window", 2, "--count", 2, "--out", out
+    )
+    assert printed.status == 0, printed.err
+    assert printed.out.strip() == str(out)
+    assert out.stat().st_size > 5000
+
+
+def test_a_network_without_average_pooling_is_refused_in_one_line(lastlayer, runs):
+    printed = lastlayer("explain", runs["softmax"], "--method", "infocam")
+    assert printed.status == 2
+    assert "average pooling" in printed.err
+
+
+def test_an_unknown_method_is_refused(lastlayer, pooled):
+    printed = lastlayer("explain", pooled, "--method", "gradcam")
+    assert printed.status == 2
+    assert "method must be one of" in printed.err

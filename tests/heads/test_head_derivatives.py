@@ -18,14 +18,14 @@ TARGET = torch.tensor([2, 0])
 def make(name: str) -> Head:
     torch.manual_seed(3)
     # A mask at temperature 0.1 bends too sharply for a finite difference of a second derivative.
-    options = {"temperature": 0.6} if "dropmax" in name else {}
+    options = {"temperature": 0.6} if "dropmax" in name or name == "recommended" else {}
     return build_head(name, D, K, dtype=torch.float64, **options).eval()
 
 
 def differentiable(name: str, head: Head) -> list[str]:
     """Names of the parameters whose gradient is that of the loss; a constant hides the others."""
     # The prior inside their posterior.
-    held = name in ("dropmax", "dropmax-exact", "dropmax-mixed")
+    held = name in ("dropmax", "dropmax-exact", "dropmax-mixed", "recommended")
     return [n for n, _ in head.named_parameters() if not (held and n.startswith("retain"))]
 
 
