@@ -75,11 +75,14 @@ def test_patterns_name_modules_in_the_order_of_the_network(network):
 
 
 def test_the_shortcuts_own_place_is_shaped_by_the_next_block(network):
-    found = where(insert(network, "disout", where="layer*.0.downsample.1"))
-    assert found == {
+    expected = {
         "layer1.0.downsample.1": "layer1.1.conv1",
         "layer2.0.downsample.1": "layer2.1.conv1",
     }
+    for pattern in ("layer*.0.downsample.1", "layer*.0.downsample"):
+        insertion = insert(network, "disout", where=pattern)
+        assert where(insertion) == expected
+        insertion.remove()
 
 
 def test_before_a_layer_the_layer_itself_shapes_the_noise(network):
@@ -231,3 +234,24 @@ def test_the_last_stage_of_our_residual_networks(block):
     assert found["layer3.0.conv1"] == "layer3.0.conv2"
     assert found["layer3.1.conv2"] == "layer3.2.conv1"
     assert found["layer3.2.conv2"] is None
+
+
+@pytest.mark.parametrize("position", ["after", "before"])
+def test_in_a_sequence_it_acts_once_and_at_its_end(position):
+    network = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2))
+    calls = []
+    for where_, after, before in (("", "1", "0.0"), ("0", "0.1", "0.0")):
+        insertion = insert(network, "dropout", where=where_, position=position, p=1.0)
+        (place,) = insertion.places
+        assert place.name == (after if position == "after" else before)
+        place.regularizer.register_forward_hook(lambda m, i, o: calls.append(o.shape))
+        network.train()(torch.randn(5, 3))
+        assert len(calls) == 1
+        calls.clear()
+        insertion.remove()
+
+
+@pytest.mark.parametrize("container", [nn.Sequential(), nn.ModuleList([nn.ReLU()])])
+def test_a_list_of_modules_is_refused(container):
+    with pytest.raises(ValueError, match="computes nothing itself"):
+        insert(nn.ModuleDict({"a": container}), "dropout", where="a")

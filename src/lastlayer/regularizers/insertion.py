@@ -80,7 +80,8 @@ def insert(
 
     A pattern such as ``"layer3.*.conv1"`` is matched with the dotted names of the modules. One that
     matches a module with convolutions inside, such as ``"layer3"`` or ``"layer3.0"``, stands for
-    these convolutions, those on a shortcut excepted.
+    these convolutions, those on a shortcut excepted; one that matches a shortcut for its end. A
+    ``Sequential`` stands for its last module, or its first in position ``"before"``.
 
     Weights and the names of weights stay as they are; every regulariser becomes a child of the
     module that it belongs to, so ``train()``, ``eval()``, ``to()`` and copies reach it, and a
@@ -114,7 +115,8 @@ def insert(
         >>> insertion.remove()
     """
     check_choice("position", position, POSITIONS)
-    names = _matched(model, [where] if isinstance(where, str) else list(where))
+    patterns = [where] if isinstance(where, str) else list(where)
+    names = _matched(model, patterns, position)
     insertion = Insertion([])
     try:
         for name in names:
@@ -166,7 +168,7 @@ def _before(child: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any
     return (getattr(module, child)(inputs[0]), *inputs[1:])
 
 
-def _matched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def _matched(model: nn.Module, patterns: Sequence[str], position: str) -> list[str]:
     """Return the names that the patterns mean, in the order of the network."""
     modules = dict(model.named_modules())
     chosen: set[str] = set()
@@ -179,9 +181,23 @@ def _matched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
                 f"it has {', '.join(filter(None, known))}"
             )
         for hit in hits:
-            inside = [] if pattern == "" else _convolutions_inside(hit, modules)
-            chosen.update(inside or [hit])
+            whole = pattern == "" or _on_shortcut(hit)
+            inside = [] if whole else _convolutions_inside(hit, modules)
+            chosen.update(inside or [_end_of_sequence(hit, modules, position)])
     return [name for name in modules if name in chosen]
+
+
+def _end_of_sequence(name: str, modules: dict[str, nn.Module], position: str) -> str:
+    """Return the module at the end of a Sequential: a child of its own would join the sequence."""
+    module = modules[name]
+    while isinstance(module, nn.Sequential) and len(module):
+        children = list(module._modules)
+        child = children[-1] if position == "after" else children[0]
+        name = f"{name}.{child}" if name else child
+        module = modules[name]
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        raise ValueError(f"where: {name!r} is a list of modules and computes nothing itself")
+    return name
 
 
 def _convolutions_inside(name: str, modules: dict[str, nn.Module]) -> list[str]:
