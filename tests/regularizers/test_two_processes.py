@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,7 +45,11 @@ def _work(rank: int, folder: str) -> None:
 
 
 def test_masks_follow_each_processs_seed_and_gradients_are_shared(tmp_path: Path) -> None:
-    mp.spawn(_work, args=(str(tmp_path),), nprocs=2)
+    # This file is the program of both: a spawned function would have to be importable there.
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
+    processes = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for seed in ("own", "common"):
         ours, theirs = first[seed]["gradients"], second[seed]["gradients"]
@@ -52,3 +57,7 @@ def test_masks_follow_each_processs_seed_and_gradients_are_shared(tmp_path: Path
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert torch.equal(first["common"]["behind"], second["common"]["behind"])
     assert not torch.equal(first["own"]["behind"], second["own"]["behind"])
+
+
+if __name__ == "__main__":
+    _work(int(sys.argv[1]), sys.argv[2])

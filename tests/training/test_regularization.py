@@ -213,3 +213,32 @@ def test_two_processes_train_one_classifier_with_regularisers(tmp_path):
     run = RunDirectory(tmp_path / "run")
     assert run.finished
     assert [r.p for _, r in inserted(load_classifier(run))] == [0.3]
+
+
+def test_the_imagenet_recipe_trains_on_a_folder_of_images(tmp_path):
+    """With a small network in place of torchvision's, of the same stage names."""
+    from PIL import Image
+
+    for part, count in (("train", 6), ("val", 2)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "images" / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                shade = (40 * number, 90 if label == "cat" else 200, 30)
+                Image.new("RGB", (40, 36), shade).save(folder / f"{number}.png")
+    changes = {
+        "data": {"data_dir": str(tmp_path / "images"), "options": {"size": [32, 32]}},
+        "model": {"name": "preact-resnet20", "options": {"width": 4}},
+        "regularizer": {
+            "places": [
+                {"where": "layer2.*.conv2", "position": "before", "factor": 0.25},
+                {"where": ["layer3.*.bn2", "layer3.*.shortcut"]},
+            ]
+        },
+        "training": {"steps": 3, "batch_size": 4},
+    }
+    recipe = Recipe.load("disout-imagenet-resnet50")
+    run = train(recipe.run_config("softmax+disout", changes), tmp_path / "run")
+    rates = {r.p for _, r in inserted(load_classifier(run))}
+    assert rates == {0.07, 0.07 * 0.25}
+    assert run.summary()["class_names"] == ["cat", "dog"]
