@@ -59,14 +59,14 @@ def test_a_missing_run_and_no_masks_are_one_line(lastlayer, runs, tmp_path):
 def test_a_run_with_other_data_is_refused(runs, tmp_path, monkeypatch):
     from lastlayer.experiments import information
 
-    plain = information.load_splits
+    plain = information.load_run_splits
 
-    def shuffled(config):
-        splits = plain(config)
+    def shuffled(run, **kwargs):
+        splits = plain(run, **kwargs)
         splits.test.target[:] = splits.test.target.flip(0)
         return splits
 
-    monkeypatch.setattr(information, "load_splits", shuffled)
+    monkeypatch.setattr(information, "load_run_splits", shuffled)
     with pytest.raises(ValueError, match="was not measured on these data"):
         run_information(runs["softmax"])
 

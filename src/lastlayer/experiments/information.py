@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.evaluation import apply_temperature
+from lastlayer.functional.information import label_entropy
 from lastlayer.heads import Classifier
 from lastlayer.information import (
     ClassInformation,
@@ -18,11 +19,11 @@ from lastlayer.information import (
     class_information,
     estimate_information,
     feature_report,
+    predicts_with_masks,
     stochastic_information,
 )
 from lastlayer.training import RunDirectory
-from lastlayer.training.build import load_splits
-from lastlayer.training.fit import load_classifier
+from lastlayer.training.fit import load_classifier, load_run_splits
 
 
 class RunInformation(NamedTuple):
@@ -83,10 +84,7 @@ def run_information(
     run = RunDirectory.open(path)
     summary, predictions = run.summary(), run.predictions()
     classifier = load_classifier(run)
-    config = run.config()
-    if data_dir is not None:
-        config = config.updated({"data": {"data_dir": data_dir}})
-    splits = load_splits(config)
+    splits = load_run_splits(run, data_dir=data_dir)
     measured = splits.validation if summary["measured_on"] == "validation" else splits.test
     log_prob, target = predictions["log_prob"], predictions["target"]
     if measured is None or not torch.equal(measured.target, target):
@@ -98,7 +96,7 @@ def run_information(
     return RunInformation(
         measured_on=summary["measured_on"],
         estimates=estimates,
-        label_entropy=_label_entropy(target, log_prob.shape[1]),
+        label_entropy=float(label_entropy(target, log_prob.shape[1])),
         bracket=_bracket(classifier, measured.inputs, target, num_masks),
         classes=class_information(log_prob, target),
         class_names=summary["class_names"],
@@ -106,24 +104,17 @@ def run_information(
     )
 
 
-def _label_entropy(target: Tensor, num_classes: int) -> float:
-    from lastlayer.functional.information import label_entropy
-
-    return float(label_entropy(target, num_classes))
-
-
 @torch.no_grad()
 def _bracket(
     classifier: Classifier, inputs: Tensor, target: Tensor, num_masks: int
 ) -> StochasticInformation | None:
+    if not predicts_with_masks(classifier.head):
+        return None
     features = torch.cat([classifier.features(batch) for batch in torch.split(inputs, 500)])
     generator = torch.Generator().manual_seed(0)
-    try:
-        return stochastic_information(
-            classifier.head, features, target, num_samples=num_masks, generator=generator
-        )
-    except TypeError:  # a head without masks
-        return None
+    return stochastic_information(
+        classifier.head, features, target, num_samples=num_masks, generator=generator
+    )
 
 
 def _plain(estimate: InformationEstimate) -> dict[str, Any]:

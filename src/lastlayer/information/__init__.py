@@ -23,7 +23,11 @@ from lastlayer.information.neural import (
     build_estimator,
 )
 from lastlayer.information.result import InformationEstimate
-from lastlayer.information.stochastic import StochasticInformation, stochastic_information
+from lastlayer.information.stochastic import (
+    StochasticInformation,
+    predicts_with_masks,
+    stochastic_information,
+)
 from lastlayer.information.windows import cell_pmi, window_pmi
 
 __all__ = [
@@ -55,6 +59,7 @@ __all__ = [
     "filter_object",
     "h_score",
     "posterior_threshold",
+    "predicts_with_masks",
     "removal_rates",
     "stochastic_information",
     "window_pmi",

@@ -129,9 +129,14 @@ def stochastic_information(
     )
 
 
-def _monte_carlo(head: Head) -> _MonteCarlo:
+def predicts_with_masks(head: Head) -> bool:
+    """Return whether a head draws masks when it predicts, so that it has a bracket."""
     wanted = {"prediction", "num_samples", "generator"}
-    if not wanted <= set(inspect.signature(head.log_prob).parameters):
+    return wanted <= set(inspect.signature(head.log_prob).parameters)
+
+
+def _monte_carlo(head: Head) -> _MonteCarlo:
+    if not predicts_with_masks(head):
         raise TypeError(
             "head must draw masks when it predicts: its log_prob must take prediction, num_samples "
             f"and generator, as DropMax's does; got {type(head).__name__}"

@@ -15,8 +15,7 @@ from lastlayer.report.examples import easy_and_hard
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory
-from lastlayer.training.build import load_splits
-from lastlayer.training.fit import load_classifier
+from lastlayer.training.fit import load_classifier, load_run_splits
 from lastlayer.training.measuring import EVALUATION_BATCH
 
 
@@ -63,10 +62,7 @@ def explain_run(
             f"{run.path} has the head {run.config().head.name!r}, which has no retain "
             "probabilities; explain a dropmax or attention run"
         )
-    config = run.config()
-    if data_dir is not None:
-        config = config.updated({"data": {"data_dir": data_dir}})
-    test = load_splits(config).test
+    test = load_run_splits(run, data_dir=data_dir).test
     chooser = _base_run(run, base) or run
     predictions = chooser.predictions()
     log_prob = predictions["log_prob"]

@@ -13,8 +13,7 @@ from lastlayer.report.examples import easy_and_hard
 from lastlayer.report.maps import map_overlays
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory
-from lastlayer.training.build import load_splits
-from lastlayer.training.fit import load_classifier
+from lastlayer.training.fit import load_classifier, load_run_splits
 
 TITLES = {"cam": "CAM", "infocam": "infoCAM", "infocam+": "infoCAM+"}
 
@@ -52,10 +51,7 @@ def explain_maps(
     check_choice("method", method, METHODS)
     run = RunDirectory.open(path)
     classifier = load_classifier(run)
-    config = run.config()
-    if data_dir is not None:
-        config = config.updated({"data": {"data_dir": data_dir}})
-    test = load_splits(config).test
+    test = load_run_splits(run, data_dir=data_dir).test
     if test.inputs.dim() != 4:
         raise ValueError(f"class maps need images; the inputs of {run.path} have another shape")
     predictions = run.predictions()

@@ -121,6 +121,14 @@ def load_classifier(run: RunDirectory) -> Classifier:
     return classifier.eval()
 
 
+def load_run_splits(run: RunDirectory, *, data_dir: str | None = None) -> Splits:
+    """Return a run's data, from another folder if they have moved there since."""
+    config = run.config()
+    if data_dir is not None:
+        config = config.updated({"data": {"data_dir": data_dir}})
+    return load_splits(config)
+
+
 def _fit(
     config: RunConfig,
     run: RunDirectory,

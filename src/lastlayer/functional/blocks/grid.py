@@ -156,7 +156,7 @@ def _seed_rate(p: float, grid: BlockGrid) -> float:
         rate, before = float(_newton(rate, p, counts, share)), rate
         if rate <= before:
             break
-    return min(rate, 1.0)
+    return min(max(rate, 0.0), 1.0)
 
 
 def _start(p: Any, counts: Any, share: Any) -> Any:

@@ -31,7 +31,7 @@ def sparse_blocks(
     covered = _count_distinct(cells.view(-1), features.numel())
     kept = (1 - covered / max(features.numel(), 1)) or 1.0
     if spread is None:
-        noise = cells.new_zeros(cells.shape, dtype=features.dtype)
+        noise = features.new_zeros(()).expand(cells.shape)
     else:
         noise = torch.randn(cells.shape, device=features.device, generator=generator)
         noise *= _width(spread / kept, channel, grid)
