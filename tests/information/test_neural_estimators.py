@@ -9,6 +9,7 @@ import torch
 
 from lastlayer.data.synthetic_information import (
     BivariateNormal,
+    flip_labels,
     symmetric_channel,
     two_gaussians,
 )
@@ -153,3 +154,30 @@ def test_bad_variables_are_refused():
         estimator.estimate(TEST.x.expand(-1, 2), TEST.y)
     with pytest.raises(ValueError, match=r"y must be .* labels for a classifier"):
         ClassifierEstimator(**SMALL).fit(TRAIN.x, TRAIN.y.float().unsqueeze(-1))
+
+
+def test_a_feature_never_tells_more_than_its_input():
+    """The sign of x makes of the two Gaussians a symmetric channel of error Phi(-1)."""
+    train, test = TASK.sample(4000, seed=2), TASK.sample(8000, seed=3)
+    whole = build_estimator("cross-entropy", **SMALL).fit(*train).estimate(*test)
+    found = build_estimator("cross-entropy", **SMALL).fit(train[0].sign(), train[1])
+    sign = found.estimate(test[0].sign(), test[1])
+    error = 0.5 * math.erfc(1 / math.sqrt(2))
+    assert abs(sign.value - symmetric_channel(2, error).mutual_information) < (
+        4 * sign.standard_error
+    )
+    assert sign.value < whole.value - 3 * whole.standard_error
+    assert sign.value <= TASK.mutual_information
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3])
+def test_label_noise_lowers_the_estimate_to_that_of_both_channels(noise):
+    channel = symmetric_channel(4, 0.2)
+    (x, y), (held_out, label) = channel.sample(4000, seed=2), channel.sample(8000, seed=3)
+    estimator = build_estimator("cross-entropy", **SMALL)
+    fitted = estimator.fit(x, flip_labels(y, 4, noise, seed=4))
+    found = fitted.estimate(held_out, flip_labels(label, 4, noise, seed=5))
+    error = 1 - (0.8 * (1 - noise) + 0.2 * noise / 3)
+    both = symmetric_channel(4, error).mutual_information
+    assert abs(found.value - both) < 4 * found.standard_error
+    assert both < channel.mutual_information
