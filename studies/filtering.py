@@ -37,7 +37,7 @@ from lastlayer.report import filtering_figure, save_figure
 
 POSTERIORS = (0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 PRIOR = 0.1
-MIN_INK = 0.15
+EMPTY = 0.5  # of the mean ink of a digit; windows with less are background
 CELL = 2  # pixels of a cell of gap-cnn's last map
 SHOWN = 3
 
@@ -54,7 +54,7 @@ def readings(
 
 
 def removal(
-    model: lastlayer.Classifier, collages: Collages, digit: int, side: int
+    model: lastlayer.Classifier, collages: Collages, digit: int, side: int, min_ink: float
 ) -> dict[str, Any]:
     """Removal rates of a digit and of the others at every threshold."""
     found: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def removal(
         found[name] = {}
         for posterior in POSTERIORS:
             tau = posterior_threshold(posterior, PRIOR)
-            out = erase(collages.images, pmi, side, tau, stride=stride, min_ink=MIN_INK)
+            out = erase(collages.images, pmi, side, tau, stride=stride, min_ink=min_ink)
             rates = removal_rates(
                 collages.images, out.removed, collages.boxes, collages.labels, digit
             )
@@ -70,11 +70,13 @@ def removal(
     return found
 
 
-def draw(model: lastlayer.Classifier, images: Tensor, digit: int, side: int, path: Path) -> None:
+def draw(
+    model: lastlayer.Classifier, images: Tensor, digit: int, side: int, min_ink: float, path: Path
+) -> None:
     """Draw collages before and after, and their windows' pointwise information."""
     pmi, stride = readings(model, images, digit, side)["windows"]
     tau = posterior_threshold(0.9, PRIOR)
-    out = erase(images, pmi, side, tau, stride=stride, min_ink=MIN_INK)
+    out = erase(images, pmi, side, tau, stride=stride, min_ink=min_ink)
     title = f"information about {digit}"
     save_figure(filtering_figure(images, out.images, pmi, side, stride=stride, title=title), path)
 
@@ -111,6 +113,7 @@ def main() -> None:
     def run(seed: int) -> dict[str, Any]:
         digits, target = training_digits(raw, arguments.train_size, seed)
         model = train_gap_cnn(digits, target, arguments.epochs, seed)
+        min_ink = EMPTY * float(digits.mean())
         collages = digit_collages(
             raw.test.inputs,
             raw.test.target,
@@ -121,8 +124,8 @@ def main() -> None:
         )
         if seed == 0:
             path = arguments.out / f"{arguments.data}-collages.png"
-            draw(model, collages.images[:SHOWN], arguments.digit, side, path)
-        return removal(model, collages, arguments.digit, side)
+            draw(model, collages.images[:SHOWN], arguments.digit, side, min_ink, path)
+        return removal(model, collages, arguments.digit, side, min_ink)
 
     names = ("epochs", "train_size", "digit", "collages")
     seeds = over_seeds(arguments.out, arguments, names, run)

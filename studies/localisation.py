@@ -10,6 +10,7 @@ figure, and overlays of seed 0.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 METHODS = {"CAM": "cam", "infoCAM": "infocam", "infoCAM+": "infocam+"}
 IOU = (0.3, 0.5, 0.7)
 HELD_OUT = 500
+# Least and greatest side in pixels of a pasted digit: MNIST digits fill 20 of their 28 pixels.
+SIDES = {"digits": (12, 16), "mnist": (17, 22)}
 
 
 def explainers(model: lastlayer.Classifier, window: int) -> dict[str, ClassMaps]:
@@ -167,12 +170,14 @@ def main() -> None:
     arguments = parsed(parser)
     raw = read_digits(arguments.data, arguments.data_dir)
     kept = slice(arguments.test_size)
+    smallest, largest = SIDES[arguments.data]
+    paste = partial(digit_canvases, smallest=smallest, largest=largest)
 
     def run(seed: int) -> dict[str, Any]:
         digits, target = training_digits(raw, arguments.train_size, seed)
-        canvases = digit_canvases(digits, target, seed=1000 + seed)
-        held_out = digit_canvases(digits[:HELD_OUT], target[:HELD_OUT], seed=2000 + seed)
-        test = digit_canvases(raw.test.inputs[kept], raw.test.target[kept], seed=3000 + seed)
+        canvases = paste(digits, target, seed=1000 + seed)
+        held_out = paste(digits[:HELD_OUT], target[:HELD_OUT], seed=2000 + seed)
+        test = paste(raw.test.inputs[kept], raw.test.target[kept], seed=3000 + seed)
         model = train_gap_cnn(canvases.images, canvases.target, arguments.epochs, seed)
         found = localise(model, test, held_out, arguments.window)
         if seed == 0:

@@ -1,0 +1,25 @@
+"""Convex last layers: softmax classifiers on features, as scikit-learn estimators."""
+
+from lastlayer.linear_model.base import LinearSoftmax
+from lastlayer.linear_model.estimators import (
+    ADMMSoftmax,
+    LBFGSSoftmax,
+    NewtonKrylovSoftmax,
+    SGDSoftmax,
+)
+from lastlayer.linear_model.penalties import discrete_laplacian
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import rows_in_memory
+from lastlayer.linear_model.solvers.progress import Record
+
+__all__ = [
+    "ADMMSoftmax",
+    "LBFGSSoftmax",
+    "LinearSoftmax",
+    "NewtonKrylovSoftmax",
+    "Record",
+    "SGDSoftmax",
+    "SoftmaxProblem",
+    "discrete_laplacian",
+    "rows_in_memory",
+]

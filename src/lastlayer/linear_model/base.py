@@ -1,0 +1,205 @@
+"""What all softmax estimators share: scikit-learn's conventions around a solver."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from lastlayer.linear_model.inputs import check_examples, check_rows_finite
+from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.solvers.progress import Progress
+
+
+class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+    r"""Base of the estimators: multinomial logistic regression on features.
+
+    .. math:: F(W, b) = \sum_i s_i \left[\mathrm{lse}(z_i) - z_{i, y_i}\right]
+        + \frac{1}{2 C} \|L W\|^2, \qquad z_i = W^\top a_i + b
+
+    C means what it means in scikit-learn's ``LogisticRegression``. Both of two classes have
+    weights, so that for two classes the model is that of ``LogisticRegression(C=2 * C)``.
+    """
+
+    C: float
+    penalty_operator: Any
+    fit_intercept: bool
+    class_weight: Any
+    tol: float
+    max_iter: int
+    warm_start: bool
+    device: Any
+    callback: Any
+
+    # -- fitting ----------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the weights.
+
+        Args:
+            X: (n, d) features: array, CSR matrix, or tensor on any device; float32 and float64
+                are kept.
+            y: (n,) labels.
+            sample_weight: (n,) weights of at least 0.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: if an argument or an option does not fit.
+        """
+        self._check_options()
+        examples = check_examples(
+            self,
+            X,
+            y,
+            sample_weight=sample_weight,
+            class_weight=self.class_weight,
+            device=self.device,
+        )
+        return self._fit_rows(self._rows(examples), examples.classes)
+
+    def fit_rows(self, rows: Rows, classes: Any) -> Self:
+        """Fit the weights to rows that are not in memory, or not of this process alone.
+
+        Args:
+            rows: such as :func:`lastlayer.linear_model.rows_from_files` gives.
+            classes: (K,) labels by class index, sorted.
+        """
+        self._check_options()
+        self.n_features_in_ = rows.num_features
+        return self._fit_rows(rows, np.asarray(classes))
+
+    def _rows(self, examples: Any) -> Rows:
+        rows: Rows = examples.rows()
+        return rows
+
+    def _fit_rows(self, rows: Rows, classes: NDArray[Any]) -> Self:
+        problem = SoftmaxProblem(
+            rows, len(classes), self._penalty(rows), fit_intercept=self.fit_intercept
+        )
+        progress = Progress(problem, self.tol, self.callback)
+        theta = self._solve(problem, self._start(problem, classes), progress)
+        rows.clear()
+        weights, intercept = problem.split(theta)
+        self.classes_ = classes
+        self.coef_ = weights.T.contiguous().cpu().numpy()
+        self.intercept_ = intercept.cpu().numpy()
+        self.n_iter_ = max(1, len(progress.records) - 1)
+        self.history_ = progress.columns()
+        self.converged_ = progress.converged
+        self.gap_ = progress.records[-1].gap
+        if not (progress.converged or progress.stopped):
+            warnings.warn(self._advice(progress), ConvergenceWarning, stacklevel=3)
+        return self
+
+    @abstractmethod
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        """Return the minimiser."""
+
+    def _start(self, problem: SoftmaxProblem, classes: NDArray[Any]) -> Tensor:
+        shape = (len(classes), problem.rows.num_features)
+        if not self.warm_start or getattr(self, "coef_", np.empty(0)).shape != shape:
+            return problem.start()
+        like = problem.mean
+        weights = torch.from_numpy(self.coef_.T.copy()).to(like)
+        return problem.join(weights, torch.from_numpy(self.intercept_.copy()).to(like))
+
+    def _penalty(self, rows: Rows) -> Penalty:
+        strength = 0.0 if math.isinf(self.C) else 1.0 / self.C
+        if self.penalty_operator is None:
+            return Tikhonov(strength)
+        operator = torch.as_tensor(self.penalty_operator).to(rows.device, rows.dtype)
+        if operator.dim() != 2 or operator.shape[1] != rows.num_features:
+            raise ValueError(
+                "penalty_operator must be (m, n_features) with "
+                f"n_features={rows.num_features}; got {tuple(operator.shape)}"
+            )
+        return Smoothing(strength, operator)
+
+    def _check_options(self) -> None:
+        for name, low in (("C", 0.0), ("tol", None), ("max_iter", 0)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not math.isnan(value)
+            if not number or value < 0 or (low is not None and value <= low):
+                least = "at least 0" if low is None else f"above {low:g}"
+                raise ValueError(f"{name} must be {least}; got {value!r}")
+
+    def _advice(self, progress: Progress) -> str:
+        last = progress.records[-1]
+        reached = f"a certified relative gap of {last.gap:.1e}"
+        if math.isinf(last.gap):
+            reached = f"a largest gradient entry of {last.gradient:.1e}"
+        ran_out = len(progress.records) > self.max_iter
+        why = f"max_iter={self.max_iter} is used up" if ran_out else "rounding ends the progress"
+        more = "raise max_iter or tol" if ran_out else "raise tol, or use float64"
+        advice = f"{type(self).__name__} stopped at {reached}, tol={self.tol:g}: {why}; {more}"
+        if self.C >= 1e4 or math.isinf(self.C):
+            advice += "; classes that can be separated have no optimum without a penalty: lower C"
+        return advice
+
+    # -- prediction -------------------------------------------------------------------------------
+
+    def _logits(self, X: Any) -> Any:
+        check_is_fitted(self)
+        if isinstance(X, Tensor):
+            if X.dim() != 2 or X.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input"
+                )
+            dtype = X.dtype if X.is_floating_point() else torch.float64
+            weights = torch.from_numpy(self.coef_).to(X.device, dtype)
+            return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            ensure_all_finite=False,
+            reset=False,
+        )
+        check_rows_finite(X)
+        return np.asarray(X @ self.coef_.T + self.intercept_)
+
+    def decision_function(self, X: Any) -> Any:
+        """Return the logits, (n, K); their difference, (n,), for two classes."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return log-probabilities, (n, K): a tensor of a tensor."""
+        logits = self._logits(X)
+        if isinstance(logits, Tensor):
+            return torch.log_softmax(logits, dim=1)
+        return torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return probabilities, (n, K): a tensor of a tensor."""
+        logits = self._logits(X)
+        if isinstance(logits, Tensor):
+            return torch.softmax(logits, dim=1)
+        return torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable labels, (n,)."""
+        logits = self._logits(X)
+        best = logits.argmax(1)
+        rows = best.cpu().numpy() if isinstance(best, Tensor) else best
+        return np.asarray(self.classes_[rows])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,442 @@
+"""The estimators: one objective, five ways to its minimum."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from lastlayer._checks import check_choice, check_count, check_positive
+from lastlayer.linear_model.base import LinearSoftmax
+from lastlayer.linear_model.inputs import check_examples
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.solvers.admm import solve_admm
+from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
+from lastlayer.linear_model.solvers.newton_krylov import solve_newton_krylov
+from lastlayer.linear_model.solvers.progress import Callback, Progress
+from lastlayer.linear_model.solvers.sgd import descend, safe_rate, solve_sgd
+
+PRECONDITIONERS = ("auto", "gram", "diagonal", "none")
+
+
+class LBFGSSoftmax(LinearSoftmax):
+    r"""Softmax classifier by limited-memory BFGS on implicitly whitened features.
+
+    The quasi-Newton matrix starts from the inverse of :math:`c A^\top S A + Q`, c being the mean
+    curvature of the loss: the matrix that ADMM-Softmax factorises, and a far better start than a
+    multiple of the identity. Where that matrix costs more than it saves, its diagonal is taken.
+
+    Args:
+        C: inverse strength of the penalty, above 0; infinity for none.
+        penalty_operator: L of the penalty, (m, d), such as
+            :func:`lastlayer.linear_model.discrete_laplacian`; the identity if None.
+        fit_intercept: whether there is an intercept; it has no penalty.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        tol: relative gap to the minimum, certified by a dual bound, at which to stop. Without such
+            a bound (no penalty or a singular one) the largest entry of the gradient
+            relative to that at the start.
+        max_iter: most iterations.
+        warm_start: whether to start from the last fit.
+        memory: pairs of steps and gradients that are kept.
+        preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"``: the Gram matrix
+            where it costs at most 24 passes over the rows.
+        device: where to compute, such as ``"cuda"``; where the features are if None.
+        callback: called with a :class:`lastlayer.linear_model.Record` every iteration; returning
+            True stops.
+
+    Attributes:
+        classes_: (K,) labels, sorted.
+        coef_: (K, d) weights; two rows for two classes.
+        intercept_: (K,).
+        n_iter_: iterations taken.
+        converged_: whether ``tol`` was reached.
+        gap_: the certified relative gap; infinity where there is no bound.
+        history_: lists by quantity, see :class:`lastlayer.linear_model.Record`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> round(LBFGSSoftmax().fit(X, y).score(X, y), 3)
+        0.973
+
+    Source: Liu and Nocedal, Mathematical Programming 1989; the start matrix is ADMM-Softmax's,
+    Fung et al., arXiv 1901.09450.
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        penalty_operator: Any = None,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+        memory: int = 10,
+        preconditioner: str = "auto",
+        device: Any = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self.C = C
+        self.penalty_operator = penalty_operator
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.memory = memory
+        self.preconditioner = preconditioner
+        self.device = device
+        self.callback = callback
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_count("memory", self.memory)
+        check_choice("preconditioner", self.preconditioner, PRECONDITIONERS)
+
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        return solve_lbfgs(
+            problem,
+            theta,
+            progress,
+            max_iter=self.max_iter,
+            memory=self.memory,
+            preconditioner=self.preconditioner,
+        )
+
+
+class NewtonKrylovSoftmax(LinearSoftmax):
+    r"""Softmax classifier by Newton's method, its systems solved by conjugate gradients.
+
+    Products with the Hessian cost a pass over the rows each; the systems are preconditioned by
+    :math:`c A^\top S A + Q` and solved only as exactly as the distance to the minimum deserves.
+    Takes few iterations to any accuracy, also where features are ill-conditioned.
+
+    Args:
+        C: inverse strength of the penalty, above 0; infinity for none.
+        penalty_operator: L of the penalty, (m, d); the identity if None.
+        fit_intercept: whether there is an intercept; it has no penalty.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
+        max_iter: most Newton steps.
+        warm_start: whether to start from the last fit.
+        max_products: most Hessian products for one step.
+        preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
+        device: where to compute; where the features are if None.
+        callback: called with a record every iteration; returning True stops.
+
+    Attributes: those of :class:`LBFGSSoftmax`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> NewtonKrylovSoftmax(tol=1e-12).fit(X, y).n_iter_ < 15
+        True
+
+    Source: the Newton-CG rival of Fung et al., "ADMM-Softmax", arXiv 1901.09450.
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        penalty_operator: Any = None,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        warm_start: bool = False,
+        max_products: int = 200,
+        preconditioner: str = "auto",
+        device: Any = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self.C = C
+        self.penalty_operator = penalty_operator
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.max_products = max_products
+        self.preconditioner = preconditioner
+        self.device = device
+        self.callback = callback
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_count("max_products", self.max_products)
+        check_choice("preconditioner", self.preconditioner, PRECONDITIONERS)
+
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        return solve_newton_krylov(
+            problem,
+            theta,
+            progress,
+            max_iter=self.max_iter,
+            max_products=self.max_products,
+            preconditioner=self.preconditioner,
+        )
+
+
+class ADMMSoftmax(LinearSoftmax):
+    r"""Softmax classifier by the alternating direction method of multipliers.
+
+    Alternates one least-squares problem, whose matrix is factorised once for all classes and
+    iterations, with one small convex problem per row, solved for all rows at once. Good at medium
+    accuracy; where it becomes slow, L-BFGS goes on with the same matrix unless ``polish`` is off.
+
+    Args:
+        C: inverse strength of the penalty, above 0; infinity for none.
+        penalty_operator: L of the penalty, (m, d); the identity if None.
+        fit_intercept: whether there is an intercept; it has no penalty.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
+        max_iter: most iterations, L-BFGS's included.
+        warm_start: whether to start from the last fit.
+        rho: penalty of the constraint, above 0; ``"auto"`` is twice the mean curvature of the loss,
+            followed while it drifts by more than 1.5 times.
+        over_relaxation: in [1, 2).
+        prox_steps: Newton steps of a row's problem, from its last solution.
+        polish: whether L-BFGS takes over where the last iterations brought little.
+        device: where to compute; where the features are if None.
+        callback: called with a record every iteration; returning True stops.
+
+    Attributes: those of :class:`LBFGSSoftmax`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> round(ADMMSoftmax().fit(X, y).score(X, y), 3)
+        0.973
+
+    Source: Fung, Tyrvainen, Ruthotto and Haber, "ADMM-Softmax", arXiv 1901.09450.
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        penalty_operator: Any = None,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+        rho: float | str = "auto",
+        over_relaxation: float = 1.6,
+        prox_steps: int = 2,
+        polish: bool = True,
+        device: Any = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self.C = C
+        self.penalty_operator = penalty_operator
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.rho = rho
+        self.over_relaxation = over_relaxation
+        self.prox_steps = prox_steps
+        self.polish = polish
+        self.device = device
+        self.callback = callback
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        if self.rho != "auto":
+            check_positive("rho", float(self.rho))
+        if not 1 <= self.over_relaxation < 2:
+            raise ValueError(f"over_relaxation must be in [1, 2); got {self.over_relaxation}")
+        check_count("prox_steps", self.prox_steps)
+
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        return solve_admm(
+            problem,
+            theta,
+            progress,
+            max_iter=self.max_iter,
+            rho=self.rho,
+            over_relaxation=self.over_relaxation,
+            prox_steps=self.prox_steps,
+            polish=self.polish,
+        )
+
+
+class SGDSoftmax(LinearSoftmax):
+    r"""Softmax classifier by stochastic gradient descent: the rival that learns from a stream.
+
+    Args:
+        C: inverse strength of the penalty, above 0; infinity for none.
+        penalty_operator: L of the penalty, (m, d); the identity if None.
+        fit_intercept: whether there is an intercept; it has no penalty.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
+        max_iter: most epochs.
+        warm_start: whether to start from the last fit.
+        batch_size: rows of a step.
+        learning_rate: first step, of the mean loss, falling with the root of the epoch; ``"auto"``
+            by the features' size.
+        momentum: in [0, 1).
+        random_state: seed of the order of the rows.
+        device: where to compute; where the features are if None.
+        callback: called with a record every epoch; returning True stops.
+
+    Attributes: those of :class:`LBFGSSoftmax`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = SGDSoftmax(tol=0.2, max_iter=500, batch_size=16, random_state=0).fit(X, y)
+        >>> model.score(X, y) > 0.95
+        True
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        penalty_operator: Any = None,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        tol: float = 1e-2,
+        max_iter: int = 100,
+        warm_start: bool = False,
+        batch_size: int = 256,
+        learning_rate: float | str = "auto",
+        momentum: float = 0.9,
+        random_state: Any = None,
+        device: Any = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self.C = C
+        self.penalty_operator = penalty_operator
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.random_state = random_state
+        self.device = device
+        self.callback = callback
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_count("batch_size", self.batch_size)
+        if self.learning_rate != "auto":
+            check_positive("learning_rate", float(self.learning_rate))
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1); got {self.momentum}")
+
+    def _generator(self) -> torch.Generator:
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _rows(self, examples: Any) -> Rows:
+        # One block: batches are drawn from all rows, whatever their order.
+        rows: Rows = examples.rows(block_rows=len(examples.target))
+        return rows
+
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        self.rows_seen_ = problem.total_weight  # for partial_fit to go on
+        self._velocity = torch.zeros_like(theta)
+        return solve_sgd(
+            problem,
+            theta,
+            progress,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            generator=self._generator(),
+        )
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Take one epoch of steps on some rows.
+
+        The penalty is shared out over the rows seen so far: a stream of N rows in all has, once
+        seen, the penalty of a fit to N rows.
+
+        Args:
+            X: (n, d) features.
+            y: (n,) labels.
+            classes: (K,) all labels there will be; needed in the first call.
+            sample_weight: (n,) weights of at least 0.
+
+        Returns:
+            The estimator.
+        """
+        self._check_options()
+        first = not hasattr(self, "coef_")
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit")
+        if (
+            not first
+            and classes is not None
+            and not np.array_equal(np.unique(classes), self.classes_)
+        ):
+            raise ValueError(
+                f"classes={list(classes)!r} are not those of the first call, "
+                f"{list(self.classes_)!r}"
+            )
+        examples = check_examples(
+            self,
+            X,
+            y,
+            sample_weight=sample_weight,
+            class_weight=self.class_weight,
+            device=self.device,
+            classes=np.unique(classes) if first else self.classes_,
+            reset=first,
+        )
+        rows = self._rows(examples)
+        problem = SoftmaxProblem(
+            rows, len(examples.classes), self._penalty(rows), fit_intercept=self.fit_intercept
+        )
+        self._descend(problem, first)
+        self.classes_ = examples.classes
+        return self
+
+    def _descend(self, problem: SoftmaxProblem, first: bool) -> None:
+        if first:
+            self.n_iter_, self.rows_seen_ = 0, 0.0
+            width = (problem.num_classes, problem.rows.num_features)
+            self.coef_ = np.zeros(width, dtype=str(problem.rows.dtype).removeprefix("torch."))
+            self.intercept_ = np.zeros(width[:1], dtype=self.coef_.dtype)
+        # Centring by the rows of one call would make intercepts of different calls incomparable.
+        problem.mean.zero_()
+        like = problem.mean
+        theta = problem.join(
+            torch.from_numpy(self.coef_.T.copy()).to(like),
+            torch.from_numpy(self.intercept_.copy()).to(like),
+        )
+        rate = self.learning_rate
+        if rate == "auto":
+            rate = safe_rate(problem)
+        # The penalty is shared out over all rows seen.
+        self.rows_seen_ += problem.total_weight
+        problem.total_weight = self.rows_seen_
+        velocity = torch.zeros_like(theta) if first else self._velocity
+        theta, self._velocity = descend(
+            problem,
+            theta,
+            velocity,
+            float(rate),
+            self.momentum,
+            batch_size=self.batch_size,
+            generator=self._generator(),
+        )
+        weights, intercept = problem.split(theta)
+        self.coef_ = weights.T.contiguous().cpu().numpy()
+        self.intercept_ = intercept.cpu().numpy()
+        self.n_iter_ += 1

@@ -1,0 +1,168 @@
+"""What users hand to the estimators, checked and turned into rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, validate_data
+from torch import Tensor
+
+from lastlayer.linear_model.matrices import SparseMatrix
+from lastlayer.linear_model.rows import Block, LocalRows, rows_in_memory
+
+
+class Examples(NamedTuple):
+    """Checked examples.
+
+    Attributes:
+        features: (n, d) tensor, or CSR matrix.
+        target: (n,) class indices.
+        weight: (n,) weights, or None where all are 1.
+        classes: (K,) labels by index, sorted.
+    """
+
+    features: Any
+    target: Tensor
+    weight: Tensor | None
+    classes: NDArray[Any]
+
+    def rows(self, *, block_rows: int | None = None) -> LocalRows:
+        """Return the examples in blocks; rows without weight are left out."""
+        features, target, weight = self.features, self.target, self.weight
+        if weight is not None and bool((weight == 0).any()):
+            kept = (weight > 0).nonzero().squeeze(1)
+            features = features[kept.cpu().numpy() if sparse.issparse(features) else kept]
+            target, weight = target[kept], weight[kept]
+            if bool((weight == 1).all()):
+                weight = None
+        if isinstance(features, Tensor):
+            return rows_in_memory(features, target, weight, block_rows=block_rows)
+        matrix = SparseMatrix(features)
+        return LocalRows([Block(matrix, target, weight)], matrix.dtype, matrix.device)
+
+
+def check_examples(
+    estimator: Any,
+    features: Any,
+    labels: Any,
+    *,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    device: str | torch.device | None = None,
+    classes: NDArray[Any] | None = None,
+    reset: bool = True,
+) -> Examples:
+    """Check features and labels as scikit-learn does, and more.
+
+    Args:
+        estimator: takes ``n_features_in_`` and the names of the columns.
+        features: (n, d) array, CSR matrix or tensor.
+        labels: (n,) numbers or strings.
+        sample_weight: (n,) weights of at least 0.
+        class_weight: as scikit-learn has it.
+        device: where to compute; that of a tensor of features if None.
+        classes: all labels that there may be; those that occur if None.
+        reset: whether the number of features is taken from these.
+
+    Raises:
+        ValueError: if a shape does not fit, a number is not finite, a weight is below 0, all are
+            0, a label is unknown, or there are fewer than two classes.
+    """
+    tensor = isinstance(features, Tensor)
+    if tensor:
+        device = features.device if device is None else device
+    kept_device = torch.device("cpu" if device is None else device)
+    given = features.detach().cpu().numpy() if tensor and not _is_cheap(features) else features
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
+    if isinstance(given, Tensor):
+        given = given.detach().numpy()
+    checked, labels = validate_data(
+        estimator,
+        given,
+        labels,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        order="C",
+        ensure_all_finite=False,
+        reset=reset,
+    )
+    check_rows_finite(checked)
+    check_classification_targets(labels)
+    found = np.unique(labels)
+    if classes is None:
+        classes = found
+    elif len(unknown := np.setdiff1d(found, classes)):
+        raise ValueError(f"y has labels that are not among the classes: {unknown[:5].tolist()}")
+    if len(classes) < 2:
+        raise ValueError(
+            f"This solver needs samples of at least 2 classes; y contains 1 class: {classes[0]!r}"
+        )
+    target = torch.from_numpy(np.searchsorted(classes, labels).astype(np.int64))
+    weight = _weights(checked, labels, classes, target, sample_weight, class_weight)
+    if sparse.issparse(checked):
+        if kept_device.type != "cpu":
+            raise ValueError(f"sparse features are computed with on the CPU; got device={device!r}")
+        return Examples(checked, target, weight, classes)
+    values = features if tensor and features.dtype in _DTYPES else torch.from_numpy(checked)
+    weight = None if weight is None else weight.to(kept_device)
+    return Examples(
+        values.detach().to(kept_device), target.to(kept_device), weight, np.asarray(classes)
+    )
+
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+def _is_cheap(features: Tensor) -> bool:
+    return features.device.type == "cpu" and features.dtype in _DTYPES
+
+
+def check_rows_finite(features: Any) -> None:
+    """Raise ``ValueError`` with the number of rows that hold NaN or infinity."""
+    values = features.data if sparse.issparse(features) else features
+    # A sum is finite only if every entry is; cheaper than looking at each.
+    if np.isfinite(values.sum(dtype=np.float64)) or np.isfinite(values).all():
+        return
+    bad = ~np.isfinite(values)
+    kind = "NaN" if np.isnan(values).any() else "infinity"
+    if sparse.issparse(features):
+        count = len(
+            np.unique(np.repeat(np.arange(features.shape[0]), np.diff(features.indptr))[bad])
+        )
+    else:
+        count = int(bad.any(axis=1).sum())
+    raise ValueError(f"Input X contains {kind}: {count} of {features.shape[0]} rows are not finite")
+
+
+def _weights(
+    features: Any,
+    labels: NDArray[Any],
+    classes: NDArray[Any],
+    target: Tensor,
+    sample_weight: Any,
+    class_weight: Any,
+) -> Tensor | None:
+    if isinstance(sample_weight, Tensor):
+        sample_weight = sample_weight.detach().cpu().numpy()
+    if sample_weight is None and class_weight is None:
+        return None
+    weight = _check_sample_weight(
+        sample_weight, features, dtype=features.dtype, ensure_non_negative=True, copy=True
+    )
+    if not weight.any():
+        raise ValueError("sample_weight must not be 0 for all rows")
+    if class_weight is not None:
+        present = np.unique(labels)
+        factors = np.ones(len(classes), dtype=weight.dtype)
+        factors[np.searchsorted(classes, present)] = compute_class_weight(
+            class_weight, classes=present, y=labels, sample_weight=weight
+        )
+        weight *= factors[target.numpy()]
+    return None if (weight == 1).all() else torch.from_numpy(weight)

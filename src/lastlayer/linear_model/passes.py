@@ -1,0 +1,111 @@
+"""What the solvers compute in one pass over the rows: steps for ``Rows.reduce``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer.linear_model.rows import Block
+
+
+def totals(block: Block, num_classes: int) -> tuple[Tensor, ...]:
+    """Sum the weights by class, (K,), features by class, (d, K), and squared features, (d,)."""
+    weight = _weight(block)
+    by_class = weight.new_zeros(num_classes).index_add_(0, block.target, weight)
+    one_hot = weight.new_zeros((len(weight), num_classes))
+    one_hot.scatter_(1, block.target.unsqueeze(1), weight.unsqueeze(1))
+    features = block.matrix.transposed_times(one_hot)
+    return by_class, features, block.matrix.square_sums(block.weight)
+
+
+def gram(block: Block) -> tuple[Tensor, ...]:
+    """Sum s a a' over the rows."""
+    return (block.matrix.gram(block.weight),)
+
+
+def gram_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Sum s a (a'W + b) and s (a'W + b) over the rows."""
+    values = block.matrix.times(weights).add_(bias)
+    if block.weight is not None:
+        values.mul_(block.weight.unsqueeze(1))
+    return block.matrix.transposed_times(values), values.sum(0)
+
+
+def evaluate(block: Block, weights: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, ...]:
+    """Sum loss, entropy, curvature, gradient in the weights and residual.
+
+    The residual is p - e_y, times the row's weight; the curvature 1 - |p|^2 of a row is the trace
+    of its Hessian. ``keep`` leaves the probabilities with the rows, for products with the Hessian.
+    """
+    log_probability = torch.log_softmax(block.matrix.times(weights).add_(bias), dim=1)
+    column = block.target.unsqueeze(1)
+    picked = log_probability.gather(1, column).squeeze(1)
+    probability = log_probability.exp()
+    if keep:
+        block.state["probability"] = probability.clone()
+    if block.weight is None:
+        loss = -_total(picked)
+        entropy = -_inner(probability, log_probability)
+        curvature = len(picked) - _inner(probability, probability)
+        probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
+    else:
+        loss = -_inner(block.weight, picked)
+        # p log p is 0 where p has underflown, whatever log p is.
+        entropy = -_inner(block.weight, (probability * log_probability).sum(1))
+        curvature = _inner(block.weight, 1 - (probability * probability).sum(1))
+        probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
+        probability.mul_(block.weight.unsqueeze(1))
+    gradient = block.matrix.transposed_times(probability)
+    return loss, entropy, curvature, gradient, probability.sum(0)
+
+
+def gradient(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the gradient in the weights and the residual alone."""
+    residual = torch.softmax(block.matrix.times(weights).add_(bias), dim=1)
+    column = block.target.unsqueeze(1)
+    residual.scatter_add_(1, column, residual.new_full((), -1).expand(column.shape))
+    if block.weight is not None:
+        residual.mul_(block.weight.unsqueeze(1))
+    return block.matrix.transposed_times(residual), residual.sum(0)
+
+
+def loss_and_curvature(block: Block, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed loss and the summed curvature at logits."""
+    log_probability = torch.log_softmax(logits, dim=1)
+    picked = log_probability.gather(1, block.target.unsqueeze(1)).squeeze(1)
+    probability = log_probability.exp_()
+    if block.weight is None:
+        return -_total(picked), len(picked) - _inner(probability, probability)
+    rows = 1 - (probability * probability).sum(1)
+    return -_inner(block.weight, picked), _inner(block.weight, rows)
+
+
+def squares(values: Tensor) -> Tensor:
+    """Return the sum of squares, in float64."""
+    return _inner(values, values)
+
+
+def hessian_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Sum the Hessian's product with a direction, of the kept probabilities."""
+    probability = block.state["probability"]
+    along = block.matrix.times(weights).add_(bias).mul_(probability)
+    along.addcmul_(probability, along.sum(1, keepdim=True), value=-1)
+    if block.weight is not None:
+        along.mul_(block.weight.unsqueeze(1))
+    return block.matrix.transposed_times(along), along.sum(0)
+
+
+def _weight(block: Block) -> Tensor:
+    if block.weight is not None:
+        return block.weight
+    matrix = block.matrix
+    return torch.ones(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+
+
+def _total(values: Tensor) -> Tensor:
+    return values.sum(dtype=torch.float64)
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner product, in float64 whatever the rows are in."""
+    return torch.dot(first.reshape(-1), second.reshape(-1)).to(torch.float64)

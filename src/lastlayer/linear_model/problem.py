@@ -1,0 +1,180 @@
+r"""The one objective that all solvers minimise.
+
+.. math:: F(W, b) = \sum_i s_i \left[\mathrm{lse}(z_i) - z_{i, y_i}\right]
+    + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
+    Q = \tfrac{1}{C} L^\top L
+
+That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are sample
+weights. Both of two classes have weights, so a problem of two classes is that of scikit-learn's
+binary model with half the penalty, C there being 2 C here.
+
+Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
+weights, a Gram matrix that is far better conditioned, and an intercept that hardly depends on the
+weights. Parameters are one matrix ``theta`` of d rows, and one more, the centred intercept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lastlayer.linear_model import passes
+from lastlayer.linear_model.penalties import Penalty
+from lastlayer.linear_model.rows import Rows
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one point.
+
+    Attributes:
+        value: F.
+        bound: a number that F is above everywhere; minus infinity where none is known.
+        gradient: of F, like theta; empty where it was not asked for.
+        curvature: mean over rows and classes but one of the loss's second derivative,
+            (1 - |p|^2) / (K - 1).
+    """
+
+    value: float
+    bound: float
+    gradient: Tensor
+    curvature: float
+
+
+class SoftmaxProblem:
+    """The objective on given rows.
+
+    Args:
+        rows: features, labels and weights.
+        num_classes: K, at least 2.
+        penalty: of the weights.
+        fit_intercept: whether there is an intercept.
+    """
+
+    def __init__(
+        self, rows: Rows, num_classes: int, penalty: Penalty, *, fit_intercept: bool = True
+    ) -> None:
+        self.rows = rows
+        self.num_classes = num_classes
+        self.penalty = penalty
+        self.fit_intercept = fit_intercept
+        by_class, features, squares = rows.reduce(passes.totals, num_classes)
+        self.class_weight = by_class
+        self.total_weight = float(by_class.sum())
+        self.mean = torch.zeros_like(squares)
+        if fit_intercept:
+            self.mean = features.sum(1) / self.total_weight
+        self._class_features = features - torch.outer(self.mean, by_class)
+        squares = squares - self.total_weight * self.mean.square()
+        self.square_sums = squares.clamp_min(0.0)
+        self._gram: Tensor | None = None
+
+    # -- parameters -------------------------------------------------------------------------------
+
+    def start(self) -> Tensor:
+        """Return zero weights and, if there is one, the intercept that is best for them."""
+        like = self.mean
+        weights = like.new_zeros((self.rows.num_features, self.num_classes))
+        if not self.fit_intercept:
+            return weights
+        # A class without weight would have an intercept of minus infinity.
+        share = self.class_weight.clamp_min(1e-3 * self.total_weight / self.num_classes).log()
+        return torch.cat([weights, (share - share.mean()).unsqueeze(0)])
+
+    def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights (d, K) and intercept (K,) of the features as they are."""
+        weights = theta[: self.rows.num_features]
+        if not self.fit_intercept:
+            return weights, torch.zeros_like(weights[0]) if len(weights) else weights.sum(0)
+        return weights, theta[-1] - self.mean @ weights
+
+    def join(self, weights: Tensor, intercept: Tensor) -> Tensor:
+        """Return theta of weights and intercept."""
+        if not self.fit_intercept:
+            return weights.clone()
+        return torch.cat([weights, (intercept + self.mean @ weights).unsqueeze(0)])
+
+    # -- the objective ----------------------------------------------------------------------------
+
+    def evaluate(self, theta: Tensor, *, keep: bool = False) -> Evaluation:
+        """Return value, bound and gradient; ``keep`` for products with the Hessian there."""
+        weights, bias = self.split(theta)
+        loss, entropy, curvature, gradient, residual = self.rows.reduce(
+            passes.evaluate, weights, bias, keep
+        )
+        gradient = gradient - torch.outer(self.mean, residual)
+        pull = self.penalty.times(weights)
+        value = float(loss) + self._penalty_value(weights, pull)
+        return Evaluation(
+            value=value,
+            bound=self._bound(float(entropy), gradient, residual),
+            gradient=self._with_intercept(gradient + pull, residual),
+            curvature=self.mean_curvature(float(curvature)),
+        )
+
+    def without_gradient(self, theta: Tensor, loss: float, curvature: float) -> Evaluation:
+        """Return an evaluation of a loss that is known already, without gradient and bound."""
+        weights = theta[: self.rows.num_features]
+        value = loss + self._penalty_value(weights, self.penalty.times(weights))
+        empty = theta.new_empty(0)
+        return Evaluation(value=value, bound=-math.inf, gradient=empty, curvature=curvature)
+
+    def mean_curvature(self, total: float) -> float:
+        """Return the curvature summed over rows per unit of weight and class but one."""
+        return max(total / self.total_weight / (self.num_classes - 1), 1e-300)
+
+    def _penalty_value(self, weights: Tensor, pull: Tensor) -> float:
+        return 0.5 * float((weights * pull).sum(dtype=torch.float64))
+
+    def hessian_times(self, direction: Tensor) -> Tensor:
+        """Return the Hessian's product with a direction, at the last evaluation that kept."""
+        weights, bias = self.split(direction)
+        along, sums = self.rows.reduce(passes.hessian_times, weights, bias)
+        along = along - torch.outer(self.mean, sums) + self.penalty.times(weights)
+        return self._with_intercept(along, sums)
+
+    def _with_intercept(self, weights: Tensor, bias: Tensor) -> Tensor:
+        return torch.cat([weights, bias.unsqueeze(0)]) if self.fit_intercept else weights
+
+    def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> float:
+        r"""Return a lower bound of F from the dual objective at the probabilities P.
+
+        .. math:: D(P) = \sum_i s_i H(p_i) - \tfrac{1}{2} \mathrm{tr}(M^\top Q^{-1} M), \quad
+            M = A^\top S (Y - P)
+
+        With an intercept P must have the column sums of Y. A mixture of P with one distribution q
+        for all rows has them; the entropy of a mixture is at least the mixture of the entropies,
+        and centred features do not see q.
+        """
+        kept, spread = 1.0, 0.0
+        dual = -gradient
+        if self.fit_intercept:
+            found, wanted = self.class_weight + residual, self.class_weight
+            kept = min(1.0, float((wanted / found.clamp_min(1e-300)).min()))
+            if not kept > 0:
+                return -math.inf
+            # wanted - kept * found is (1 - kept) * total * q.
+            rest = (wanted - kept * found).clamp_min(0.0)
+            total = float(rest.sum())
+            if total > 0:
+                spread = -float(torch.special.xlogy(rest, rest / total).sum())
+            dual = (1 - kept) * self._class_features - kept * gradient
+        return kept * entropy + spread - self.penalty.conjugate(dual)
+
+    @property
+    def certifies(self) -> bool:
+        """Whether bounds can come near the optimum."""
+        empty = self.fit_intercept and bool((self.class_weight <= 0).any())
+        return not empty and math.isfinite(self.penalty.conjugate(self._class_features))
+
+    # -- second derivatives -----------------------------------------------------------------------
+
+    def gram(self) -> Tensor:
+        """Return the Gram matrix of the centred features, (d, d); computed once."""
+        if self._gram is None:
+            (gram,) = self.rows.reduce(passes.gram)
+            self._gram = gram - self.total_weight * torch.outer(self.mean, self.mean)
+        return self._gram

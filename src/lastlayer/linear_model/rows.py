@@ -1,0 +1,114 @@
+"""Examples in blocks of rows; a solver's every step is a sum over them.
+
+A solver hands a step to :meth:`Rows.reduce`; the step sees one block, may keep tensors beside the
+rows in ``block.state``, and returns what is to be summed. So one solver serves matrices in memory,
+files larger than it and rows spread over processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lastlayer.linear_model.matrices import DenseMatrix, Matrix
+
+#: About as many bytes of features as stay in a core's cache between two products with them.
+BLOCK_BYTES = 2**21
+
+
+@dataclass
+class Block:
+    """Rows that are worked on together.
+
+    Attributes:
+        matrix: their features.
+        target: (n,) class indices.
+        weight: (n,) weights of at least 0, or None for ones.
+        state: what a solver keeps beside the rows.
+    """
+
+    matrix: Matrix
+    target: Tensor
+    weight: Tensor | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+Step = Callable[..., tuple[Tensor, ...]]
+
+
+class Rows(Protocol):
+    """All examples, wherever they are."""
+
+    num_features: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
+        """Return the sums over all blocks of what ``step(block, *shared)`` returns."""
+
+    def clear(self) -> None:
+        """Forget what solvers kept beside the rows."""
+
+
+class LocalRows:
+    """Blocks held by this process.
+
+    Args:
+        blocks: at least one block.
+        dtype: of the features.
+        device: of the features.
+    """
+
+    def __init__(self, blocks: Sequence[Block], dtype: torch.dtype, device: torch.device) -> None:
+        self.blocks = blocks
+        self.num_features = blocks[0].matrix.shape[1]
+        self.dtype = dtype
+        self.device = device
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.blocks)
+
+    def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
+        """Return the sums over the blocks."""
+        totals: list[Tensor] | None = None
+        for block in self:
+            found = step(block, *shared)
+            if totals is None:
+                totals = list(found)
+            else:
+                for total, part in zip(totals, found, strict=True):
+                    total += part
+        return tuple(totals or ())
+
+    def clear(self) -> None:
+        """Forget what solvers kept."""
+        for block in self.blocks:
+            block.state.clear()
+
+
+def rows_in_memory(
+    features: Tensor, target: Tensor, weight: Tensor | None = None, *, block_rows: int | None = None
+) -> LocalRows:
+    """Return the rows of a tensor, in blocks that stay in a core's cache.
+
+    Args:
+        features: (n, d) floating point.
+        target: (n,) class indices.
+        weight: (n,) weights.
+        block_rows: rows of a block; by the size of a cache on the CPU, all rows elsewhere, if None.
+    """
+    count, width = features.shape
+    if block_rows is None:
+        block_rows = count
+        if features.device.type == "cpu":
+            block_rows = max(256, BLOCK_BYTES // (features.element_size() * max(1, width)))
+    blocks = []
+    for start in range(0, count, block_rows):
+        part = slice(start, start + block_rows)
+        own = None if weight is None else weight[part]
+        blocks.append(Block(DenseMatrix(features[part]), target[part], own))
+    return LocalRows(blocks, features.dtype, features.device)

@@ -1,0 +1,1 @@
+"""Solvers of :class:`lastlayer.linear_model.problem.SoftmaxProblem`."""

@@ -1,0 +1,88 @@
+"""The W-step of ADMM: one symmetric positive definite system for all classes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lastlayer.linear_model import passes
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.solvers.preconditioner import cholesky
+
+#: More features than this are not factorised: the Gram matrix alone takes 0.5 GB in float64.
+FACTORISED = 8192
+
+
+class LeastSquares(Protocol):
+    r"""Solves :math:`(\rho A^\top S A + Q) W = \rho A^\top S T` and for the intercept."""
+
+    def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
+        """Return theta from A'ST, (d, K), and 1'ST, (K,); ``start`` is near it."""
+
+
+def build_least_squares(problem: SoftmaxProblem, rho: float) -> LeastSquares:
+    """Return the solver for the number of features."""
+    if problem.rows.num_features <= FACTORISED:
+        return FactorisedLeastSquares(problem, rho)
+    return IterativeLeastSquares(problem, rho)
+
+
+class FactorisedLeastSquares:
+    """By the Cholesky factor, computed once."""
+
+    def __init__(self, problem: SoftmaxProblem, rho: float) -> None:
+        self.problem, self.rho = problem, rho
+        self.factor = cholesky(problem.penalty.add_to(rho * problem.gram()))
+
+    def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
+        """Return theta from A'ST and 1'ST."""
+        right = self.rho * (features - torch.outer(self.problem.mean, sums))
+        weights = torch.cholesky_solve(right, self.factor)
+        return _with_intercept(self.problem, weights, sums)
+
+
+class IterativeLeastSquares:
+    """By conjugate gradients from the last solution, a pass over the rows an iteration."""
+
+    def __init__(self, problem: SoftmaxProblem, rho: float, *, steps: int = 50) -> None:
+        self.problem, self.rho, self.steps = problem, rho, steps
+        squares = problem.square_sums
+        diagonal = rho * squares + problem.penalty.diagonal(squares)
+        self.scale = diagonal.clamp_min(1e-12 * float(diagonal.max())).reciprocal().unsqueeze(1)
+
+    def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
+        """Return theta from A'ST and 1'ST."""
+        right = self.rho * (features - torch.outer(self.problem.mean, sums))
+        weights = start[: self.problem.rows.num_features].clone()
+        residual = right - self._times(weights)
+        scaled = self.scale * residual
+        search = scaled.clone()
+        product = (residual * scaled).sum(0)
+        goal = 1e-12 * (right * self.scale * right).sum(0)
+        for _ in range(self.steps):
+            if bool((product <= goal).all()):
+                break
+            along = self._times(search)
+            # Every class is a system of its own; a solved one takes steps of 0.
+            length = product / (search * along).sum(0).clamp_min(1e-300)
+            weights += length * search
+            residual -= length * along
+            scaled = self.scale * residual
+            after = (residual * scaled).sum(0)
+            search = scaled + after / product.clamp_min(1e-300) * search
+            product = after
+        return _with_intercept(self.problem, weights, sums)
+
+    def _times(self, weights: Tensor) -> Tensor:
+        problem = self.problem
+        products, sums = problem.rows.reduce(passes.gram_times, weights, -(problem.mean @ weights))
+        centred = products - torch.outer(problem.mean, sums)
+        return self.rho * centred + problem.penalty.times(weights)
+
+
+def _with_intercept(problem: SoftmaxProblem, weights: Tensor, sums: Tensor) -> Tensor:
+    if not problem.fit_intercept:
+        return weights
+    return torch.cat([weights, (sums / problem.total_weight).unsqueeze(0)])

@@ -1,0 +1,93 @@
+r"""Cheap inverses of an approximate Hessian.
+
+At probabilities p the Hessian of the loss is :math:`\sum_i s_i (\mathrm{diag}\,p_i - p_i p_i^\top)
+\otimes a_i a_i^\top`. With every :math:`\mathrm{diag}\,p - p p^\top` replaced by its mean
+curvature c on the differences of classes it is :math:`c A^\top S A`, the same for all
+classes: the matrix that ADMM factorises as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer.linear_model.problem import SoftmaxProblem
+
+#: Refactor when the curvature has moved by more than this factor.
+DRIFT = 1.5
+#: A Gram matrix may cost as much as this many passes over the rows.
+AFFORDABLE_PASSES = 24
+
+
+class Preconditioner:
+    """The inverse of c A'SA + Q, or of its diagonal, at the curvature of the moment.
+
+    Args:
+        problem: gives Gram matrix and penalty.
+        kind: ``"gram"``, ``"diagonal"`` or ``"none"``.
+    """
+
+    def __init__(self, problem: SoftmaxProblem, kind: str) -> None:
+        self.problem = problem
+        self.kind = kind
+        self.curvature = 0.0
+        self._inverse: Tensor | None = None
+
+    def update(self, curvature: float) -> bool:
+        """Follow the curvature; return whether anything changed."""
+        low, high = self.curvature / DRIFT, self.curvature * DRIFT
+        if self._inverse is not None and low <= curvature <= high:
+            return False
+        self.curvature = curvature
+        if self.kind == "gram":
+            matrix = self.problem.penalty.add_to(curvature * self.problem.gram())
+            self._inverse = cholesky(matrix)
+        elif self.kind == "diagonal":
+            squares = self.problem.square_sums
+            diagonal = curvature * squares + self.problem.penalty.diagonal(squares)
+            floor = 1e-12 * diagonal.max().clamp_min(torch.finfo(diagonal.dtype).tiny)
+            self._inverse = diagonal.clamp_min(floor).reciprocal().unsqueeze(1)
+        else:
+            self._inverse = self.problem.square_sums.new_ones(())
+        return True
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Return the inverse times a matrix like theta."""
+        if self._inverse is None or self.kind == "none":
+            return gradient
+        width = self.problem.rows.num_features
+        weights = gradient[:width]
+        if self.kind == "gram":
+            weights = torch.cholesky_solve(weights, self._inverse)
+        else:
+            weights = self._inverse * weights
+        if not self.problem.fit_intercept:
+            return weights
+        bias = gradient[width:] / (self.curvature * self.problem.total_weight)
+        return torch.cat([weights, bias])
+
+
+def choose_kind(problem: SoftmaxProblem, asked: str = "auto") -> str:
+    r"""Return which preconditioner pays.
+
+    A Gram matrix costs as much as d / 2K passes over the rows (:math:`2 n d^2` against
+    :math:`4 n d K` operations). It is taken when that is at most 24.
+    """
+    if asked != "auto":
+        return asked
+    width = problem.rows.num_features
+    return "gram" if width <= 2 * AFFORDABLE_PASSES * problem.num_classes else "diagonal"
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Return the lower factor of a matrix that is positive definite but for rounding."""
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    shift = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
+    shift = max(shift, torch.finfo(matrix.dtype).tiny)
+    while int(info):
+        shift *= 10
+        lifted = matrix.clone()
+        lifted.diagonal().add_(shift)
+        factor, info = torch.linalg.cholesky_ex(lifted)
+    return factor

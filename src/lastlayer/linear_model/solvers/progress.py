@@ -1,0 +1,110 @@
+"""When a solver is done, and what it keeps of its way there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
+
+
+@dataclass(frozen=True)
+class Record:
+    """One iteration.
+
+    Attributes:
+        iteration: counted from 0, the start.
+        objective: F at the weights.
+        bound: the best lower bound of F's minimum so far; minus infinity if there is none.
+        gradient: largest entry of F's gradient in absolute value; NaN where a solver has none.
+        primal_residual: of ADMM's constraint, relative to the logits; NaN elsewhere.
+        dual_residual: of ADMM's multipliers, relative to them; NaN elsewhere.
+        seconds: since the solver began.
+    """
+
+    iteration: int
+    objective: float
+    bound: float
+    gradient: float
+    primal_residual: float = math.nan
+    dual_residual: float = math.nan
+    seconds: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Return how far F is above its minimum at most, relative to F."""
+        if not math.isfinite(self.bound):
+            return math.inf
+        return max(0.0, self.objective - self.bound) / max(abs(self.objective), 1e-300)
+
+
+Callback = Callable[[Record], object]
+
+
+@dataclass
+class Progress:
+    r"""The history of a solver, and its stopping rule.
+
+    Done is a certified gap :math:`(F - D) / F` of at most ``tol``. Where there is no bound (no
+    penalty, or a singular one, or a class without weight) the largest entry of the gradient
+    must have fallen to ``tol`` times that at the start.
+
+    Args:
+        problem: what is solved.
+        tol: at least 0.
+        callback: called with every record; returning True stops the solver.
+    """
+
+    problem: SoftmaxProblem
+    tol: float
+    callback: Callback | None = None
+    records: list[Record] = field(default_factory=list)
+    converged: bool = False
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._certifies = self.problem.certifies
+        self._first: float | None = None
+
+    def note(self, found: Evaluation, *, primal: float = math.nan, dual: float = math.nan) -> bool:
+        """Record an iteration; return whether the solver is to stop."""
+        if not math.isfinite(found.value):
+            raise FloatingPointError(
+                "the objective is no longer finite; scale the features, or use float64"
+            )
+        gradient = float(found.gradient.abs().max()) if found.gradient.numel() else math.nan
+        bound = max(found.bound, self.records[-1].bound if self.records else -math.inf)
+        record = Record(
+            iteration=len(self.records),
+            objective=found.value,
+            bound=bound,
+            gradient=gradient,
+            primal_residual=primal,
+            dual_residual=dual,
+            seconds=time.perf_counter() - self._begin,
+        )
+        self.records.append(record)
+        if self._first is None:
+            self._first = gradient
+        if self._certifies:
+            self.converged = record.gap <= self.tol
+        else:
+            self.converged = gradient <= self.tol * self._first
+        if self.callback is not None and self.callback(record) is True:
+            self.stopped = True
+        return self.converged or self.stopped
+
+    def columns(self) -> dict[str, list[float]]:
+        """Return the history as lists by quantity."""
+        rows = [asdict(record) for record in self.records]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+
+
+def inner(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the inner product of two matrices."""
+    return float(torch.dot(first.reshape(-1), second.reshape(-1)))
