@@ -1,5 +1,6 @@
 """Convex last layers: softmax classifiers on features, as scikit-learn estimators."""
 
+from lastlayer.linear_model.auto import SoftmaxRegression
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.estimators import (
     ADMMSoftmax,
@@ -20,6 +21,7 @@ __all__ = [
     "Record",
     "SGDSoftmax",
     "SoftmaxProblem",
+    "SoftmaxRegression",
     "discrete_laplacian",
     "rows_in_memory",
 ]

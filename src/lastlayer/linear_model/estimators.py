@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count, check_positive
 from lastlayer.linear_model.base import LinearSoftmax
+from lastlayer.linear_model.coarse import coarse_problem
 from lastlayer.linear_model.inputs import check_examples
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.rows import Rows
@@ -44,6 +45,8 @@ class LBFGSSoftmax(LinearSoftmax):
         memory: pairs of steps and gradients that are kept.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"``: the Gram matrix
             where it costs at most 24 passes over the rows.
+        mixed_precision: whether large float64 problems are computed with in float32 as long as
+            that is exact enough; costs a copy of the features. ``tol`` is met in float64.
         device: where to compute, such as ``"cuda"``; where the features are if None.
         callback: called with a :class:`lastlayer.linear_model.Record` every iteration; returning
             True stops.
@@ -74,11 +77,12 @@ class LBFGSSoftmax(LinearSoftmax):
         penalty_operator: Any = None,
         fit_intercept: bool = True,
         class_weight: Any = None,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 1000,
         warm_start: bool = False,
         memory: int = 10,
         preconditioner: str = "auto",
+        mixed_precision: bool = True,
         device: Any = None,
         callback: Callback | None = None,
     ) -> None:
@@ -91,6 +95,7 @@ class LBFGSSoftmax(LinearSoftmax):
         self.warm_start = warm_start
         self.memory = memory
         self.preconditioner = preconditioner
+        self.mixed_precision = mixed_precision
         self.device = device
         self.callback = callback
 
@@ -107,6 +112,7 @@ class LBFGSSoftmax(LinearSoftmax):
             max_iter=self.max_iter,
             memory=self.memory,
             preconditioner=self.preconditioner,
+            coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
 
 
@@ -127,6 +133,8 @@ class NewtonKrylovSoftmax(LinearSoftmax):
         warm_start: whether to start from the last fit.
         max_products: most Hessian products for one step.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
+        mixed_precision: whether products with the Hessian of large float64 problems are computed
+            in float32; costs a copy of the features. Gradients stay in float64.
         device: where to compute; where the features are if None.
         callback: called with a record every iteration; returning True stops.
 
@@ -148,11 +156,12 @@ class NewtonKrylovSoftmax(LinearSoftmax):
         penalty_operator: Any = None,
         fit_intercept: bool = True,
         class_weight: Any = None,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 100,
         warm_start: bool = False,
         max_products: int = 200,
         preconditioner: str = "auto",
+        mixed_precision: bool = True,
         device: Any = None,
         callback: Callback | None = None,
     ) -> None:
@@ -165,6 +174,7 @@ class NewtonKrylovSoftmax(LinearSoftmax):
         self.warm_start = warm_start
         self.max_products = max_products
         self.preconditioner = preconditioner
+        self.mixed_precision = mixed_precision
         self.device = device
         self.callback = callback
 
@@ -181,6 +191,7 @@ class NewtonKrylovSoftmax(LinearSoftmax):
             max_iter=self.max_iter,
             max_products=self.max_products,
             preconditioner=self.preconditioner,
+            coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
 
 
@@ -225,7 +236,7 @@ class ADMMSoftmax(LinearSoftmax):
         penalty_operator: Any = None,
         fit_intercept: bool = True,
         class_weight: Any = None,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 1000,
         warm_start: bool = False,
         rho: float | str = "auto",

@@ -9,18 +9,25 @@ from lastlayer.linear_model.rows import Block
 
 
 def totals(block: Block, num_classes: int) -> tuple[Tensor, ...]:
-    """Sum the weights by class, (K,), features by class, (d, K), and squared features, (d,)."""
+    """Sum weights by class, (K,), features by class, (d, K), squared features, (d,), and rows."""
     weight = _weight(block)
     by_class = weight.new_zeros(num_classes).index_add_(0, block.target, weight)
     one_hot = weight.new_zeros((len(weight), num_classes))
     one_hot.scatter_(1, block.target.unsqueeze(1), weight.unsqueeze(1))
     features = block.matrix.transposed_times(one_hot)
-    return by_class, features, block.matrix.square_sums(block.weight)
+    count = torch.tensor(len(weight), dtype=torch.float64, device=weight.device)
+    return by_class, features, block.matrix.square_sums(block.weight), count
 
 
-def gram(block: Block) -> tuple[Tensor, ...]:
-    """Sum s a a' over the rows."""
-    return (block.matrix.gram(block.weight),)
+def gram(block: Block, every: int = 1) -> tuple[Tensor, ...]:
+    """Sum s a a', s a and s over the rows, or over every so many of them."""
+    matrix, weight = block.matrix, _weight(block)
+    own = block.weight
+    if every > 1:
+        index = torch.arange(0, len(weight), every, device=weight.device)
+        matrix, weight = matrix.rows(index), weight[index]
+        own = None if own is None else weight
+    return matrix.gram(own), matrix.transposed_times(weight.unsqueeze(1)), weight.sum()
 
 
 def gram_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:

@@ -4,9 +4,9 @@ r"""The one objective that all solvers minimise.
     + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
     Q = \tfrac{1}{C} L^\top L
 
-That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are sample
-weights. Both of two classes have weights, so a problem of two classes is that of scikit-learn's
-binary model with half the penalty, C there being 2 C here.
+That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are the
+weights of the examples. Both of two classes have weights, so a problem of two classes is that of
+scikit-learn's binary model with half the penalty, C there being 2 C here.
 
 Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
 weights, a Gram matrix that is far better conditioned, and an intercept that hardly depends on the
@@ -61,7 +61,8 @@ class SoftmaxProblem:
         self.num_classes = num_classes
         self.penalty = penalty
         self.fit_intercept = fit_intercept
-        by_class, features, squares = rows.reduce(passes.totals, num_classes)
+        by_class, features, squares, count = rows.reduce(passes.totals, num_classes)
+        self.num_rows = int(count)
         self.class_weight = by_class
         self.total_weight = float(by_class.sum())
         self.mean = torch.zeros_like(squares)
@@ -102,10 +103,13 @@ class SoftmaxProblem:
     def evaluate(self, theta: Tensor, *, keep: bool = False) -> Evaluation:
         """Return value, bound and gradient; ``keep`` for products with the Hessian there."""
         weights, bias = self.split(theta)
-        loss, entropy, curvature, gradient, residual = self.rows.reduce(
-            passes.evaluate, weights, bias, keep
-        )
-        gradient = gradient - torch.outer(self.mean, residual)
+        sums = self.rows.reduce(passes.evaluate, weights, bias, keep)
+        return self.assemble(weights, sums, self.mean)
+
+    def assemble(self, weights: Tensor, sums: tuple[Tensor, ...], mean: Tensor) -> Evaluation:
+        """Return the evaluation of the sums of ``passes.evaluate`` over features less ``mean``."""
+        loss, entropy, curvature, gradient, residual = sums
+        gradient = gradient - torch.outer(mean, residual)
         pull = self.penalty.times(weights)
         value = float(loss) + self._penalty_value(weights, pull)
         return Evaluation(
@@ -175,6 +179,24 @@ class SoftmaxProblem:
     def gram(self) -> Tensor:
         """Return the Gram matrix of the centred features, (d, d); computed once."""
         if self._gram is None:
-            (gram,) = self.rows.reduce(passes.gram)
-            self._gram = gram - self.total_weight * torch.outer(self.mean, self.mean)
+            self._gram = centred_gram(self.rows.reduce(passes.gram), self.mean)
         return self._gram
+
+    def sampled_gram(self) -> Tensor:
+        """Return the Gram matrix, estimated from every so many rows if there are very many."""
+        every = self.sampling
+        if every == 1:
+            return self.gram()
+        return every * centred_gram(self.rows.reduce(passes.gram, every), self.mean)
+
+    @property
+    def sampling(self) -> int:
+        """Every how many rows a preconditioner looks at: so that 8 remain for each feature."""
+        return max(1, self.num_rows // (8 * max(1, self.rows.num_features)))
+
+
+def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
+    """Return the sum of s (a - mean)(a - mean)' of the sums of ``passes.gram``."""
+    gram, features, weight = sums
+    cross = torch.outer(features.squeeze(1), mean)
+    return gram - cross - cross.T + weight * torch.outer(mean, mean)

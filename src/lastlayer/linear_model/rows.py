@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lastlayer.linear_model.matrices import DenseMatrix, Matrix
 
-#: About as many bytes of features as stay in a core's cache between two products with them.
-BLOCK_BYTES = 2**21
+#: Bytes of the features of a block: two products with them, and what lies between, stay in a cache.
+BLOCK_BYTES = 2**23
 
 
 @dataclass

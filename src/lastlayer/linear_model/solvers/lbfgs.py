@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lastlayer.linear_model.coarse import CoarseProblem
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
@@ -32,8 +34,12 @@ def solve_lbfgs(
     max_iter: int,
     memory: int = 10,
     preconditioner: str = "auto",
+    coarse: CoarseProblem | None = None,
 ) -> Tensor:
     """Minimise from theta: a pass over the rows each iteration, and one for each shortened step.
+
+    A coarse problem is computed with until an iteration gains less than a millionth: its objective
+    has seven digits. The pairs and the start matrix stay.
 
     Args:
         problem: what to minimise.
@@ -42,16 +48,25 @@ def solve_lbfgs(
         max_iter: most iterations.
         memory: pairs that are kept.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
+        coarse: the problem in float32, to begin with.
 
     Returns:
         The best theta.
     """
-    scale = Preconditioner(problem, choose_kind(problem, preconditioner))
+    kind = choose_kind(problem, preconditioner)
+    gram = coarse.sampled_gram if coarse else problem.sampled_gram
+    scale = Preconditioner(problem, kind, gram=gram)
     pairs: deque[Pair] = deque(maxlen=memory)
-    here = problem.evaluate(theta)
-    if progress.note(here):
-        return theta
+    used: SoftmaxProblem | CoarseProblem = coarse or problem
+    here = used.evaluate(theta)
+    done = progress.note(here, final=used is problem)
     for _ in range(max_iter):
+        if used is coarse and (done or _little(progress)):
+            used = problem
+            here = problem.evaluate(theta)
+            done = progress.note(here)
+        if done:
+            break
         scale.update(here.curvature)
         direction = -_inverse_times(here.gradient, pairs, scale)
         slope = inner(here.gradient, direction)
@@ -60,11 +75,14 @@ def solve_lbfgs(
                 break
             pairs.clear()
             continue
-        found = line_search(problem, theta, here, direction, slope)
+        found = line_search(used.evaluate, theta, here, direction, slope)
         if found is None:
-            if not pairs:
+            if used is coarse:
+                done = True
+            elif pairs:
+                pairs.clear()
+            else:
                 break  # rounding hides any further decrease
-            pairs.clear()
             continue
         step, there = found
         change = there.gradient - here.gradient
@@ -72,9 +90,16 @@ def solve_lbfgs(
         if product > torch.finfo(theta.dtype).eps * inner(change, change):
             pairs.append(Pair(step, change, product))
         theta, here = theta + step, there
-        if progress.note(here):
-            break
+        done = progress.note(here, final=used is problem)
     return theta
+
+
+def _little(progress: Progress) -> bool:
+    """Return whether the last iteration gained too little for float32 to see."""
+    if len(progress.records) < 2:
+        return False
+    before, last = progress.records[-2].objective, progress.records[-1].objective
+    return before - last < 1e-6 * abs(last)
 
 
 def _inverse_times(gradient: Tensor, pairs: deque[Pair], scale: Preconditioner) -> Tensor:
@@ -95,13 +120,11 @@ def _inverse_times(gradient: Tensor, pairs: deque[Pair], scale: Preconditioner) 
 
 
 def line_search(
-    problem: SoftmaxProblem,
+    evaluate: Callable[[Tensor], Evaluation],
     theta: Tensor,
     here: Evaluation,
     direction: Tensor,
     slope: float,
-    *,
-    keep: bool = False,
 ) -> tuple[Tensor, Evaluation] | None:
     """Return a step that lowers the objective enough, or None if rounding hides it.
 
@@ -110,13 +133,13 @@ def line_search(
     the last one.
     """
     length = 1.0
-    rounding = 4 * torch.finfo(theta.dtype).eps * abs(here.value)
+    noise = 4 * torch.finfo(theta.dtype).eps * abs(here.value)
     for _ in range(20):
         step = length * direction
-        there = problem.evaluate(theta + step, keep=keep)
+        there = evaluate(theta + step)
         if there.value <= here.value + ARMIJO * length * slope:
             return step, there
-        near = there.value <= here.value + rounding
+        near = there.value <= here.value + noise
         if near and abs(inner(there.gradient, direction)) <= 0.8 * abs(slope):
             return step, there
         bend = there.value - here.value - length * slope

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from lastlayer.linear_model.coarse import CoarseProblem
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.solvers.lbfgs import line_search
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
+
+COARSE_FORCING = 1e-3
 
 
 def solve_newton_krylov(
@@ -21,6 +26,7 @@ def solve_newton_krylov(
     max_iter: int,
     max_products: int = 200,
     preconditioner: str = "auto",
+    coarse: CoarseProblem | None = None,
 ) -> Tensor:
     r"""Minimise from theta; each iteration costs a pass, and one for each Hessian product.
 
@@ -34,11 +40,14 @@ def solve_newton_krylov(
         max_iter: most Newton steps.
         max_products: most Hessian products for one step.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
+        coarse: the problem in float32, for products with the Hessian; gradients stay fine.
 
     Returns:
         The best theta.
     """
-    scale = Preconditioner(problem, choose_kind(problem, preconditioner))
+    kind = choose_kind(problem, preconditioner)
+    gram = coarse.sampled_gram if coarse else problem.sampled_gram
+    scale = Preconditioner(problem, kind, gram=gram)
     here = problem.evaluate(theta, keep=True)
     first: float | None = None
     if progress.note(here):
@@ -50,9 +59,14 @@ def solve_newton_krylov(
         if size == 0:
             break
         forcing = min(0.3, math.sqrt(size / first))
-        direction = _newton_direction(problem, here.gradient, scale, forcing, max_products)
+        # Float32 products are good for a residual of some per mille, not more.
+        used = coarse if coarse is not None and forcing > COARSE_FORCING else problem
+        if used is coarse:
+            coarse.keep()
+        times = used.hessian_times
+        direction = _newton_direction(times, here.gradient, scale, forcing, max_products)
         slope = inner(here.gradient, direction)
-        found = line_search(problem, theta, here, direction, slope, keep=True)
+        found = line_search(partial(problem.evaluate, keep=True), theta, here, direction, slope)
         if found is None:
             break  # rounding hides any further decrease
         step, here = found
@@ -63,7 +77,11 @@ def solve_newton_krylov(
 
 
 def _newton_direction(
-    problem: SoftmaxProblem, gradient: Tensor, scale: Preconditioner, forcing: float, most: int
+    times: Callable[[Tensor], Tensor],
+    gradient: Tensor,
+    scale: Preconditioner,
+    forcing: float,
+    most: int,
 ) -> Tensor:
     """Solve H d = -g to the forcing term."""
     direction = torch.zeros_like(gradient)
@@ -72,7 +90,7 @@ def _newton_direction(
     search = scaled.clone()
     product = first = inner(residual, scaled)
     for _ in range(most):
-        along = problem.hessian_times(search)
+        along = times(search)
         bend = inner(search, along)
         if bend <= 0:  # by rounding only: the Hessian is positive semidefinite
             break

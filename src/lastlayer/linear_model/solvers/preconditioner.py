@@ -8,6 +8,8 @@ classes: the matrix that ADMM factorises as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,11 +27,14 @@ class Preconditioner:
     Args:
         problem: gives Gram matrix and penalty.
         kind: ``"gram"``, ``"diagonal"`` or ``"none"``.
+        gram: computes the Gram matrix of the centred features, or an estimate.
     """
 
-    def __init__(self, problem: SoftmaxProblem, kind: str) -> None:
+    def __init__(self, problem: SoftmaxProblem, kind: str, gram: Callable[[], Tensor]) -> None:
         self.problem = problem
         self.kind = kind
+        self._compute = gram
+        self._gram: Tensor | None = None
         self.curvature = 0.0
         self._inverse: Tensor | None = None
 
@@ -40,7 +45,9 @@ class Preconditioner:
             return False
         self.curvature = curvature
         if self.kind == "gram":
-            matrix = self.problem.penalty.add_to(curvature * self.problem.gram())
+            if self._gram is None:
+                self._gram = self._compute()
+            matrix = self.problem.penalty.add_to(curvature * self._gram)
             self._inverse = cholesky(matrix)
         elif self.kind == "diagonal":
             squares = self.problem.square_sums
@@ -70,13 +77,15 @@ class Preconditioner:
 def choose_kind(problem: SoftmaxProblem, asked: str = "auto") -> str:
     r"""Return which preconditioner pays.
 
-    A Gram matrix costs as much as d / 2K passes over the rows (:math:`2 n d^2` against
-    :math:`4 n d K` operations). It is taken when that is at most 24.
+    The Gram matrix of m rows costs as much as :math:`m d / (2 K n)` passes over all n
+    (:math:`2 m d^2` against :math:`4 n d K` operations). It is taken when that is at most 24.
     """
     if asked != "auto":
         return asked
-    width = problem.rows.num_features
-    return "gram" if width <= 2 * AFFORDABLE_PASSES * problem.num_classes else "diagonal"
+    sampled = problem.num_rows / problem.sampling
+    share = sampled / max(1, problem.num_rows)
+    passes = share * problem.rows.num_features / (2 * problem.num_classes)
+    return "gram" if passes <= AFFORDABLE_PASSES else "diagonal"
 
 
 def cholesky(matrix: Tensor) -> Tensor:

@@ -70,15 +70,28 @@ class Progress:
         self._begin = time.perf_counter()
         self._certifies = self.problem.certifies
         self._first: float | None = None
+        self._bound = -math.inf
 
-    def note(self, found: Evaluation, *, primal: float = math.nan, dual: float = math.nan) -> bool:
-        """Record an iteration; return whether the solver is to stop."""
+    def note(
+        self,
+        found: Evaluation,
+        *,
+        primal: float = math.nan,
+        dual: float = math.nan,
+        final: bool = True,
+    ) -> bool:
+        """Record an iteration; return whether the solver is to stop.
+
+        What is not ``final`` is of a coarse problem: its bound certifies nothing and is forgotten.
+        """
         if not math.isfinite(found.value):
             raise FloatingPointError(
                 "the objective is no longer finite; scale the features, or use float64"
             )
         gradient = float(found.gradient.abs().max()) if found.gradient.numel() else math.nan
-        bound = max(found.bound, self.records[-1].bound if self.records else -math.inf)
+        bound = max(found.bound, self._bound)
+        if final:
+            self._bound = bound
         record = Record(
             iteration=len(self.records),
             objective=found.value,
