@@ -84,6 +84,10 @@ def localise(
             "held_out_threshold": THRESHOLDS[column],
             "gt_known": float(sweep.accuracy[1, column]),
             "top1": float((sweep.hits[1, column] & right).double().mean()),
+            "by_class": [
+                float(sweep.hits[1, column][test.target == label].double().mean())
+                for label in range(readout.output.shape[1])
+            ],
         }
     return found
 
@@ -124,12 +128,21 @@ def table(seeds: list[dict[str, Any]]) -> str:
         shown = "–".join(f"{value:g}" for value in dict.fromkeys((used[0], used[-1])))
         gain = gain_over_cam(seeds, name)
         lines.append(f"| {name} | {accuracy} | {shown} | {gt_known} | {top1} | {second} | {gain} |")
+    hardest, share = hardest_class(seeds)
     return "\n".join(lines) + (
+        f"\n\nHardest boxes: class {hardest}, GT-known {share:.0f} % on average over maps and seeds."
         "\n\nMaxBoxAcc: share of boxes with intersection over union of at least 0.5 at the best "
         "threshold of the test canvases, maps of the true classes. GT-known and Top-1: at the "
         "threshold best on new canvases of training digits. Gain: MaxBoxAcc less that of CAM with "
         "the same window.\n"
     )
+
+
+def hardest_class(seeds: list[dict[str, Any]]) -> tuple[int, float]:
+    """Return the class of the least GT-known over all maps and seeds, and that in per cent."""
+    every = [row["by_class"] for seed in seeds for row in seed["maps"].values()]
+    mean = 100 * np.mean(every, axis=0)
+    return int(mean.argmin()), float(mean.min())
 
 
 def gain_over_cam(seeds: list[dict[str, Any]], name: str) -> str:
