@@ -130,7 +130,7 @@ def table(seeds: list[dict[str, Any]]) -> str:
         lines.append(f"| {name} | {accuracy} | {shown} | {gt_known} | {top1} | {second} | {gain} |")
     hardest, share = hardest_class(seeds)
     return "\n".join(lines) + (
-        f"\n\nHardest boxes: class {hardest}, GT-known {share:.0f} % on average over maps and seeds."
+        f"\n\nHardest: class {hardest}, GT-known {share:.0f} % on average over maps and seeds."
         "\n\nMaxBoxAcc: share of boxes with intersection over union of at least 0.5 at the best "
         "threshold of the test canvases, maps of the true classes. GT-known and Top-1: at the "
         "threshold best on new canvases of training digits. Gain: MaxBoxAcc less that of CAM with "
