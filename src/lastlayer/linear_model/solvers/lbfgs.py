@@ -114,7 +114,8 @@ def line_search(
     for _ in range(20):
         step = length * direction
         there = problem.evaluate(theta + step, keep=keep)
-        if there.value <= here.value + ARMIJO * length * slope:
+        lower = there.value < here.value  # Armijo's share of a tiny step may round to nothing
+        if lower and there.value <= here.value + ARMIJO * length * slope:
             return step, there
         near = there.value <= here.value + rounding
         if near and abs(inner(there.gradient, direction)) <= 0.8 * abs(slope):
