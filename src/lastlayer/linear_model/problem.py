@@ -4,9 +4,9 @@ r"""The one objective that all solvers minimise.
     + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
     Q = \tfrac{1}{C} L^\top L
 
-That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are sample
-weights. Both of two classes have weights, so a problem of two classes is that of scikit-learn's
-binary model with half the penalty, C there being 2 C here.
+That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are
+sample weights. Both of two classes have weights, so a problem of two classes is that of
+scikit-learn's binary model with half the penalty, C there being 2 C here.
 
 Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
 weights, a Gram matrix that is far better conditioned, and an intercept that hardly depends on the
