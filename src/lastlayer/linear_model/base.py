@@ -135,6 +135,8 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             if not number or value < 0 or (low is not None and value <= low):
                 least = "at least 0" if low is None else f"above {low:g}"
                 raise ValueError(f"{name} must be {least}; got {value!r}")
+        if not isinstance(self.max_iter, int | np.integer):
+            raise ValueError(f"max_iter must be a whole number; got {self.max_iter!r}")
 
     def _advice(self, progress: Progress) -> str:
         last = progress.records[-1]
