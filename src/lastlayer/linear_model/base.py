@@ -161,7 +161,9 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                     f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
                     f"{self.n_features_in_} features as input"
                 )
-            dtype = X.dtype if X.is_floating_point() else torch.float64
+            dtype = torch.float64
+            if X.is_floating_point():  # half precision holds features, but not logits
+                dtype = torch.promote_types(X.dtype, torch.float32)
             weights = torch.from_numpy(self.coef_).to(X.device, dtype)
             return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
         X = validate_data(
