@@ -170,6 +170,11 @@ class SoftmaxProblem:
         empty = self.fit_intercept and bool((self.class_weight <= 0).any())
         return not empty and math.isfinite(self.penalty.conjugate(self._class_features))
 
+    def separates(self, theta: Tensor) -> bool:
+        """Return whether every label wins its row: then F has no minimum without a penalty."""
+        (count,) = self.rows.reduce(passes.not_won, *self.split(theta))
+        return int(count) == 0
+
     # -- second derivatives -----------------------------------------------------------------------
 
     def gram(self) -> Tensor:
