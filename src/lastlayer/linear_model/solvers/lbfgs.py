@@ -110,7 +110,9 @@ def line_search(
     the last one.
     """
     length = 1.0
-    rounding = 4 * torch.finfo(theta.dtype).eps * abs(here.value)
+    # However small a row's loss is, it is a difference of logits of about 1 or more.
+    size = abs(here.value) + problem.total_weight
+    rounding = 4 * torch.finfo(theta.dtype).eps * size
     for _ in range(20):
         step = length * direction
         there = problem.evaluate(theta + step, keep=keep)
