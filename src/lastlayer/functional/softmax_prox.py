@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count, check_positive
+from lastlayer.functional.entmax import sparsemax
 
 
 def softmax_prox(
@@ -30,7 +31,9 @@ def softmax_prox(
         point: (N, K) points :math:`v`.
         target: (N,) class indices.
         penalty: :math:`\rho` above 0.
-        start: (N, K) where to start, such as the last solution; ``point`` if None.
+        start: (N, K) where to start, such as the last solution. If None, the minimiser with the
+            largest entry in the place of lse, by sparsemax: at most log K above the minimum, so
+            that few steps do wherever the point is. From afar, a step moves by a logarithm only.
         steps: most steps of Newton's method.
         tol: largest entry of a gradient at which all rows are done; 100 rounding errors if None,
             and 0 takes all steps without looking.
@@ -58,17 +61,23 @@ def softmax_prox(
         )
     if tol is None:
         tol = 100 * torch.finfo(point.dtype).eps * max(1.0, penalty)
-    z = point if start is None else start
     column = target.unsqueeze(1)
     one = torch.ones((), dtype=point.dtype, device=point.device).expand(column.shape)
+    z = _near(point, column, one, penalty) if start is None else start
     for _ in range(steps):
         probability = torch.softmax(z, dim=1)
         gradient = torch.add(probability, z - point, alpha=penalty)
         gradient.scatter_add_(1, column, -one)
-        if tol > 0 and float(gradient.abs().max()) <= tol:
+        if tol > 0 and bool((gradient.abs() <= tol).all()):
             break
         z = z - _damped(_newton_step(probability, gradient, penalty))
     return z
+
+
+def _near(point: Tensor, column: Tensor, one: Tensor, penalty: float) -> Tensor:
+    """Minimise max(z) - z_y + penalty / 2 |z - v|^2, the limit of a small penalty."""
+    dual = sparsemax((penalty * point).scatter_add_(1, column, one))
+    return point + dual.neg().scatter_add_(1, column, one) / penalty
 
 
 def _newton_step(probability: Tensor, gradient: Tensor, penalty: float) -> Tensor:

@@ -21,6 +21,8 @@ from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.rows import Rows
 from lastlayer.linear_model.solvers.progress import Progress
 
+_SEPARATED = "separates the classes: there is no optimum without a penalty; lower C"
+
 
 class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
     r"""Base of the estimators: multinomial logistic regression on features.
@@ -92,16 +94,18 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         progress = Progress(problem, self.tol, self.callback)
         theta = self._solve(problem, self._start(problem, classes), progress)
         rows.clear()
+        separated = math.isinf(self.C) and problem.separates(theta)
         weights, intercept = problem.split(theta)
         self.classes_ = classes
         self.coef_ = weights.T.contiguous().cpu().numpy()
         self.intercept_ = intercept.cpu().numpy()
         self.n_iter_ = max(1, len(progress.records) - 1)
         self.history_ = progress.columns()
-        self.converged_ = progress.converged
+        self.converged_ = progress.converged and not separated
         self.gap_ = progress.records[-1].gap
-        if not (progress.converged or progress.stopped):
-            warnings.warn(self._advice(progress), ConvergenceWarning, stacklevel=3)
+        if not (self.converged_ or progress.stopped):
+            advice = _SEPARATED if separated else self._advice(progress)
+            warnings.warn(f"{type(self).__name__} {advice}", ConvergenceWarning, stacklevel=3)
         return self
 
     @abstractmethod
@@ -135,6 +139,8 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             if not number or value < 0 or (low is not None and value <= low):
                 least = "at least 0" if low is None else f"above {low:g}"
                 raise ValueError(f"{name} must be {least}; got {value!r}")
+        if not isinstance(self.max_iter, int | np.integer):
+            raise ValueError(f"max_iter must be a whole number; got {self.max_iter!r}")
 
     def _advice(self, progress: Progress) -> str:
         last = progress.records[-1]
@@ -144,7 +150,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         ran_out = len(progress.records) > self.max_iter
         why = f"max_iter={self.max_iter} is used up" if ran_out else "rounding ends the progress"
         more = "raise max_iter or tol" if ran_out else "raise tol, or use float64"
-        advice = f"{type(self).__name__} stopped at {reached}, tol={self.tol:g}: {why}; {more}"
+        advice = f"stopped at {reached}, tol={self.tol:g}: {why}; {more}"
         if self.C >= 1e4 or math.isinf(self.C):
             advice += "; classes that can be separated have no optimum without a penalty: lower C"
         return advice
@@ -159,7 +165,9 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                     f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
                     f"{self.n_features_in_} features as input"
                 )
-            dtype = X.dtype if X.is_floating_point() else torch.float64
+            dtype = torch.float64
+            if X.is_floating_point():  # half precision holds features, but not logits
+                dtype = torch.promote_types(X.dtype, torch.float32)
             weights = torch.from_numpy(self.coef_).to(X.device, dtype)
             return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
         X = validate_data(

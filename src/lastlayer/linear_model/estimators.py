@@ -425,6 +425,7 @@ class SGDSoftmax(LinearSoftmax):
             self.coef_ = np.zeros(width, dtype=str(problem.rows.dtype).removeprefix("torch."))
             self.intercept_ = np.zeros(width[:1], dtype=self.coef_.dtype)
         # Centring by the rows of one call would make intercepts of different calls incomparable.
+        problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
         like = problem.mean
         theta = problem.join(

@@ -78,7 +78,11 @@ def check_examples(
     if tensor:
         device = features.device if device is None else device
     kept_device = torch.device("cpu" if device is None else device)
-    given = features.detach().cpu().numpy() if tensor and not _is_cheap(features) else features
+    given = features
+    if tensor and not _is_cheap(features):
+        given = features.detach().cpu()
+        if given.dtype == torch.bfloat16:  # unknown to NumPy
+            given = given.double()
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu().numpy()
     if isinstance(given, Tensor):

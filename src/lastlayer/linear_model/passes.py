@@ -87,6 +87,15 @@ def loss_and_curvature(block: Block, logits: Tensor) -> tuple[Tensor, Tensor]:
     return -_inner(block.weight, picked), _inner(block.weight, rows)
 
 
+def not_won(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Count the rows whose label has not the largest logit alone."""
+    logits = block.matrix.times(weights).add_(bias)
+    column = block.target.unsqueeze(1)
+    picked = logits.gather(1, column)
+    rivals = logits.scatter(1, column, -torch.inf).amax(1, keepdim=True)
+    return ((picked <= rivals).sum(),)
+
+
 def squares(values: Tensor) -> Tensor:
     """Return the sum of squares, in float64."""
     return _inner(values, values)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_count
+from lastlayer._checks import check_at_least, check_count
 
 
 class Penalty(Protocol):
@@ -116,7 +116,7 @@ def discrete_laplacian(shape: Sequence[int], *, identity: float = 0.0) -> Tensor
         (d, d) float64, d the product of the sides.
 
     Raises:
-        ValueError: if a side is below 1.
+        ValueError: if a side is below 1 or the identity's share below 0.
 
     Example:
         >>> discrete_laplacian([3])
@@ -128,6 +128,7 @@ def discrete_laplacian(shape: Sequence[int], *, identity: float = 0.0) -> Tensor
     """
     for side in shape:
         check_count("shape", side)
+    check_at_least("identity", identity, 0.0)
     total = torch.zeros((1, 1), dtype=torch.float64)
     for side in shape:
         path = torch.zeros((side, side), dtype=torch.float64)

@@ -4,8 +4,8 @@ r"""The one objective that all solvers minimise.
     + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
     Q = \tfrac{1}{C} L^\top L
 
-That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are the
-weights of the examples. Both of two classes have weights, so a problem of two classes is that of
+That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no penalty, s are
+sample weights. Both of two classes have weights, so a problem of two classes is that of
 scikit-learn's binary model with half the penalty, C there being 2 C here.
 
 Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
@@ -173,6 +173,11 @@ class SoftmaxProblem:
         """Whether bounds can come near the optimum."""
         empty = self.fit_intercept and bool((self.class_weight <= 0).any())
         return not empty and math.isfinite(self.penalty.conjugate(self._class_features))
+
+    def separates(self, theta: Tensor) -> bool:
+        """Return whether every label wins its row: then F has no minimum without a penalty."""
+        (count,) = self.rows.reduce(passes.not_won, *self.split(theta))
+        return int(count) == 0
 
     # -- second derivatives -----------------------------------------------------------------------
 

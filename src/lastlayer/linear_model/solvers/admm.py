@@ -83,8 +83,10 @@ def solve_admm(
         if progress.note(here, primal=primal, dual=dual):
             break
         values.append(here.value)
-        if polish and _slow(values):
-            return solve_lbfgs(problem, best, progress, max_iter=max_iter - iteration - 1)
+        left = max_iter - iteration - 1
+        if polish and left and _slow(values):
+            # Looking at the start is L-BFGS's first record.
+            return solve_lbfgs(problem, best, progress, max_iter=left - 1)
         wanted = 2 * here.curvature
         if rho == "auto" and not penalty / DRIFT <= wanted <= penalty * DRIFT:
             features, sums = problem.rows.reduce(rescale_rows, penalty / wanted)

@@ -75,7 +75,9 @@ def solve_lbfgs(
                 break
             pairs.clear()
             continue
-        found = line_search(used.evaluate, theta, here, direction, slope)
+        found = line_search(
+            used.evaluate, theta, here, direction, slope, noise=rounding(problem, here)
+        )
         if found is None:
             if used is coarse:
                 done = True
@@ -119,25 +121,36 @@ def _inverse_times(gradient: Tensor, pairs: deque[Pair], scale: Preconditioner) 
     return result
 
 
+def rounding(problem: SoftmaxProblem, here: Evaluation) -> float:
+    """Return the size of a rounding error in the objective.
+
+    However small a row's loss is, it is a difference of logits of about 1 or more.
+    """
+    eps = torch.finfo(here.gradient.dtype).eps
+    return 4 * eps * (abs(here.value) + problem.total_weight)
+
+
 def line_search(
     evaluate: Callable[[Tensor], Evaluation],
     theta: Tensor,
     here: Evaluation,
     direction: Tensor,
     slope: float,
+    *,
+    noise: float,
 ) -> tuple[Tensor, Evaluation] | None:
     """Return a step that lowers the objective enough, or None if rounding hides it.
 
     Enough is Armijo's condition. Where the decrease is below rounding the slope tells instead (the
     approximate condition of Hager and Zhang). Each try is the minimiser of the parabola through
-    the last one.
+    the last one. ``noise`` is the rounding error of the objective.
     """
     length = 1.0
-    noise = 4 * torch.finfo(theta.dtype).eps * abs(here.value)
     for _ in range(20):
         step = length * direction
         there = evaluate(theta + step)
-        if there.value <= here.value + ARMIJO * length * slope:
+        lower = there.value < here.value  # Armijo's share of a tiny step may round to nothing
+        if lower and there.value <= here.value + ARMIJO * length * slope:
             return step, there
         near = there.value <= here.value + noise
         if near and abs(inner(there.gradient, direction)) <= 0.8 * abs(slope):

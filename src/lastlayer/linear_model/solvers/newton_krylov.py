@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lastlayer.linear_model.coarse import CoarseProblem
 from lastlayer.linear_model.problem import SoftmaxProblem
-from lastlayer.linear_model.solvers.lbfgs import line_search
+from lastlayer.linear_model.solvers.lbfgs import line_search, rounding
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
 
@@ -66,7 +66,14 @@ def solve_newton_krylov(
         times = used.hessian_times
         direction = _newton_direction(times, here.gradient, scale, forcing, max_products)
         slope = inner(here.gradient, direction)
-        found = line_search(partial(problem.evaluate, keep=True), theta, here, direction, slope)
+        found = line_search(
+            partial(problem.evaluate, keep=True),
+            theta,
+            here,
+            direction,
+            slope,
+            noise=rounding(problem, here),
+        )
         if found is None:
             break  # rounding hides any further decrease
         step, here = found

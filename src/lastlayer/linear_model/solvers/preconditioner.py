@@ -8,6 +8,7 @@ classes: the matrix that ADMM factorises as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -89,13 +90,21 @@ def choose_kind(problem: SoftmaxProblem, asked: str = "auto") -> str:
 
 
 def cholesky(matrix: Tensor) -> Tensor:
-    """Return the lower factor of a matrix that is positive definite but for rounding."""
+    """Return the lower factor of a matrix that is positive definite but for rounding.
+
+    Raises:
+        FloatingPointError: if the matrix holds NaN or infinity.
+    """
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
     shift = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
     shift = max(shift, torch.finfo(matrix.dtype).tiny)
     while int(info):
         shift *= 10
+        if not math.isfinite(shift):
+            raise FloatingPointError(
+                "the Gram matrix is not finite; scale the features, or use float64"
+            )
         lifted = matrix.clone()
         lifted.diagonal().add_(shift)
         factor, info = torch.linalg.cholesky_ex(lifted)

@@ -1,0 +1,197 @@
+"""The objective: autograd, NumPy, blocks of any size, sparse and single precision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from lastlayer.linear_model import SoftmaxProblem
+from lastlayer.linear_model.matrices import SparseMatrix
+from lastlayer.linear_model.rows import Block, LocalRows
+
+
+def direct(case, problem):
+    """F of theta by autograd's operations, from the definition."""
+    X, y = torch.from_numpy(case.X), torch.from_numpy(case.y)
+    weight = torch.ones(len(y)) if case.weight is None else torch.from_numpy(case.weight)
+    operator = torch.eye(X.shape[1]) if case.operator is None else torch.from_numpy(case.operator)
+
+    def value(theta):
+        weights, intercept = problem.split(theta)
+        losses = torch.nn.functional.cross_entropy(X @ weights + intercept, y, reduction="none")
+        return weight.double() @ losses + (operator.double() @ weights).square().sum() / 2 / case.C
+
+    return value
+
+
+def test_value_and_gradient_are_those_of_autograd(noisy, random_theta, variant):
+    case = noisy(shift=2.0, **variant)
+    problem = case.problem()
+    theta = random_theta(problem).requires_grad_()
+    value = direct(case, problem)(theta)
+    (gradient,) = torch.autograd.grad(value, theta)
+    value = value.detach()
+    found = problem.evaluate(theta.detach())
+    assert found.value == pytest.approx(float(value), rel=1e-13)
+    torch.testing.assert_close(found.gradient, gradient, rtol=1e-11, atol=1e-11)
+    weights, intercept = problem.split(theta.detach())
+    by_numpy = case.objective(weights.T.numpy(), intercept.numpy())
+    assert found.value == pytest.approx(by_numpy, rel=1e-13)
+
+
+def test_hessian_products_are_those_of_autograd(noisy, random_theta, variant):
+    case = noisy(shift=2.0, **variant)
+    problem = case.problem(block_rows=17)
+    theta, direction = random_theta(problem), random_theta(problem, seed=1)
+    _, expected = torch.autograd.functional.hvp(direct(case, problem), theta, direction)
+    problem.evaluate(theta, keep=True)
+    torch.testing.assert_close(
+        problem.hessian_times(direction), expected, rtol=1e-11, atol=1e-10
+    )  # fmt: skip
+
+
+def test_the_curvature_is_the_mean_trace_of_the_rows_hessians(noisy, random_theta, variant):
+    case = noisy(**variant)
+    problem = case.problem()
+    theta = random_theta(problem)
+    weights, intercept = problem.split(theta)
+    traces = [
+        float(torch.autograd.functional.hessian(lambda z: z.logsumexp(0), z).trace())
+        for z in torch.from_numpy(case.X) @ weights + intercept
+    ]
+    expected = np.average(traces, weights=case.weight) / (case.num_classes - 1)
+    assert problem.evaluate(theta).curvature == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 60, 1000])
+def test_blocks_of_any_size_give_the_same(noisy, random_theta, variant, block_rows):
+    case = noisy(shift=1.0, **variant)
+    whole, cut = case.problem(), case.problem(block_rows=block_rows)
+    assert len(cut.rows.blocks) == math.ceil(60 / block_rows)
+    theta, direction = random_theta(whole), random_theta(whole, seed=1)
+    one, other = whole.evaluate(theta, keep=True), cut.evaluate(theta, keep=True)
+    for field in ("value", "bound", "curvature"):
+        assert getattr(one, field) == pytest.approx(getattr(other, field), rel=1e-12)
+    for a, b in (
+        (one.gradient, other.gradient),
+        (whole.hessian_times(direction), cut.hessian_times(direction)),
+        (whole.gram(), cut.gram()),
+        (whole.start(), cut.start()),
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_a_sparse_matrix_gives_the_same(noisy, random_theta, variant):
+    case = noisy(**variant)
+    case.X[np.abs(case.X) < 1] = 0
+    dense = case.problem()
+    block = dense.rows.blocks[0]
+    matrix = SparseMatrix(sparse.csr_array(case.X))
+    rows = LocalRows([Block(matrix, block.target, block.weight)], matrix.dtype, matrix.device)
+    loose = SoftmaxProblem(rows, 3, dense.penalty, fit_intercept=case.fit_intercept)
+    theta, direction = random_theta(dense), random_theta(dense, seed=1)
+    one, other = dense.evaluate(theta, keep=True), loose.evaluate(theta, keep=True)
+    assert one.value == pytest.approx(other.value, rel=1e-13)
+    assert one.bound == pytest.approx(other.bound, rel=1e-12)
+    for a, b in (
+        (one.gradient, other.gradient),
+        (dense.hessian_times(direction), loose.hessian_times(direction)),
+        (dense.gram(), loose.gram()),
+        (dense.square_sums, loose.square_sums),
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_the_gram_matrix_is_that_of_centred_weighted_features(noisy, variant):
+    case = noisy(shift=3.0, **variant)
+    problem = case.problem(block_rows=13)
+    weight = np.ones(60) if case.weight is None else case.weight
+    mean = np.average(case.X, axis=0, weights=weight) if case.fit_intercept else 0
+    centred = case.X - mean
+    expected = centred.T @ (weight[:, None] * centred)
+    np.testing.assert_allclose(problem.gram().numpy(), expected, rtol=1e-11, atol=1e-10)
+    np.testing.assert_allclose(problem.square_sums.numpy(), np.diag(expected), rtol=1e-11)
+
+
+def test_theta_is_weights_and_intercept_and_back(noisy, random_theta, variant):
+    problem = noisy(shift=2.0, **variant).problem()
+    theta = random_theta(problem)
+    torch.testing.assert_close(problem.join(*problem.split(theta)), theta, rtol=0, atol=1e-14)
+
+
+def test_centred_features_have_the_same_objective_bound_and_gradient(noisy, random_theta):
+    case = noisy(shift=5.0, weighted=True)
+    centred = case._replace(X=case.X - np.average(case.X, axis=0, weights=case.weight))
+    one, other = case.problem(), centred.problem()
+    theta = random_theta(one)
+    first, second = one.evaluate(theta, keep=True), other.evaluate(theta, keep=True)
+    assert first.value == pytest.approx(second.value, rel=1e-12)
+    assert first.bound == pytest.approx(second.bound, rel=1e-12)
+    torch.testing.assert_close(first.gradient, second.gradient, rtol=1e-11, atol=1e-10)
+    direction = random_theta(one, seed=1)
+    torch.testing.assert_close(
+        one.hessian_times(direction), other.hessian_times(direction), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_a_constant_added_to_the_logits_of_all_classes_changes_nothing(noisy, random_theta):
+    problem = noisy(weighted=True).problem()
+    theta = random_theta(problem)
+    moved = theta.clone()
+    moved[-1] += 3.0
+    one, other = problem.evaluate(theta), problem.evaluate(moved)
+    assert one.value == pytest.approx(other.value, rel=1e-13)
+    assert one.bound == pytest.approx(other.bound, rel=1e-12)
+    torch.testing.assert_close(one.gradient, other.gradient, rtol=0, atol=1e-11)
+    # Weights shared by all classes cost their penalty alone.
+    moved = theta.clone()
+    moved[:-1] += 0.5
+    other = problem.evaluate(moved)
+    pull = problem.penalty.times
+    cost = (moved[:-1] * pull(moved[:-1]) - theta[:-1] * pull(theta[:-1])).sum() / 2
+    assert other.value - one.value == pytest.approx(float(cost), rel=1e-10)
+
+
+def test_the_start_is_the_best_intercept_of_zero_weights(noisy):
+    case = noisy(weighted=True)
+    found = case.problem().evaluate(case.problem().start())
+    share = np.bincount(case.y, weights=case.weight)
+    entropy = -(share * np.log(share / share.sum())).sum()
+    assert found.value == pytest.approx(entropy, rel=1e-13)
+    assert float(found.gradient[-1].abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_single_precision_is_near_double(noisy, random_theta, weighted):
+    case = noisy(weighted=weighted)
+    exact, single = case.problem(), case.problem(dtype=torch.float32)
+    theta = random_theta(exact)
+    one, other = exact.evaluate(theta), single.evaluate(theta.float())
+    assert other.gradient.dtype == torch.float32
+    assert other.value == pytest.approx(one.value, rel=1e-5)
+    assert other.bound == pytest.approx(one.bound, rel=1e-4)
+    torch.testing.assert_close(other.gradient.double(), one.gradient, rtol=1e-4, atol=1e-3)
+
+
+def test_far_weights_stay_finite(noisy, random_theta):
+    problem = noisy(weighted=True).problem()
+    found = problem.evaluate(1e6 * random_theta(problem), keep=True)
+    assert math.isfinite(found.value)
+    assert math.isfinite(found.bound)
+    assert bool(torch.isfinite(found.gradient).all())
+    assert bool(torch.isfinite(problem.hessian_times(found.gradient)).all())
+
+
+def test_separation_is_seen(noisy, random_theta):
+    case = noisy(C=math.inf)
+    problem = case.problem()
+    assert not problem.separates(random_theta(problem))
+    apart = case._replace(X=np.eye(4)[case.y] - 0.5)
+    problem = apart.problem()
+    theta = problem.join(torch.eye(4, 3).double(), torch.zeros(3).double())
+    assert problem.separates(theta)
+    assert not problem.separates(problem.start() * 0)  # a tie wins nothing
