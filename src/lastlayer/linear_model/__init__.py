@@ -1,12 +1,15 @@
 """Convex last layers: softmax classifiers on features, as scikit-learn estimators."""
 
 from lastlayer.linear_model.base import LinearSoftmax
+from lastlayer.linear_model.dask_rows import rows_from_dask
+from lastlayer.linear_model.distributed import DistributedRows, fit_distributed, shared_classes
 from lastlayer.linear_model.estimators import (
     ADMMSoftmax,
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
     SGDSoftmax,
 )
+from lastlayer.linear_model.files import rows_from_files
 from lastlayer.linear_model.penalties import discrete_laplacian
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.rows import rows_in_memory
@@ -14,6 +17,7 @@ from lastlayer.linear_model.solvers.progress import Record
 
 __all__ = [
     "ADMMSoftmax",
+    "DistributedRows",
     "LBFGSSoftmax",
     "LinearSoftmax",
     "NewtonKrylovSoftmax",
@@ -21,5 +25,9 @@ __all__ = [
     "SGDSoftmax",
     "SoftmaxProblem",
     "discrete_laplacian",
+    "fit_distributed",
+    "rows_from_dask",
+    "rows_from_files",
     "rows_in_memory",
+    "shared_classes",
 ]
