@@ -25,9 +25,9 @@ from lastlayer.linear_model.block_state import FolderState
 from lastlayer.linear_model.streams import ALIVE, LOGITS, row_bytes
 
 SOLVERS = {
-    "lbfgs": LBFGSSoftmax(tol=1e-12),
+    "lbfgs": LBFGSSoftmax(tol=1e-9),
     "newton": NewtonKrylovSoftmax(tol=1e-12),
-    "admm": ADMMSoftmax(tol=1e-12, max_iter=40, polish=False),
+    "admm": ADMMSoftmax(tol=0, max_iter=20, polish=False),
 }
 
 
@@ -61,7 +61,7 @@ def _fit(name, fit):
     "options",
     [
         {},
-        {"block_rows": 1},
+        {"block_rows": 7},
         {"block_rows": 77, "memory_bound": 77 * 500},
         {"block_rows": 77, "prefetch": False},
         {"block_rows": 500},
@@ -72,7 +72,7 @@ def _fit(name, fit):
 def test_files_give_the_coefficients_of_memory_whatever_the_blocks(
     name, options, examples, shards, tmp_path
 ):
-    if options.get("block_rows") == 1 and name != "lbfgs":
+    if options.get("block_rows") == 7 and name != "newton":
         pytest.skip("slow, and shown by one solver")
     features, target, weight = examples
     options = {k: tmp_path if k == "state_folder" else v for k, v in options.items()}
@@ -127,7 +127,7 @@ def test_a_dtype_can_be_asked_for(examples, shards):
 
 def test_stochastic_gradient_descent_draws_batches_from_files(examples, shards):
     _, target, _ = examples
-    model = SGDSoftmax(tol=0.05, max_iter=60, batch_size=32, random_state=0)
+    model = SGDSoftmax(tol=0.5, max_iter=60, batch_size=32, random_state=0)
     model.fit_rows(rows_from_files(shards, target))
     assert model.converged_
     balanced = SGDSoftmax(class_weight="balanced")
@@ -368,6 +368,8 @@ def test_parquet_without_pyarrow_tells_the_extra(examples, tmp_path, monkeypatch
 # -- memory ---------------------------------------------------------------------------------------
 
 MEGABYTE = 2**20
+#: Megabytes of features in memory, of a file of about 100.
+BOUND = 10
 
 
 def _peak() -> int:
@@ -381,7 +383,7 @@ def _measure(folder: str) -> dict[str, float]:
     rng = np.random.default_rng(0)
     np.save(f"{folder}/small.npy", rng.normal(size=(2000, 128)).astype(np.float32))
     solvers = {
-        "lbfgs": LBFGSSoftmax(max_iter=2, tol=0),
+        "lbfgs": LBFGSSoftmax(max_iter=2, tol=0, preconditioner="diagonal"),
         "newton": NewtonKrylovSoftmax(max_iter=1, tol=0, max_products=3),
         "admm": ADMMSoftmax(max_iter=2, tol=0, polish=False),
     }
@@ -394,7 +396,7 @@ def _measure(folder: str) -> dict[str, float]:
         count = len(np.load(f"{folder}/large.npy", mmap_mode="r"))
         for name, model in solvers.items():
             rows = rows_from_files(
-                f"{folder}/large.npy", np.arange(count) % 3, memory_bound=20 * MEGABYTE
+                f"{folder}/large.npy", np.arange(count) % 3, memory_bound=BOUND * MEGABYTE
             )
             model.fit_rows(rows)
             found[name] = (_peak() - before) / MEGABYTE
@@ -403,14 +405,14 @@ def _measure(folder: str) -> dict[str, float]:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_stays_under_the_bound_and_what_is_stated_beside_it(tmp_path):
-    rows, piece = 400_000, 20_000
+    rows, piece = 200_000, 20_000
     path = tmp_path / "large.npy"
     large = np.lib.format.open_memmap(path, "w+", np.float32, (rows, 128))
     some = np.random.default_rng(1).normal(size=(piece, 128)).astype(np.float32)
     for start in range(0, rows, piece):
         large[start : start + piece] = some
     del large
-    assert path.stat().st_size > 195 * MEGABYTE
+    assert path.stat().st_size > 97 * MEGABYTE
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, check=True
     )
@@ -419,8 +421,8 @@ def test_memory_stays_under_the_bound_and_what_is_stated_beside_it(tmp_path):
     # Beside the bound: labels and class indices, and the matrices of 3 classes that solvers keep.
     labels = 4 * 8 * rows / MEGABYTE
     state = 2 * 3 * 4 * rows / MEGABYTE
-    assert max(peaks.values()) < 20 + labels + state + 10, peaks
-    assert peaks["lbfgs"] < 20 + labels + 10, peaks
+    assert max(peaks.values()) < BOUND + labels + state + 10, peaks  # of temporaries and sums
+    assert peaks["lbfgs"] < BOUND + labels + 10, peaks
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,7 +42,8 @@ class DistributedRows:
     An error on one process is raised on all.
 
     Args:
-        local_rows: this process's rows, in memory or of files; None if it has none.
+        local_rows: this process's rows, in memory or of files, or a function that returns them, so
+            that an error in it is raised on all processes; None if it has none.
         group: the process group; the default one if None.
 
     Raises:
@@ -50,8 +52,12 @@ class DistributedRows:
             dtype, kind of device or classes.
     """
 
-    def __init__(self, local_rows: LocalRows | None, group: Any = None) -> None:
+    def __init__(
+        self, local_rows: LocalRows | Callable[[], LocalRows | None] | None, group: Any = None
+    ) -> None:
         check_group(group)
+        given = local_rows
+        local_rows = attempt(lambda: given() if callable(given) else given, group=group)
         facts = gather(None if local_rows is None else _facts(local_rows), group=group)
         empty = [rank for rank, found in enumerate(facts) if found is None or not found.num_rows]
         if empty or local_rows is None:
@@ -189,7 +195,7 @@ def fit_distributed(
     check_same("options", gather(f"{type(estimator).__name__}({options})", group=group))
     classes = shared_classes(y_local, group)
 
-    def check() -> LocalRows | None:
+    def build() -> LocalRows | None:
         if not len(y_local):
             return None
         # Not the weights of classes: they need all examples, see fit_rows.
@@ -202,8 +208,7 @@ def fit_distributed(
             classes=classes,
         ).rows()
 
-    rows = attempt(check, group=group)
-    return estimator.fit_rows(DistributedRows(rows, group), classes)
+    return estimator.fit_rows(DistributedRows(build, group), classes)
 
 
 def _facts(rows: LocalRows) -> _Facts:
