@@ -56,24 +56,21 @@ def _fit(name, fit):
     return np.column_stack([model.coef_, model.intercept_])
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"block_rows": 7},
-        {"block_rows": 77, "memory_bound": 77 * 500},
-        {"block_rows": 77, "prefetch": False},
-        {"block_rows": 500},
-        {"block_rows": 100, "state_folder": True},
-    ],
-    ids=str,
-)
+LAYOUTS = [
+    {},
+    {"block_rows": 77, "memory_bound": 77 * 500},
+    {"block_rows": 77, "prefetch": False},
+    {"block_rows": 500},
+    {"block_rows": 100, "state_folder": True},
+]
+CASES = [(name, layout) for name in SOLVERS for layout in LAYOUTS]
+CASES.append(("newton", {"block_rows": 7}))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_files_give_the_coefficients_of_memory_whatever_the_blocks(
     name, options, examples, shards, tmp_path
 ):
-    if options.get("block_rows") == 7 and name != "newton":
-        pytest.skip("slow, and shown by one solver")
     features, target, weight = examples
     options = {k: tmp_path if k == "state_folder" else v for k, v in options.items()}
     rows = rows_from_files(shards, target, weight, **options)
@@ -273,6 +270,13 @@ def test_what_does_not_fit_together_is_named(examples, shards, tmp_path):
 def test_all_weights_0_is_an_error(examples, shards):
     with pytest.raises(ValueError, match="weights must not be 0 for all rows"):
         LBFGSSoftmax().fit_rows(rows_from_files(shards, examples[1], np.zeros(500)))
+
+
+def test_rows_that_know_their_classes_take_no_others(examples, shards):
+    rows = rows_from_files(shards, examples[1])
+    with pytest.raises(ValueError, match=r"must be those of the rows, \[0, 1, 2\]"):
+        LBFGSSoftmax().fit_rows(rows, [0, 2, 1])
+    assert LBFGSSoftmax().fit_rows(rows, [0, 1, 2]).classes_.tolist() == [0, 1, 2]
 
 
 def test_rows_without_labels_need_classes(examples):

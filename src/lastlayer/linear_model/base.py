@@ -85,9 +85,16 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             ValueError: if there are fewer than two classes, or an option does not fit.
         """
         self._check_options()
-        classes = np.asarray(getattr(rows, "classes", ()) if classes is None else classes)
+        known = getattr(rows, "classes", None)
+        if classes is None:
+            classes = () if known is None else known
+        classes = np.asarray(classes)
         if classes.ndim != 1 or len(classes) < 2:
             raise ValueError(f"classes must be at least 2 labels; got {classes.tolist()}")
+        if known is not None and not np.array_equal(classes, known):
+            raise ValueError(
+                f"classes must be those of the rows, {known.tolist()}; got {classes.tolist()}"
+            )
         self.n_features_in_ = rows.num_features
         return self._fit_rows(weigh_classes(rows, classes, self.class_weight), classes)
 

@@ -115,14 +115,16 @@ class ClusterRows:
             client.submit(WorkerRows, own, actor=True, workers=[home], pure=False)
             for home, own in sorted(placed.items())
         ]
-        self._workers = [actor.result() for actor in actors]
-        self.num_rows = sum(worker.num_rows().result() for worker in self._workers)
-        self.dtype: torch.dtype = self._workers[0].dtype().result()
+        with client.as_current():
+            self._workers = [actor.result() for actor in actors]
+            self.num_rows = sum(worker.num_rows().result() for worker in self._workers)
+            self.dtype: torch.dtype = self._workers[0].dtype().result()
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks of all workers."""
-        asked = [worker.reduce(step, *shared) for worker in self._workers]
-        found = [answer.result() for answer in asked]
+        with self.client.as_current():
+            asked = [worker.reduce(step, *shared) for worker in self._workers]
+            found = [answer.result() for answer in asked]
         totals = [part.clone() for part in found[0]]
         for parts in found[1:]:
             for total, part in zip(totals, parts, strict=True):
@@ -131,8 +133,9 @@ class ClusterRows:
 
     def clear(self) -> None:
         """Forget what solvers kept."""
-        for answer in [worker.clear() for worker in self._workers]:
-            answer.result()
+        with self.client.as_current():
+            for answer in [worker.clear() for worker in self._workers]:
+                answer.result()
 
 
 class WorkerRows:
@@ -193,7 +196,8 @@ def _build(
         if count
     ]
     futures: list[Any] = client.compute(tasks)
-    _require("distributed").wait(futures)
+    with client.as_current():
+        _require("distributed").wait(futures)
     for future in futures:
         if future.status == "error":
             raise future.exception()

@@ -48,7 +48,10 @@ class Rows(Protocol):
     device: torch.device
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
-        """Return the sums over all blocks of what ``step(block, *shared)`` returns."""
+        """Return the sums over all blocks of what ``step(block, *shared)`` returns.
+
+        A step returns new tensors, not its state: they are summed in place.
+        """
 
     def clear(self) -> None:
         """Forget what solvers kept beside the rows."""
