@@ -2,12 +2,15 @@
 
 from lastlayer.linear_model.auto import SoftmaxRegression
 from lastlayer.linear_model.base import LinearSoftmax
+from lastlayer.linear_model.dask_rows import rows_from_dask
+from lastlayer.linear_model.distributed import DistributedRows, fit_distributed, shared_classes
 from lastlayer.linear_model.estimators import (
     ADMMSoftmax,
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
     SGDSoftmax,
 )
+from lastlayer.linear_model.files import rows_from_files
 from lastlayer.linear_model.penalties import discrete_laplacian
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.rows import rows_in_memory
@@ -15,6 +18,7 @@ from lastlayer.linear_model.solvers.progress import Record
 
 __all__ = [
     "ADMMSoftmax",
+    "DistributedRows",
     "LBFGSSoftmax",
     "LinearSoftmax",
     "NewtonKrylovSoftmax",
@@ -23,5 +27,9 @@ __all__ = [
     "SoftmaxProblem",
     "SoftmaxRegression",
     "discrete_laplacian",
+    "fit_distributed",
+    "rows_from_dask",
+    "rows_from_files",
     "rows_in_memory",
+    "shared_classes",
 ]

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from lastlayer.linear_model.class_weights import weigh_classes
 from lastlayer.linear_model.inputs import check_examples, check_rows_finite
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
 from lastlayer.linear_model.problem import SoftmaxProblem
@@ -72,16 +73,32 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         )
         return self._fit_rows(self._rows(examples), examples.classes)
 
-    def fit_rows(self, rows: Rows, classes: Any) -> Self:
+    def fit_rows(self, rows: Rows, classes: Any = None) -> Self:
         """Fit the weights to rows that are not in memory, or not of this process alone.
 
         Args:
             rows: such as :func:`lastlayer.linear_model.rows_from_files` gives.
-            classes: (K,) labels by class index, sorted.
+            classes: (K,) labels by class index, sorted; what the rows know if None.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: if there are fewer than two classes, or an option does not fit.
         """
         self._check_options()
+        known = getattr(rows, "classes", None)
+        if classes is None:
+            classes = () if known is None else known
+        classes = np.asarray(classes)
+        if classes.ndim != 1 or len(classes) < 2:
+            raise ValueError(f"classes must be at least 2 labels; got {classes.tolist()}")
+        if known is not None and not np.array_equal(classes, known):
+            raise ValueError(
+                f"classes must be those of the rows, {known.tolist()}; got {classes.tolist()}"
+            )
         self.n_features_in_ = rows.num_features
-        return self._fit_rows(rows, np.asarray(classes))
+        return self._fit_rows(weigh_classes(rows, classes, self.class_weight), classes)
 
     def _rows(self, examples: Any) -> Rows:
         rows: Rows = examples.rows()

@@ -8,10 +8,16 @@ from torch import Tensor
 from lastlayer.linear_model.rows import Block
 
 
+def weight_by_class(block: Block, num_classes: int) -> tuple[Tensor, ...]:
+    """Sum the weights by class, (K,)."""
+    weight = _weight(block)
+    return (weight.new_zeros(num_classes).index_add_(0, block.target, weight),)
+
+
 def totals(block: Block, num_classes: int) -> tuple[Tensor, ...]:
     """Sum weights by class, (K,), features by class, (d, K), squared features, (d,), and rows."""
     weight = _weight(block)
-    by_class = weight.new_zeros(num_classes).index_add_(0, block.target, weight)
+    (by_class,) = weight_by_class(block, num_classes)
     one_hot = weight.new_zeros((len(weight), num_classes))
     one_hot.scatter_(1, block.target.unsqueeze(1), weight.unsqueeze(1))
     features = block.matrix.transposed_times(one_hot)

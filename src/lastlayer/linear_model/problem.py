@@ -65,6 +65,8 @@ class SoftmaxProblem:
         self.num_rows = int(count)
         self.class_weight = by_class
         self.total_weight = float(by_class.sum())
+        if not self.total_weight > 0:
+            raise ValueError("weights must not be 0 for all rows")
         self.mean = torch.zeros_like(squares)
         if fit_intercept:
             self.mean = features.sum(1) / self.total_weight

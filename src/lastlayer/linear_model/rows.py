@@ -7,7 +7,7 @@ files larger than it and rows spread over processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,7 +34,7 @@ class Block:
     matrix: Matrix
     target: Tensor
     weight: Tensor | None = None
-    state: dict[str, Tensor] = field(default_factory=dict)
+    state: MutableMapping[str, Tensor] = field(default_factory=dict)
 
 
 Step = Callable[..., tuple[Tensor, ...]]
@@ -48,7 +48,10 @@ class Rows(Protocol):
     device: torch.device
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
-        """Return the sums over all blocks of what ``step(block, *shared)`` returns."""
+        """Return the sums over all blocks of what ``step(block, *shared)`` returns.
+
+        A step returns new tensors, not its state: they are summed in place.
+        """
 
     def clear(self) -> None:
         """Forget what solvers kept beside the rows."""
@@ -61,16 +64,30 @@ class LocalRows:
         blocks: at least one block.
         dtype: of the features.
         device: of the features.
+        num_features: if it is known without a look at a block.
     """
 
-    def __init__(self, blocks: Sequence[Block], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        dtype: torch.dtype,
+        device: torch.device,
+        num_features: int | None = None,
+    ) -> None:
+        if not len(blocks):
+            raise ValueError("rows need at least one example; got none")
         self.blocks = blocks
-        self.num_features = blocks[0].matrix.shape[1]
+        self.num_features = blocks[0].matrix.shape[1] if num_features is None else num_features
         self.dtype = dtype
         self.device = device
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self.blocks)
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of examples."""
+        return sum(len(block.target) for block in self.blocks)
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""

@@ -81,7 +81,10 @@ def descend(
     """Take one epoch of steps on the mean objective; return theta and velocity."""
     rows = problem.rows
     if not isinstance(rows, LocalRows):
-        raise TypeError("stochastic gradient descent needs rows held by this process")
+        raise TypeError(
+            "stochastic gradient descent draws batches, which needs rows read by this process, "
+            f"without class_weight in fit_rows; got {type(rows).__name__}"
+        )
     width = rows.num_features
     for batch in batches(rows, batch_size, generator):
         weights, bias = problem.split(theta)

@@ -1,0 +1,176 @@
+"""Examples in files that are larger than memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lastlayer._checks import check_choice, check_count
+from lastlayer.linear_model.chunks import NpySource, Source, open_npy
+from lastlayer.linear_model.labels import as_weight, index_classes
+from lastlayer.linear_model.parquet import ParquetSource, read_column
+from lastlayer.linear_model.streams import StreamedRows, choose_block_rows, row_bytes
+
+PARQUET = (".parquet", ".pq")
+#: Bytes of features in memory unless the user says otherwise.
+MEMORY_BOUND = 2**28
+
+AnyPath = str | os.PathLike[str]
+
+
+def rows_from_files(
+    features: AnyPath | Sequence[AnyPath],
+    target: Any,
+    weight: Any = None,
+    *,
+    classes: Any = None,
+    columns: Sequence[str] | None = None,
+    block_rows: int | None = None,
+    memory_bound: int = MEMORY_BOUND,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    prefetch: bool = True,
+    state_folder: AnyPath | None = None,
+) -> StreamedRows:
+    r"""Return rows whose features are read from ``.npy`` or parquet files, block by block.
+
+    Every pass of a solver reads the files once, in order; blocks that fit into ``memory_bound`` are
+    kept, so that files smaller than it are read once only. Numbers of any real dtype are
+    converted block by block. Of a parquet file the blocks are its row groups.
+
+    Outside ``memory_bound`` are 16 bytes a row for class index and weight, the solver's matrices
+    (:math:`d^2` for the Gram matrix), and what it keeps beside the rows: K numbers a row for
+    Newton-Krylov, 2 K for ADMM, none for L-BFGS; ``state_folder`` puts those on disk.
+
+    Args:
+        features: one or several files, each a matrix of some rows and all d columns.
+        target: (n,) labels of any kind: an array, a ``.npy`` file, or the name of a column of the
+            parquet files.
+        weight: (n,) weights of at least 0, like ``target``.
+        classes: (K,) all labels that there may be; those that occur if None.
+        columns: of the parquet files, the features; all but target and weight if None.
+        block_rows: rows worked on together; what fits into a core's cache if None.
+        memory_bound: bytes of features in memory, in conversion and the work on a block included.
+        dtype: float32 or float64; float32 if all files are, else float64.
+        device: where to compute.
+        prefetch: whether a thread reads the next block while one is worked on.
+        state_folder: where a temporary folder is made for what solvers keep; memory if None.
+
+    Returns:
+        Rows for :meth:`LinearSoftmax.fit_rows`, which takes the labels from them.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ImportError: if a parquet file is given without the extra ``parquet``.
+        ValueError: if a file is truncated, or shapes, dtypes, labels or weights do not fit. Rows
+            that hold NaN or infinity are found in the first pass.
+
+    Example:
+        >>> import tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from lastlayer.linear_model import LBFGSSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/features.npy", X)
+        ...     rows = rows_from_files(f"{folder}/features.npy", y)
+        ...     model = LBFGSSoftmax().fit_rows(rows)
+        >>> round(model.score(X, y), 3)
+        0.973
+    """
+    paths = _paths("features", features)
+    named = [name for name in (target, weight) if _is_column(name)]
+    sources = [_open(path, columns, named) for path in paths]
+    _check_widths(sources)
+    if dtype is None:
+        dtype = torch.float32 if all(s.dtype == np.float32 for s in sources) else torch.float64
+    check_choice("dtype", dtype, (torch.float32, torch.float64))
+    indices, classes = index_classes(_values("target", target, paths), classes)
+    count, width = sum(source.shape[0] for source in sources), sources[0].shape[1]
+    if len(indices) != count:
+        raise ValueError(f"target has {len(indices)} labels, but the features have {count} rows")
+    device = torch.device(device)
+    stored = max(source.dtype.itemsize for source in sources)
+    bytes_a_row = row_bytes(width, len(classes), dtype, stored)
+    fitting = choose_block_rows(bytes_a_row, width, dtype, device, memory_bound)
+    most = memory_bound // bytes_a_row
+    if block_rows is None:
+        block_rows = fitting
+    check_count("block_rows", block_rows)
+    if block_rows > most:
+        raise ValueError(
+            f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
+            f"memory_bound={memory_bound}"
+        )
+    chunks = [
+        chunk
+        for source in sources
+        for chunk in source.chunks(most if isinstance(source, ParquetSource) else block_rows)
+    ]
+    largest = max(chunk.num_rows for chunk in chunks)
+    return StreamedRows(
+        chunks,
+        indices,
+        as_weight(_values("weight", weight, paths), count, dtype),
+        num_features=width,
+        classes=classes,
+        dtype=dtype,
+        device=device,
+        room=memory_bound - largest * bytes_a_row,
+        prefetch=prefetch,
+        state_folder=None if state_folder is None else Path(state_folder),
+    )
+
+
+def _paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    paths = [Path(path) for path in given]
+    if not paths:
+        raise ValueError(f"{name} must name at least one file; got none")
+    for path in paths:
+        if path.suffix not in (".npy", *PARQUET):
+            raise ValueError(f"{name} must be .npy or .parquet files; got {path}")
+    return paths
+
+
+def _open(path: Path, columns: Sequence[str] | None, named: Sequence[str]) -> Source:
+    return ParquetSource(path, columns, named) if path.suffix in PARQUET else NpySource(path)
+
+
+def _check_widths(sources: Sequence[Source]) -> None:
+    first = sources[0]
+    for source in sources:
+        if source.shape[1] != first.shape[1]:
+            raise ValueError(
+                f"files must have the same number of features: {first.path} has "
+                f"{first.shape[1]}, {source.path} has {source.shape[1]}"
+            )
+
+
+def _is_column(given: Any) -> bool:
+    return isinstance(given, str) and Path(given).suffix != ".npy"
+
+
+def _values(name: str, given: Any, paths: Sequence[Path]) -> Any:
+    """Return labels or weights: an array as it is, or read from a file or a column."""
+    if _is_column(given):
+        if any(path.suffix not in PARQUET for path in paths):
+            raise ValueError(
+                f"{name}={given!r} is a column, but not all features are parquet files; give an "
+                "array or a .npy file"
+            )
+        return read_column(paths, given)
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        if path.suffix != ".npy":
+            raise ValueError(f"{name} must be an array, a .npy file or a column; got {path}")
+        values = np.array(open_npy(path))
+        if values.ndim != 1:
+            raise ValueError(f"{path}: {name} must have shape (n,); got {values.shape}")
+        return values
+    return given

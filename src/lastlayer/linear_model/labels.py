@@ -1,0 +1,62 @@
+"""Labels of any kind as class indices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
+
+
+def index_classes(labels: Any, classes: Any = None) -> tuple[Tensor, NDArray[Any]]:
+    """Return class indices, (n,), and the labels by index, (K,), sorted.
+
+    Args:
+        labels: (n,) numbers or strings.
+        classes: all labels that there may be; those that occur if None.
+
+    Raises:
+        ValueError: if the labels are not discrete, one is not among the classes, or there are fewer
+            than two classes.
+    """
+    given = as_labels(labels)
+    check_classification_targets(given)
+    found = np.unique(given)
+    if classes is None:
+        classes = found
+    classes = np.unique(as_labels(classes))
+    if len(unknown := np.setdiff1d(found, classes)):
+        raise ValueError(f"labels are not among the classes: {unknown[:5].tolist()}")
+    if len(classes) < 2:
+        raise ValueError(f"labels must be of at least 2 classes; got {classes.tolist()}")
+    return torch.from_numpy(np.searchsorted(classes, given).astype(np.int64)), classes
+
+
+def as_labels(labels: Any) -> NDArray[Any]:
+    """Return labels as an array (n,)."""
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
+    return np.asarray(column_or_1d(labels))
+
+
+def as_weight(weight: Any, count: int, dtype: torch.dtype) -> Tensor | None:
+    """Return weights (n,) as a tensor; None stays None.
+
+    Raises:
+        ValueError: if there are not as many as rows, one is below 0 or not finite.
+    """
+    if weight is None:
+        return None
+    if isinstance(weight, Tensor):
+        weight = weight.detach().cpu().numpy()
+    values = np.asarray(weight, dtype=np.float64)
+    if values.shape != (count,):
+        raise ValueError(f"weight must have shape ({count},), one a row; got {values.shape}")
+    wrong = int((~np.isfinite(values) | (values < 0)).sum())
+    if wrong:
+        raise ValueError(f"weight must be finite and at least 0; {wrong} of {count} are not")
+    return torch.from_numpy(values).to(dtype)

@@ -1,0 +1,210 @@
+"""Rows that are read block by block in every pass, so that they need not fit into memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lastlayer.linear_model.block_state import FolderState
+from lastlayer.linear_model.chunks import Chunk
+from lastlayer.linear_model.matrices import DenseMatrix
+from lastlayer.linear_model.rows import BLOCK_BYTES, Block, LocalRows
+
+#: Blocks alive at once: worked on, ready and, for a moment, the one before.
+ALIVE = 3
+#: Matrices of a block's logits that a step holds.
+LOGITS = 6
+
+
+class StreamedBlocks(Sequence[Block]):
+    """Blocks that are read when asked for, and kept while there is room.
+
+    Args:
+        chunks: what to read.
+        target: (n,) class indices of all rows.
+        weight: (n,) weights of all rows, or None.
+        dtype: float32 or float64.
+        device: where the blocks are computed with.
+        room: bytes of features that may be kept.
+        states: what solvers keep, a mapping a block.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        target: Tensor,
+        weight: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        room: int,
+        states: Sequence[MutableMapping[str, Tensor]],
+    ) -> None:
+        self.chunks = chunks
+        self.target = target.to(device)
+        self.weight = None if weight is None else weight.to(device)
+        self.dtype, self.device, self.room = dtype, device, room
+        self.states = states
+        self._ends = list(accumulate(chunk.num_rows for chunk in chunks))
+        self._kept: dict[int, Tensor] = {}
+        self._checked: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"there are {len(self)} blocks; got {number}")
+        number %= len(self)
+        part = slice(self._ends[number] - self.chunks[number].num_rows, self._ends[number])
+        weight = None if self.weight is None else self.weight[part]
+        matrix = DenseMatrix(self._values(number))
+        return Block(matrix, self.target[part], weight, self.states[number])
+
+    def _values(self, number: int) -> Tensor:
+        if number in self._kept:
+            return self._kept[number]
+        array = self._read(self.chunks[number])
+        if number not in self._checked:
+            self._check(array, number)
+        values = torch.from_numpy(array).to(self.device)
+        size = values.numel() * values.element_size()
+        if size <= self.room:
+            self.room -= size
+            self._kept[number] = values
+        return values
+
+    def _read(self, chunk: Chunk) -> NDArray[Any]:
+        wanted = np.float32 if self.dtype == torch.float32 else np.float64
+        with np.errstate(over="ignore"):  # becomes infinity, and an error that names the file
+            return np.array(chunk.read(), dtype=wanted, order="C")
+
+    def _check(self, array: NDArray[Any], number: int) -> None:
+        # A sum is finite only if every entry is; cheaper than looking at each.
+        if not np.isfinite(array.sum(dtype=np.float64)) and _num_bad(array):
+            source = self.chunks[number].source
+            same = [chunk for chunk in self.chunks if chunk.source == source]
+            bad = sum(_num_bad(self._read(chunk)) for chunk in same)
+            raise ValueError(
+                f"{source}: {bad} of {sum(chunk.num_rows for chunk in same)} rows hold NaN or "
+                f"infinity in {str(self.dtype).removeprefix('torch.')}"
+            )
+        self._checked.add(number)
+
+
+def _num_bad(array: NDArray[Any]) -> int:
+    return int((~np.isfinite(array)).any(axis=1).sum())
+
+
+class StreamedRows(LocalRows):
+    """Rows whose features are read anew in every pass, but for those that there is room for.
+
+    Class indices, weights and the labels of the classes are in memory. So is what a solver keeps
+    beside the rows (n * K numbers for Newton-Krylov, twice that for ADMM, none for L-BFGS), unless
+    a folder is given for it.
+
+    Args:
+        chunks: what to read.
+        target: (n,) class indices.
+        weight: (n,) weights, or None.
+        num_features: d.
+        classes: (K,) labels by class index.
+        dtype: float32 or float64.
+        device: where to compute.
+        room: bytes of features that may be kept between passes.
+        prefetch: whether a thread reads the next block while one is worked on.
+        state_folder: where to keep what solvers keep, in a temporary folder; in memory if None.
+    """
+
+    blocks: StreamedBlocks
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        target: Tensor,
+        weight: Tensor | None,
+        *,
+        num_features: int,
+        classes: NDArray[Any],
+        dtype: torch.dtype,
+        device: torch.device,
+        room: int = 0,
+        prefetch: bool = True,
+        state_folder: str | Path | None = None,
+    ) -> None:
+        states: list[MutableMapping[str, Tensor]] = [{} for _ in chunks]
+        if state_folder is not None:
+            home = Path(tempfile.mkdtemp(prefix="lastlayer-", dir=state_folder))
+            weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+            states = [FolderState(home, str(number)) for number in range(len(chunks))]
+        blocks = StreamedBlocks(
+            chunks, target, weight, dtype=dtype, device=device, room=room, states=states
+        )
+        super().__init__(blocks, dtype, device, num_features)
+        self.classes = classes
+        self.prefetch = prefetch
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of examples."""
+        return len(self.blocks.target)
+
+    def __iter__(self) -> Iterator[Block]:
+        if not self.prefetch or len(self.blocks) == 1:
+            for number in range(len(self.blocks)):
+                yield self.blocks[number]
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.blocks.__getitem__, 0)
+            for after in range(1, len(self.blocks) + 1):
+                block = coming.result()
+                if after < len(self.blocks):
+                    coming = reader.submit(self.blocks.__getitem__, after)
+                yield block
+
+    def clear(self) -> None:
+        """Forget what solvers kept."""
+        for state in self.blocks.states:
+            state.clear()
+
+
+def row_bytes(num_features: int, num_classes: int, dtype: torch.dtype, stored: int) -> int:
+    """Return how many bytes a row takes while its block is worked on.
+
+    Args:
+        num_features: d.
+        num_classes: K.
+        dtype: of the computation.
+        stored: bytes of a number in the file.
+    """
+    size = dtype.itemsize
+    return num_features * (ALIVE * size + stored) + LOGITS * num_classes * size
+
+
+def choose_block_rows(
+    bytes_a_row: int, num_features: int, dtype: torch.dtype, device: torch.device, bound: int
+) -> int:
+    """Return how many rows a block has: what fits into a core's cache, and into the bound.
+
+    Raises:
+        ValueError: if not even one row fits.
+    """
+    most = bound // bytes_a_row
+    if most < 1:
+        raise ValueError(
+            f"memory_bound must be at least the {bytes_a_row} bytes that a row takes; got {bound}"
+        )
+    if device.type != "cpu":
+        return most
+    return min(most, max(256, BLOCK_BYTES // (dtype.itemsize * num_features)))
