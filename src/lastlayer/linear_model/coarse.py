@@ -73,12 +73,11 @@ class CoarseProblem:
 def coarse_problem(problem: SoftmaxProblem) -> CoarseProblem | None:
     """Return the problem in float32 if it is one in float64 where that pays, else None."""
     rows = problem.rows
-    if not isinstance(rows, LocalRows) or rows.dtype != torch.float64:
-        return None
+    if type(rows) is not LocalRows or rows.dtype != torch.float64:
+        return None  # not even of files: the copy would be in memory
     if not all(isinstance(block.matrix, DenseMatrix) for block in rows.blocks):
         return None
-    count = sum(block.matrix.shape[0] for block in rows.blocks)
-    if count * rows.num_features * problem.num_classes < WORTH:
+    if problem.num_rows * rows.num_features * problem.num_classes < WORTH:
         return None
     spread = float(problem.square_sums.max()) / problem.total_weight
     if not 1e-20 < spread < 1e20:  # squares must stay within float32

@@ -23,7 +23,10 @@ from torch import Tensor
 
 from lastlayer.linear_model import passes
 from lastlayer.linear_model.penalties import Penalty
-from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.rows import LocalRows, Rows
+
+#: Products of a Gram matrix (rows x features^2) that are not worth saving.
+CHEAP = 1e9
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,15 @@ class SoftmaxProblem:
 
     @property
     def sampling(self) -> int:
-        """Every how many rows a preconditioner looks at: so that 8 remain for each feature."""
-        return max(1, self.num_rows // (8 * max(1, self.rows.num_features)))
+        """Every how many rows a preconditioner looks at: so that 8 remain for each feature.
+
+        All, where that costs little (below about 0.1 s). Rows of files and of other processes are all looked at: there the sample, and with it every
+        iterate, would depend on how they are cut.
+        """
+        width = self.rows.num_features
+        if type(self.rows) is not LocalRows or self.num_rows * width**2 < CHEAP:
+            return 1
+        return max(1, self.num_rows // (8 * width))
 
 
 def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
