@@ -245,9 +245,10 @@ def test_a_pass_is_one_message_a_dtype_and_what_solvers_keep_stays(found):
     for of_rank in found:
         double, single = (of_rank["_messages"][f"torch.float{bits}"] for bits in (64, 32))
         assert len(double["sent"]) == len(double["steps"])
-        # Losses of single precision are summed in double.
+        # Losses and numbers of rows of single precision are summed in double.
         many = single["steps"].count("evaluate")
         assert many > single["iterations"]
+        many += single["steps"].count("totals")
         assert len(single["sent"]) == len(single["steps"]) + many
         # Loss, entropy and curvature, gradient (5, 3), residual, and the count of failures.
         sizes = dict(zip(double["steps"], double["sent"], strict=True))

@@ -203,8 +203,8 @@ class SoftmaxProblem:
     def sampling(self) -> int:
         """Every how many rows a preconditioner looks at: so that 8 remain for each feature.
 
-        All, where that costs little (below about 0.1 s). Rows of files and of other processes are all looked at: there the sample, and with it every
-        iterate, would depend on how they are cut.
+        All, where that costs little (below about 0.1 s), and all of files and of other processes:
+        there the sample, and with it every iterate, would depend on how they are cut.
         """
         width = self.rows.num_features
         if type(self.rows) is not LocalRows or self.num_rows * width**2 < CHEAP:
