@@ -1,6 +1,17 @@
 """The mathematics: pure functions on tensors, explicit about randomness."""
 
 from lastlayer.functional.blocks import disout, drop_block
+from lastlayer.functional.class_priors import (
+    DoubleCorrectionWarning,
+    PriorCorrection,
+    adjust_logits,
+    balanced_sigmoid_loss,
+    balanced_softmax_loss,
+    class_balanced_weight,
+    deferred_class_weight,
+    ldam_loss,
+    ldam_margins,
+)
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
     class_dropout_mask,
@@ -47,14 +58,21 @@ from lastlayer.functional.information import (
 )
 
 __all__ = [
+    "DoubleCorrectionWarning",
+    "PriorCorrection",
+    "adjust_logits",
     "auxiliary_loss",
+    "balanced_sigmoid_loss",
+    "balanced_softmax_loss",
     "bernoulli_kl",
     "bernoulli_log_mask",
+    "class_balanced_weight",
     "class_dropout_loss",
     "class_dropout_mask",
     "concrete_dropout",
     "concrete_log_mask",
     "cutout",
+    "deferred_class_weight",
     "disout",
     "drop_block",
     "entmax",
@@ -64,6 +82,8 @@ __all__ = [
     "expected_cross_entropy",
     "expected_log_prob",
     "gaussian_dropout",
+    "ldam_loss",
+    "ldam_margins",
     "log_pc_softmax",
     "logistic_noise",
     "make_fenchel_young_loss",
