@@ -62,6 +62,9 @@ class Head(nn.Module):
     needs_target_in_training: bool = True
     #: Whether the training loss draws random numbers.
     stochastic: bool = False
+    #: Exponent of the class counts in the training loss, and of those taken out of predictions.
+    loss_tau: float = 0.0
+    post_hoc_tau: float = 0.0
 
     def __init__(
         self,
