@@ -15,6 +15,7 @@ import torch
 from joblib import Parallel, delayed
 
 from lastlayer.experiments.recipe import Recipe
+from lastlayer.longtail import class_counts
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits
 from lastlayer.training.config import merge
@@ -101,7 +102,9 @@ def _check_trainable(configs: Sequence[RunConfig]) -> None:
     for config in configs:
         parts = (config.model, config.head, config.regularizer)
         if parts not in built and config.data == configs[0].data:
-            build_classifier(config, splits.input_shape, splits.num_classes)
+            build_classifier(
+                config, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
+            )
             built.append(parts)
 
 
@@ -159,11 +162,15 @@ def _steps_done(job: Job) -> int:
 
 def _check_buildable(configs: dict[str, RunConfig]) -> None:
     """Build every head once on a small width, so that a wrong option fails before training."""
-    from lastlayer.heads import build_head
+    from lastlayer.heads import build_head, takes_class_counts
     from lastlayer.regularizers import REGULARIZERS
 
     for config in configs.values():
-        build_head(config.head.name, 2, 10, device="meta", **config.head.options)
+        options = config.head.options
+        num_classes = len(options.get("class_counts", range(10)))
+        if takes_class_counts(config.head.name):
+            options = {"class_counts": [1] * num_classes} | options
+        build_head(config.head.name, 2, num_classes, device="meta", **options)
         if config.regularizer.name is not None:
             REGULARIZERS.get(config.regularizer.name)
 

@@ -228,7 +228,7 @@ class LogitAdjusted(_PriorHead):
         >>> head.eval()(torch.randn(4, 8)).shape
         torch.Size([4, 2])
 
-    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, section 4.1.
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
     """
 
     def __init__(

@@ -95,6 +95,24 @@ class RecordMetrics(Callback):
             self.progress(step, values)
 
 
+class TellProgress(Callback):
+    """Tell something, such as a head that re-weights late, before every step how far the run is.
+
+    Args:
+        tell: called with the share of the steps that is done, in [0, 1].
+        steps: length of the run.
+    """
+
+    def __init__(self, tell: Callable[[float], None], steps: int) -> None:
+        self.tell, self.steps = tell, steps
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the share of the steps that is done."""
+        self.tell(min(1.0, trainer.global_step / self.steps))
+
+
 class StopAfter(Callback):
     """End training after a number of steps.
 

@@ -46,6 +46,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LongTailConfig(_Section):
+    """A long-tailed part of the training examples, as ``lastlayer.longtail`` has it.
+
+    The held-out examples are drawn first and stay balanced; the test part stays as it is.
+    """
+
+    #: Examples of the most frequent class per one of the rarest.
+    imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    profile: Literal["exponential", "step", "pareto"] = "exponential"
+    #: Which classes are frequent: the first labels, or a random order by the data's seed.
+    order: Literal["label", "random"] = "label"
+    #: Examples of the most frequent class; None for as many as every class has.
+    n_max: Positive | None = None
+    #: Whether a class that would keep no example is an error, or keeps one.
+    small: Literal["error", "clamp"] = "error"
+
+
 class DataConfig(_Section):
     """Which data, and which part of it."""
 
@@ -57,6 +74,7 @@ class DataConfig(_Section):
     #: Seed of the subset and of the held-out part; the run's seed if None.
     seed: int | None = None
     options: Options = {}
+    long_tail: LongTailConfig | None = None
 
 
 class ModelConfig(_Section):
@@ -141,6 +159,9 @@ class TrainingConfig(_Section):
 
     steps: Positive = 1500
     batch_size: Positive = 50
+    #: How often classes are drawn: as the data have them, all alike, by the square root of their
+    #: counts, or from the first to the second over the run.
+    sampler: Literal["instance", "class-balanced", "square-root", "progressive"] = "instance"
     #: Random changes of the training images, in this order: ["crop", "flip"], or with options
     #: [{name = "crop", padding = 2}].
     augment: tuple[NameOrTable, ...] = ()
@@ -244,8 +265,9 @@ def _without_empty(config: dict[str, Any]) -> dict[str, Any]:
     # TOML has no null: an absent entry means the default, and what is left out here is None by
     # default or options without an entry.
     return {
-        name: {key: value for key, value in section.items() if value is not None and value != {}}
-        if isinstance(section, dict)
+        name: _without_empty(section)
+        if isinstance(section, dict) and name != "options"
         else section
         for name, section in config.items()
+        if section is not None and section != {}
     }

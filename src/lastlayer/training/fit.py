@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
+from lastlayer.longtail import class_counts
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import (
     build_augmentations,
@@ -29,6 +30,7 @@ from lastlayer.training.callbacks import (
     RecordMetrics,
     StopAfter,
     StopWithoutProgress,
+    TellProgress,
     WholeCheckpoints,
     best_checkpoint,
     last_checkpoint,
@@ -41,6 +43,7 @@ from lastlayer.training.module import TrainingModule
 from lastlayer.training.randomness import SeedEveryStep
 from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
+from lastlayer.training.sampling import corrected_prior, epoch_order
 
 ENCODER_FILE = "encoder.json"
 
@@ -89,15 +92,21 @@ def _train(
     if config.evaluate_on == "validation" or config.training.validate_every is not None:
         _require_validation(splits)
     classifier = build_classifier(
-        config, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
+        config,
+        splits.input_shape,
+        splits.num_classes,
+        num_examples=len(splits.train),
+        class_counts=class_counts(splits),
     )
+    corrections = corrected_prior(config, classifier, splits)  # warns before the training
     seconds = _fit(config, run, classifier, splits, progress)
     if not is_first_process():
         return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    run.write_summary(summarize(config, run, classifier, splits, seconds))
+    summary = summarize(config, run, classifier, splits, seconds)
+    run.write_summary(summary | corrections)
     run.remove_checkpoints()
 
 
@@ -114,6 +123,7 @@ def load_classifier(run: RunDirectory) -> Classifier:
         tuple(summary["input_shape"]),
         len(summary["class_names"]),
         num_examples=summary["train_size"],
+        class_counts=summary.get("class_counts"),
     )
     if run.config().training.precision == "64-true":
         classifier.double()
@@ -141,7 +151,7 @@ def _fit(
     if len(splits.input_shape) == 3:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     records = RecordMetrics(run, training.log_every, training.steps, progress)
-    callbacks = [records, *_callbacks(config, run, len(splits.train))]
+    callbacks = [records, *_callbacks(config, run, classifier, len(splits.train))]
     keep_freed_memory()
     with _contained_engine():
         trainer = _trainer(config, callbacks)
@@ -157,6 +167,7 @@ def _fit(
             epoch=lambda: trainer.current_epoch,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            order=epoch_order(training, splits.train.target),
         )
         resume_from = run.checkpoints / "last.ckpt"
         if resume_from.exists():
@@ -174,7 +185,9 @@ def _fit(
     return records.elapsed
 
 
-def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[Callback]:
+def _callbacks(
+    config: RunConfig, run: RunDirectory, classifier: Classifier, num_examples: int
+) -> list[Callback]:
     training = config.training
     steps_per_epoch = max(1, num_examples // training.batch_size)
     checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
@@ -183,6 +196,9 @@ def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[
         StopAfter(training.steps),
         last_checkpoint(run, checkpoint_epochs),
     ]
+    tell = getattr(classifier.head, "set_progress", None)
+    if tell is not None:
+        callbacks.append(TellProgress(tell, training.steps))
     if config.regularizer.name is not None:
         callbacks.append(RateSchedule(config.regularizer.schedule, training.steps))
     if training.select == "best":

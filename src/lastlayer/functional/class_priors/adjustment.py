@@ -51,7 +51,7 @@ def adjust_logits(
         >>> adjust_logits(torch.tensor([0.9, 0.1]).log(), [9, 1]).softmax(0)
         tensor([0.5000, 0.5000])
 
-    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, eq. 9; with another
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; with another
     target prior: Hong et al., "Disentangling Label Distribution for Long-tailed Visual
     Recognition", CVPR 2021.
     """

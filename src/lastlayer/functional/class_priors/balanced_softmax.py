@@ -71,7 +71,7 @@ def balanced_softmax_loss(
         tensor(0.6931)
 
     Source: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020,
-    eq. 4. With an exponent: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    theorem 1. With an exponent: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
     """
     check_at_least("tau", tau, 0.0)
     rows = float_rows(logits)

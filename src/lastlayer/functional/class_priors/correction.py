@@ -72,8 +72,8 @@ class PriorCorrection:
         >>> trained.adjust(torch.tensor([0.0, 0.0]), target_prior=[3, 1]).softmax(0)
         tensor([0.7500, 0.2500])
 
-    Source: derived from Ren et al., NeurIPS 2020, section 3.3 (over-balance), and Menon et al.,
-    ICLR 2021, section 4.
+    Source: derived from Ren et al., NeurIPS 2020 (over-balance), and Menon et al.,
+    ICLR 2021.
     """
 
     def __init__(

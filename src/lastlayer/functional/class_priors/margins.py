@@ -34,7 +34,7 @@ def ldam_margins(class_counts: Tensor | Sequence[float], *, max_margin: float = 
         tensor([0.2500, 0.5000])
 
     Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-    NeurIPS 2019, eq. 12.
+    NeurIPS 2019.
     """
     check_positive("max_margin", max_margin)
     counts = as_class_counts(class_counts)
@@ -84,7 +84,7 @@ def ldam_loss(
         tensor(0.6931)
 
     Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-    NeurIPS 2019, eq. 13.
+    NeurIPS 2019.
     """
     check_choice("reduction", reduction, REDUCTIONS)
     check_positive("scale", scale)
