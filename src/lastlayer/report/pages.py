@@ -97,7 +97,8 @@ def write_comparison(
         intro=intro,
         table=table,
         figures=figures | dict(extra_figures or {}),
-        sections=_sections(tails, published),
+        tables={"Groups of classes": long_tail_table(tails)} if tails else {},
+        sections={} if published is None else {"Published numbers": published.to_markdown()},
     )
     return rows
 
@@ -111,15 +112,6 @@ def _long_tail_figures(rows: list[LongTailRow], folder: Path) -> dict[str, Path]
             tail_confusion_figure(rows), folder / "tail-confusion.png"
         ),
     }
-
-
-def _sections(rows: list[LongTailRow], published: TextTable | None) -> dict[str, str]:
-    sections = {}
-    if rows:
-        sections["Groups of classes"] = long_tail_table(rows).to_markdown()
-    if published is not None:
-        sections["Published numbers"] = published.to_markdown()
-    return sections
 
 
 def published_table(
