@@ -273,6 +273,22 @@ def test_many_classes_agree_with_float64():
     assert abs(float(ours) - float(truth)) < 5e-6
 
 
+def test_processes_with_the_whole_sets_counts_make_the_whole_batchs_loss():
+    # The second process sees no example of class 0; counts of its own would leave the class out.
+    order = TARGET.argsort()
+    logits, target = LOGITS[order], TARGET[order]
+    halves = [
+        balanced_softmax_loss(logits[part], target[part], COUNTS, reduction="sum")
+        for part in (slice(3), slice(3, None))
+    ]
+    whole = balanced_softmax_loss(logits, target, COUNTS, reduction="sum")
+    torch.testing.assert_close(sum(halves), whole)
+    own = torch.bincount(target[3:], minlength=K)
+    assert own.min() == 0
+    apart = balanced_softmax_loss(logits[3:], target[3:], own, zero_counts="mask", reduction="sum")
+    assert abs(apart - halves[1]) > 0.1
+
+
 def test_unscaled_cosines_are_outweighed_by_the_counts():
     counts = torch.tensor(exponential_counts(10, 5000, 100))
     cosines = torch.full((1, 10), -1.0)
