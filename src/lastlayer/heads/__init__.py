@@ -5,13 +5,13 @@ from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import HEADS, build_head, takes_class_counts
+from lastlayer.heads.class_counts import prior_correction
 from lastlayer.heads.class_dropout import ClassDropout
 from lastlayer.heads.class_priors import (
     BalancedSoftmax,
     ClassBalanced,
     LogitAdjusted,
     PCSoftmax,
-    prior_correction,
 )
 from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.ldam import LDAM

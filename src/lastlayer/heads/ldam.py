@@ -12,7 +12,7 @@ from torch import Tensor
 from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import deferred_class_weight, ldam_loss, ldam_margins
 from lastlayer.heads.base import Head
-from lastlayer.heads.class_priors import keep_class_counts
+from lastlayer.heads.class_counts import keep_class_counts
 from lastlayer.heads.output import Draw
 
 

@@ -52,6 +52,7 @@ def pc_softmax_loss(
             (looked at on the CPU only; elsewhere the loss is NaN).
 
     Example:
+        >>> import torch
         >>> prior = torch.tensor([0.8, 0.2])
         >>> pc_softmax_loss(torch.tensor([[0.0, 5.0]]), torch.tensor([1]), prior)
         tensor(-1.5828)
