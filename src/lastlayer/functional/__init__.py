@@ -45,6 +45,20 @@ from lastlayer.functional.information import (
     post_compensated_log_prob,
     probability_corrected_log_prob,
 )
+from lastlayer.functional.meta_gradient import (
+    linear_weight_gradient,
+    reweighting_rate_gradient,
+    sampling_rate_gradient,
+)
+from lastlayer.functional.meta_sampling import (
+    class_log_prob,
+    draw_classes,
+    draw_examples,
+    group_by_class,
+    gumbel_noise,
+    initial_rate_logits,
+    rate_weights,
+)
 
 __all__ = [
     "auxiliary_loss",
@@ -52,10 +66,13 @@ __all__ = [
     "bernoulli_log_mask",
     "class_dropout_loss",
     "class_dropout_mask",
+    "class_log_prob",
     "concrete_dropout",
     "concrete_log_mask",
     "cutout",
     "disout",
+    "draw_classes",
+    "draw_examples",
     "drop_block",
     "entmax",
     "entmax15",
@@ -64,6 +81,10 @@ __all__ = [
     "expected_cross_entropy",
     "expected_log_prob",
     "gaussian_dropout",
+    "group_by_class",
+    "gumbel_noise",
+    "initial_rate_logits",
+    "linear_weight_gradient",
     "log_pc_softmax",
     "logistic_noise",
     "make_fenchel_young_loss",
@@ -77,9 +98,12 @@ __all__ = [
     "pointwise_information",
     "post_compensated_log_prob",
     "probability_corrected_log_prob",
+    "rate_weights",
     "retain_target",
+    "reweighting_rate_gradient",
     "sampled_class_mask",
     "sampled_softmax_loss",
+    "sampling_rate_gradient",
     "sparsemax",
     "sparsemax_loss",
     "standout",
