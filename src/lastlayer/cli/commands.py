@@ -64,7 +64,7 @@ def train(
         train_run(config, path, resume=resume)
         return
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
-    with step_progress(config.training.steps) as progress:
+    with step_progress(config.total_steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)
     _print_summary(run.summary())
 

@@ -99,10 +99,11 @@ def _check_trainable(configs: Sequence[RunConfig]) -> None:
     splits = load_splits(configs[0])
     built: list[tuple[Any, ...]] = []
     for config in configs:
-        parts = (config.model, config.head, config.regularizer)
-        if parts not in built and config.data == configs[0].data:
-            build_classifier(config, splits.input_shape, splits.num_classes)
-            built.append(parts)
+        for stage in (config, config.first_stage()):
+            parts = (stage.model, stage.head, stage.regularizer)
+            if parts not in built and config.data == configs[0].data:
+                build_classifier(stage, splits.input_shape, splits.num_classes)
+                built.append(parts)
 
 
 def _train_job(job: Job) -> str | None:
@@ -124,7 +125,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
     if progress is None:
         yield
         return
-    total = sum(job.config.training.steps for job in jobs)
+    total = sum(job.config.total_steps for job in jobs)
     stop = threading.Event()
 
     def look() -> None:
@@ -149,7 +150,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
 def _steps_done(job: Job) -> int:
     run_directory = RunDirectory(job.path)
     if run_directory.finished:
-        return job.config.training.steps
+        return job.config.total_steps
     try:
         lines = run_directory.metrics_path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"])
@@ -163,7 +164,8 @@ def _check_buildable(configs: dict[str, RunConfig]) -> None:
     from lastlayer.regularizers import REGULARIZERS
 
     for config in configs.values():
-        build_head(config.head.name, 2, 10, device="meta", **config.head.options)
+        for head in (config.head, config.first_stage().head):
+            build_head(head.name, 2, 10, device="meta", **head.options)
         if config.regularizer.name is not None:
             REGULARIZERS.get(config.regularizer.name)
 

@@ -148,8 +148,8 @@ class MetaSampler(nn.Module):
         (gradient,) = torch.autograd.grad(loss, [self.rate_logits])
         if not bool(torch.isfinite(gradient).all()):
             raise FloatingPointError(
-                f"the gradient of the sampling rates is not finite (meta loss {float(loss.detach()):g}); "
-                "try a smaller learning rate"
+                "the gradient of the sampling rates is not finite (meta loss "
+                f"{float(loss.detach()):g}); try a smaller learning rate"
             )
         self.rate_logits.grad = gradient
         self.optimizer.step()

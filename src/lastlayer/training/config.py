@@ -136,6 +136,59 @@ class OptimizerConfig(_Section):
         return self
 
 
+class ClassifierOptimizerConfig(OptimizerConfig):
+    """As for a run, with the defaults that Balanced Meta-Softmax was published with on CIFAR."""
+
+    name: Literal["adam", "adamw", "sgd"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    nesterov: bool = True
+    schedule: Literal["constant", "cosine", "one-cycle", "step"] = "cosine"
+
+
+class MetaSamplerConfig(_Section):
+    """How the sampling rates are learned, as ``lastlayer.longtail.MetaSampler`` has it."""
+
+    #: Examples of a meta batch, drawn from the training set with every class equally likely.
+    batch_size: Positive = 512
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.99,
+    )
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    #: The rates begin at this power, negated, of the class frequencies; 0 for 1/2 each.
+    initial_power: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ClassifierStageConfig(_Section):
+    """A second stage: the backbone stays as it is and the head is trained anew on its features.
+
+    The run's head is the second stage's. Held-out looks and early stops are for the first stage;
+    the second one runs to its last step.
+    """
+
+    #: How batches are drawn; None for no second stage. "instance" takes every example once an
+    #: epoch, "class-balanced" draws every class equally often, "meta" draws classes at learned
+    #: rates, "meta-reweighter" takes every example once an epoch and weighs it by its class's rate.
+    sampler: Literal["instance", "class-balanced", "meta", "meta-reweighter"] | None = None
+    #: The head of the first stage; the run's if None.
+    representation_head: HeadConfig | None = None
+    steps: Positive = 2000
+    batch_size: Positive = 512
+    optimizer: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
+    meta: MetaSamplerConfig = MetaSamplerConfig()
+
+    @model_validator(mode="after")
+    def _warms_up_within_the_stage(self) -> Self:
+        if self.optimizer.warmup >= self.steps:
+            raise ValueError(
+                f"optimizer.warmup must be below steps; got {self.optimizer.warmup} of "
+                f"{self.steps} steps"
+            )
+        return self
+
+
 class TrainingConfig(_Section):
     """How long, how large the steps, on what."""
 
@@ -177,6 +230,7 @@ class RunConfig(_Section):
     regularizer: RegularizerConfig = RegularizerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    classifier_stage: ClassifierStageConfig = ClassifierStageConfig()
     #: What the finished run is measured on; a search must say "validation".
     evaluate_on: Literal["test", "validation"] = "test"
 
@@ -188,6 +242,21 @@ class RunConfig(_Section):
                 f"of {self.training.steps} steps"
             )
         return self
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        stage = self.classifier_stage
+        return self.training.steps + (0 if stage.sampler is None else stage.steps)
+
+    def first_stage(self) -> Self:
+        """Return the configuration of the first stage as a run of its own."""
+        stage = self.classifier_stage
+        if stage.sampler is None:
+            return self
+        head = self.head if stage.representation_head is None else stage.representation_head
+        only = stage.model_copy(update={"sampler": None})
+        return self.model_copy(update={"head": head, "classifier_stage": only})
 
     def to_toml(self) -> str:
         """Return the configuration as TOML text."""

@@ -25,7 +25,6 @@ from lastlayer.training.build import (
     load_splits,
 )
 from lastlayer.training.callbacks import (
-    Progress,
     RecordMetrics,
     StopAfter,
     StopWithoutProgress,
@@ -34,11 +33,18 @@ from lastlayer.training.callbacks import (
     last_checkpoint,
     load_checkpoint,
 )
+from lastlayer.training.classifier_stage import (
+    REPRESENTATION_FILE,
+    describe_stages,
+    save_representation,
+    train_classifier_stage,
+)
 from lastlayer.training.config import RunConfig
 from lastlayer.training.measuring import EVALUATION_BATCH, summarize
 from lastlayer.training.memory import keep_freed_memory
 from lastlayer.training.module import TrainingModule
 from lastlayer.training.randomness import SeedEveryStep
+from lastlayer.training.records import Progress
 from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
 
@@ -91,13 +97,16 @@ def _train(
     classifier = build_classifier(
         config, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
     )
-    seconds = _fit(config, run, classifier, splits, progress)
+    staged = config.classifier_stage.sampler is not None
+    fit = _fit_in_stages if staged else _fit
+    seconds = fit(config, run, classifier, splits, progress)
     if not is_first_process():
         return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    run.write_summary(summarize(config, run, classifier, splits, seconds))
+    summary = summarize(config, run, classifier, splits, seconds)
+    run.write_summary(summary | ({"stages": describe_stages(config, splits)} if staged else {}))
     run.remove_checkpoints()
 
 
@@ -138,6 +147,8 @@ def _fit(
 ) -> float:
     """Train from the last checkpoint, if there is one, and return the seconds it took."""
     training = config.training
+    if training.precision == "64-true":
+        classifier.double()  # the engine restores a checkpoint's weights before it does that
     if len(splits.input_shape) == 3:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     records = RecordMetrics(run, training.log_every, training.steps, progress)
@@ -172,6 +183,29 @@ def _fit(
         best = load_checkpoint(run.checkpoints / "best.ckpt")["state_dict"]
         module.load_state_dict(best)
     return records.elapsed
+
+
+def _fit_in_stages(
+    config: RunConfig,
+    run: RunDirectory,
+    classifier: Classifier,
+    splits: Splits,
+    progress: Progress | None,
+) -> float:
+    """Train backbone and head, then the head alone, anew; return the seconds of both."""
+    if not (run.checkpoints / REPRESENTATION_FILE).exists():
+        first = config.first_stage()
+        trained = build_classifier(
+            first, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
+        )
+        seconds = _fit(first, run, trained, splits, progress)
+        if is_first_process():
+            save_representation(run, trained, seconds)
+    if not is_first_process():
+        return 0.0
+    with _contained_engine():
+        torch.use_deterministic_algorithms(True)
+        return train_classifier_stage(config, run, classifier, splits, progress)
 
 
 def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[Callback]:
