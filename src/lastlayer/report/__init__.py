@@ -9,6 +9,7 @@ from lastlayer.report.diagnostics import confusion_figure, reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
 from lastlayer.report.maps import filtering_figure, map_overlays
+from lastlayer.report.rates import rates_figure
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
@@ -26,6 +27,7 @@ __all__ = [
     "html_report",
     "learning_curves",
     "map_overlays",
+    "rates_figure",
     "reliability_figure",
     "retain_confusion",
     "retain_panels",

@@ -12,7 +12,14 @@ from lastlayer.report.curves import learning_curves
 from lastlayer.report.diagnostics import reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
-from lastlayer.report.runs import Runs, comparison_rows, learning_records, reliability_tables
+from lastlayer.report.rates import rates_figure
+from lastlayer.report.runs import (
+    Runs,
+    comparison_rows,
+    learning_records,
+    reliability_tables,
+    sampling_rates,
+)
 from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.table import TextTable
 from lastlayer.training.run_directory import describe_environment, without_infinities
@@ -60,6 +67,7 @@ def write_comparison(
         figures["Cross entropy while training"] = save_figure(
             learning_curves(curves), out / "figures" / "curves.png"
         )
+    figures |= _rates_figures(out, runs)
     markdown = table.to_markdown()
     if published is not None:
         markdown += "\n" + published.to_markdown()
@@ -80,6 +88,21 @@ def write_comparison(
         sections={} if published is None else {"Published numbers": published.to_markdown()},
     )
     return rows
+
+
+def _rates_figures(out: Path, runs: Runs) -> dict[str, Path]:
+    """Draw the rates that samplers learned, of the first run of every head that has them."""
+    figures = {}
+    for paths in runs.values():
+        found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
+        if found is not None:
+            path, learned = found
+            figure = rates_figure(
+                learned.steps, learned.rates, learned.class_counts, learned.class_names
+            )
+            file = out / "figures" / f"rates-{path.name}.png"
+            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(figure, file)
+    return figures
 
 
 def published_table(
