@@ -64,6 +64,7 @@ def test_options_of_a_scheme_are_entries_of_the_second_stage_or_of_the_head():
     assert changes["head"] == {"name": "balanced-softmax", "options": {"strength": 0.25}}
     assert changes["classifier_stage"] == {
         "sampler": "meta",
+        "train": "head",
         "representation_head": {"name": "softmax", "options": {}},
         "meta": {"initial_power": 1},
         "steps": 5,

@@ -305,3 +305,12 @@ def test_a_gradient_that_is_not_finite_stops_before_the_rates_are_lost():
     with pytest.raises(FloatingPointError, match="learning rate"):
         sampler.meta_step(head, features * 1e30, drawn.classes, drawn.weights, *meta, lr=1e30)
     assert sampler.rates().tolist() == [0.5] * K
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_a_heads_logits_are_its_linear_layers_outputs(name):
+    head, (features, _) = build_head(name, D, K), batch()
+    torch.testing.assert_close(head.logits(features), head.classifier(features))
+    assert head.logits(features.half()).dtype == torch.float32
+    with pytest.raises(ValueError, match="features"):
+        head.logits(features[:, 1:])

@@ -101,7 +101,11 @@ CASES = {
     "meta": {},
     "meta and a head that draws": {"head": {"name": "dropmax"}},
     "meta reweighter": {"classifier_stage": {"sampler": "meta-reweighter"}},
-    "class-balanced": {"classifier_stage": {"sampler": "class-balanced"}},
+    "class scales": {
+        "head": {"name": "softmax"},
+        "classifier_stage": {"sampler": "class-balanced", "train": "class-scales"},
+        "training": {"clip_norm": 0.5},
+    },
     "in turn, Adam and one cycle": {
         "classifier_stage": {
             "sampler": "instance",
@@ -177,6 +181,7 @@ def test_the_second_stages_head_is_what_is_stored_measured_and_loaded(tmp_path, 
         "name": "classifier",
         "head": "shifted",
         "sampler": "meta",
+        "train": "head",
         "steps": 35,
         "class_counts": COUNTS.tolist(),
     }
@@ -236,6 +241,24 @@ def test_the_head_is_trained_on_the_features_that_it_meets_when_evaluated(tmp_pa
         torch.testing.assert_close(ours, before - 0.5 * before.grad)
 
 
+def test_class_scales_are_factors_of_the_first_stages_layer(tmp_path, splits):
+    settings = config(
+        head={"name": "softmax"},
+        classifier_stage={"sampler": "class-balanced", "train": "class-scales"},
+    )
+    run = train(settings, tmp_path / "run", splits=splits)
+    first = train(settings.first_stage(), tmp_path / "first", splits=splits)
+    ours, theirs = run.state_dict(), first.state_dict()
+    factors = ours["head.classifier.weight"] / theirs["head.classifier.weight"]
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
+    torch.testing.assert_close(
+        ours["head.classifier.bias"], factors[:, 0] * theirs["head.classifier.bias"]
+    )
+    assert float((factors[:, 0] - 1).abs().min()) > 1e-4
+    log_prob, _ = predict(load_classifier(run), splits.test.inputs)
+    assert torch.equal(log_prob, run.predictions()["log_prob"])
+
+
 def test_class_balanced_draws_take_every_class_equally_often():
     target = torch.repeat_interleave(torch.arange(10), COUNTS)
     draws = StageDraws(target, 10, kind="class-balanced", batch_size=400, seed=0)
@@ -280,6 +303,7 @@ def test_a_loss_that_is_not_finite_stops_the_second_stage(tmp_path, splits):
     [
         ({"sampler": "sideways"}, "classifier_stage.sampler"),
         ({"steps": 0}, "classifier_stage.steps"),
+        ({"train": "class-scales"}, "classifier_stage"),
         ({"optimizer": {"warmup": 40}}, "classifier_stage"),
         ({"meta": {"lr": 0.0}}, "classifier_stage.meta.lr"),
         ({"meta": {"betas": [0.9, 1.0]}}, "classifier_stage.meta.betas.1"),

@@ -18,14 +18,16 @@ class Scheme:
     Attributes:
         head: the run's head, which the second stage trains.
         sampler: how the second stage draws its batches.
-        representation_head: the first stage's head.
         description: one line.
+        representation_head: the first stage's head.
+        train: what the second stage trains, the ``"head"`` or its ``"class-scales"``.
     """
 
     head: str
     sampler: str
     description: str
     representation_head: str = "softmax"
+    train: str = "head"
 
     def changes(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the changes in a configuration, nested.
@@ -38,6 +40,7 @@ class Scheme:
             "head": {"name": self.head, "options": {}},
             "classifier_stage": {
                 "sampler": self.sampler,
+                "train": self.train,
                 "representation_head": {"name": self.representation_head, "options": {}},
             },
         }
@@ -61,6 +64,12 @@ SCHEMES: dict[str, Scheme] = {
         "softmax",
         "class-balanced",
         "classifier re-training: softmax features, then a softmax on class-balanced batches",
+    ),
+    "lws": Scheme(
+        "softmax",
+        "class-balanced",
+        "learnable weight scaling: softmax features and layer, then one factor per class",
+        train="class-scales",
     ),
     "softmax-meta": Scheme(
         "softmax", "meta", "softmax features, then a softmax with the Meta Sampler"

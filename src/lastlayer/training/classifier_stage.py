@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier, HeadOutput
@@ -58,11 +59,7 @@ def train_classifier_stage(
         FloatingPointError: if the loss is not finite.
     """
     representation = load_checkpoint(run.checkpoints / REPRESENTATION_FILE)
-    weights = representation["state_dict"]
-    part = "backbone."
-    backbone = {n.removeprefix(part): w for n, w in weights.items() if n.startswith(part)}
-    classifier.to(next(iter(weights.values())).dtype)
-    classifier.backbone.load_state_dict(backbone)
+    _take_over(classifier, representation["state_dict"], config.classifier_stage.train)
     classifier.to(_device(config.training.device))
     records = Records(
         run,
@@ -111,8 +108,11 @@ class ClassifierStage:
             meta=self.meta,
         )
         groups = self.head.param_groups(self.stage.optimizer.weight_decay)
-        trained = [g | {"params": [p for p in g["params"] if p.requires_grad]} for g in groups]
-        self.optimizer = build_optimizer(self.stage.optimizer, trained, weight.device)
+        self.scales: Tensor | None = None
+        if self.stage.train == "class-scales":
+            self.scales = weight.new_ones(splits.num_classes).requires_grad_()
+            groups = [{"params": [self.scales], "weight_decay": 0.0}]
+        self.optimizer = build_optimizer(self.stage.optimizer, groups, weight.device)
         self.schedule = build_schedule(self.stage.optimizer, self.optimizer, self.stage.steps)
         self.done = 0
 
@@ -142,6 +142,8 @@ class ClassifierStage:
                 self._record_rates()
             if self.done % self.config.training.checkpoint_every == 0:
                 save(self.state_dict())
+        if self.scales is not None:
+            self.head.classifier.load_state_dict(self._scaled_classifier(self.scales.detach()))
 
     def _step(self, step: int, lr: float) -> dict[str, Tensor]:
         torch.manual_seed(derive_seed(self.config.seed, "classifier stage", "step", step))
@@ -166,7 +168,8 @@ class ClassifierStage:
         self.optimizer.zero_grad()
         out.loss.backward()  # type: ignore[no-untyped-call]
         if self.config.training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.training.clip_norm)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, self.config.training.clip_norm)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -178,10 +181,20 @@ class ClassifierStage:
             weights = self.meta.weights(target).detach()
             loss = (weights * row_losses(self.head, features, target)).mean()
             return HeadOutput(loss, {"nll": loss})
-        out = self.head(features, target)
+        if self.scales is None:
+            out = self.head(features, target)
+        else:
+            scaled = self._scaled_classifier(self.scales)
+            parameters = {f"classifier.{name}": value for name, value in scaled.items()}
+            out = functional_call(self.head, parameters, (features, target))
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         return out
+
+    def _scaled_classifier(self, scales: Tensor) -> dict[str, Tensor]:
+        """Return the linear layer's parameters, the rows of every class times its factor."""
+        frozen = self.head.classifier.state_dict()
+        return {n: (v.movedim(0, -1) * scales).movedim(-1, 0) for n, v in frozen.items()}
 
     def _record_rates(self) -> None:
         if self.meta is not None:
@@ -192,6 +205,7 @@ class ClassifierStage:
         return {
             "done": self.done,
             "head": self.head.state_dict(),
+            "scales": None if self.scales is None else self.scales.detach(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "meta": None if self.meta is None else self.meta.state_dict(),
@@ -202,6 +216,8 @@ class ClassifierStage:
         """Go on where the state was taken."""
         self.done = state["done"]
         self.head.load_state_dict(state["head"])
+        if self.scales is not None:
+            self.scales.data.copy_(state["scales"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -224,10 +240,25 @@ def describe_stages(config: RunConfig, splits: Splits) -> list[dict[str, Any]]:
             "name": "classifier",
             "head": config.head.name,
             "sampler": stage.sampler,
+            "train": stage.train,
             "steps": stage.steps,
             "class_counts": counts.tolist(),
         },
     ]
+
+
+def _take_over(classifier: Classifier, weights: dict[str, Tensor], train: str) -> None:
+    """Give a classifier the first stage's backbone, and its linear layer to be scaled."""
+
+    def part(name: str) -> dict[str, Tensor]:
+        prefix = f"{name}."
+        return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+
+    linear = part("head.classifier")
+    classifier.to(linear["weight"].dtype)
+    classifier.backbone.load_state_dict(part("backbone"))
+    if train == "class-scales":
+        classifier.head.classifier.load_state_dict(linear)
 
 
 def _device(name: str) -> torch.device:

@@ -172,6 +172,9 @@ class ClassifierStageConfig(_Section):
     #: epoch, "class-balanced" draws every class equally often, "meta" draws classes at learned
     #: rates, "meta-reweighter" takes every example once an epoch and weighs it by its class's rate.
     sampler: Literal["instance", "class-balanced", "meta", "meta-reweighter"] | None = None
+    #: What is trained: the whole "head", drawn anew; or "class-scales", one factor per class of the
+    #: first stage's linear layer, which ends in that layer's weights (learnable weight scaling).
+    train: Literal["head", "class-scales"] = "head"
     #: The head of the first stage; the run's if None.
     representation_head: HeadConfig | None = None
     steps: Positive = 2000
@@ -180,7 +183,9 @@ class ClassifierStageConfig(_Section):
     meta: MetaSamplerConfig = MetaSamplerConfig()
 
     @model_validator(mode="after")
-    def _warms_up_within_the_stage(self) -> Self:
+    def _fits_together(self) -> Self:
+        if self.train != "head" and self.sampler in ("meta", "meta-reweighter"):
+            raise ValueError(f'sampler {self.sampler!r} needs train="head"; got {self.train!r}')
         if self.optimizer.warmup >= self.steps:
             raise ValueError(
                 f"optimizer.warmup must be below steps; got {self.optimizer.warmup} of "
