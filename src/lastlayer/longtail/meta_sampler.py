@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_inside, check_positive
+from lastlayer._checks import check_positive
 from lastlayer.functional.meta_sampling import (
     ClassDraw,
     check_class_counts,
@@ -78,8 +78,8 @@ class MetaSampler(nn.Module):
         super().__init__()
         check_positive("lr", lr)
         check_positive("temperature", temperature)
-        for beta in betas:
-            check_inside("betas", beta, -1e-300, 1.0)
+        if not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"betas must lie in [0, 1); got {betas}")
         counts = torch.as_tensor(class_counts)
         check_class_counts(counts)
         self.temperature, self.initial_power = temperature, initial_power

@@ -262,8 +262,6 @@ def _take_over(classifier: Classifier, weights: dict[str, Tensor], train: str) -
 
 
 def _device(name: str) -> torch.device:
-    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    # A head alone is small: where there is no CUDA the processor does, which has float64.
+    use_cuda = name in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
