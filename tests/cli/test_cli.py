@@ -298,6 +298,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
     printed = lastlayer("list")
     assert [line for line in printed.out.splitlines() if not line.startswith("  ")] == [
         "heads",
+        "schemes",
         "regularizers",
         "data",
         "models",

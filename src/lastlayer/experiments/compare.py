@@ -100,12 +100,13 @@ def _check_trainable(configs: Sequence[RunConfig]) -> None:
     splits = load_splits(configs[0])
     built: list[tuple[Any, ...]] = []
     for config in configs:
-        parts = (config.model, config.head, config.regularizer)
-        if parts not in built and config.data == configs[0].data:
-            build_classifier(
-                config, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
-            )
-            built.append(parts)
+        for stage in (config, config.first_stage()):
+            parts = (stage.model, stage.head, stage.regularizer)
+            if parts not in built and config.data == configs[0].data:
+                build_classifier(
+                    stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
+                )
+                built.append(parts)
 
 
 def _train_job(job: Job) -> str | None:
@@ -127,7 +128,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
     if progress is None:
         yield
         return
-    total = sum(job.config.training.steps for job in jobs)
+    total = sum(job.config.total_steps for job in jobs)
     stop = threading.Event()
 
     def look() -> None:
@@ -152,7 +153,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
 def _steps_done(job: Job) -> int:
     run_directory = RunDirectory(job.path)
     if run_directory.finished:
-        return job.config.training.steps
+        return job.config.total_steps
     try:
         lines = run_directory.metrics_path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"])
@@ -166,11 +167,12 @@ def _check_buildable(configs: dict[str, RunConfig]) -> None:
     from lastlayer.regularizers import REGULARIZERS
 
     for config in configs.values():
-        options = config.head.options
-        num_classes = len(options.get("class_counts", range(10)))
-        if takes_class_counts(config.head.name):
-            options = {"class_counts": [1] * num_classes} | options
-        build_head(config.head.name, 2, num_classes, device="meta", **options)
+        for head in (config.head, config.first_stage().head):
+            options = head.options
+            num_classes = len(options.get("class_counts", range(10)))
+            if takes_class_counts(head.name):
+                options = {"class_counts": [1] * num_classes} | options
+            build_head(head.name, 2, num_classes, device="meta", **options)
         if config.regularizer.name is not None:
             REGULARIZERS.get(config.regularizer.name)
 

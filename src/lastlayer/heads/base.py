@@ -144,6 +144,16 @@ class Head(nn.Module):
         with full_precision(features):
             return self._log_prob(self._upcast(features))
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the (*, K) outputs of the classifier alone, for (*, D) features.
+
+        What a loss or a prediction adds to them (offsets, masks, margins) is left out; those of a
+        cosine classifier are scaled cosines.
+        """
+        self._check_features(features)
+        with full_precision(features):
+            return self._logits(self._upcast(features))
+
     @abstractmethod
     def _log_prob(self, features: Tensor) -> Tensor:
         """Return (*, K) log-probabilities of checked features in full precision."""

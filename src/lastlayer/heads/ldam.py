@@ -105,8 +105,11 @@ class LDAM(Head):
         bias = self.classifier.bias
         return cosines if bias is None else cosines + bias.to(features.dtype) / self.scale
 
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.scale * self._cosines(features)
+
     def _log_prob(self, features: Tensor) -> Tensor:
-        return F.log_softmax(self.scale * self._cosines(features), dim=-1)
+        return F.log_softmax(self._logits(features), dim=-1)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         nll = ldam_loss(

@@ -2,6 +2,7 @@
 
 from lastlayer.longtail.counts import class_counts
 from lastlayer.longtail.groups import ClassGroups, class_groups, shot_groups, tertile_groups
+from lastlayer.longtail.meta_sampler import MetaSampler
 from lastlayer.longtail.profiles import (
     PROFILES,
     exponential_counts,
@@ -11,6 +12,7 @@ from lastlayer.longtail.profiles import (
 )
 from lastlayer.longtail.samplers import SAMPLERS, ClassDraw, ClassSampler, sampling_prior
 from lastlayer.longtail.subset import long_tail_counts, long_tail_indices, long_tail_subset
+from lastlayer.longtail.virtual_step import row_losses, virtual_meta_loss
 
 __all__ = [
     "PROFILES",
@@ -18,6 +20,7 @@ __all__ = [
     "ClassDraw",
     "ClassGroups",
     "ClassSampler",
+    "MetaSampler",
     "class_counts",
     "class_groups",
     "exponential_counts",
@@ -26,8 +29,10 @@ __all__ = [
     "long_tail_subset",
     "pareto_counts",
     "profile_counts",
+    "row_losses",
     "sampling_prior",
     "shot_groups",
     "step_counts",
     "tertile_groups",
+    "virtual_meta_loss",
 ]

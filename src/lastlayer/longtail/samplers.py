@@ -23,6 +23,7 @@ from torch.utils.data import Sampler
 
 from lastlayer._checks import check_at_least, check_choice, check_count, check_probability
 from lastlayer.functional.class_priors import as_class_counts
+from lastlayer.functional.meta_sampling import draw_examples, group_by_class
 from lastlayer.longtail.counts import class_counts
 
 SAMPLERS = ("class-balanced", "square-root", "progressive")
@@ -71,7 +72,8 @@ class ClassDraw:
     """Draw examples class first, from labels that are sorted once.
 
     Args:
-        labels: (N,) int64 labels, N >= 1.
+        labels: (N,) int64 labels, N >= 1, on the device of the draws.
+        num_classes: K; the largest label plus 1 if None.
 
     Example:
         >>> draw = ClassDraw(torch.tensor([0, 0, 0, 1]))
@@ -80,10 +82,9 @@ class ClassDraw:
         500
     """
 
-    def __init__(self, labels: Tensor) -> None:
-        self.counts = class_counts(labels)
-        self._by_class = labels.cpu().argsort(stable=True)
-        self._first = self.counts.cumsum(0) - self.counts
+    def __init__(self, labels: Tensor, num_classes: int | None = None) -> None:
+        self.counts = class_counts(labels, num_classes)
+        self._groups = group_by_class(labels, len(self.counts))
 
     def __call__(self, size: int, prior: Tensor, generator: torch.Generator) -> Tensor:
         """Return the indices of ``size`` examples drawn with replacement.
@@ -91,16 +92,26 @@ class ClassDraw:
         Args:
             size: how many.
             prior: (K,) class probabilities; 0 for classes without an example.
-            generator: source of the draw.
+            generator: source of the draw, on the labels' device.
 
         Returns:
             (size,) int64 indices.
         """
+        prior = prior.to(generator.device)
         classes = torch.multinomial(prior, size, replacement=True, generator=generator)
-        uniform = torch.rand(size, generator=generator, dtype=torch.float64)
-        # The product may round up to the count itself.
-        within = (uniform * self.counts[classes]).long().minimum(self.counts[classes] - 1)
-        return self._by_class[self._first[classes] + within]
+        return self.of_classes(classes, generator)
+
+    def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the indices of one example of each given class, drawn within the class.
+
+        Args:
+            classes: (B,) int64 classes that have an example.
+            generator: source of the draw, on the labels' device.
+
+        Returns:
+            (B,) int64 indices.
+        """
+        return draw_examples(self._groups, classes, generator=generator)
 
 
 class ClassSampler(Sampler[int]):

@@ -15,6 +15,7 @@ from lastlayer.report.long_tail import (
     tail_confusion_figure,
 )
 from lastlayer.report.maps import filtering_figure, map_overlays
+from lastlayer.report.rates import rates_figure
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
@@ -35,6 +36,7 @@ __all__ = [
     "learning_curves",
     "long_tail_table",
     "map_overlays",
+    "rates_figure",
     "reliability_figure",
     "retain_confusion",
     "retain_panels",

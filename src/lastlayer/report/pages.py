@@ -20,12 +20,14 @@ from lastlayer.report.long_tail import (
     long_tail_table,
     tail_confusion_figure,
 )
+from lastlayer.report.rates import rates_figure
 from lastlayer.report.runs import (
     Runs,
     comparison_rows,
     learning_records,
     long_tail_rows,
     reliability_tables,
+    sampling_rates,
 )
 from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.table import TextTable
@@ -74,6 +76,7 @@ def write_comparison(
         figures["Cross entropy while training"] = save_figure(
             learning_curves(curves), out / "figures" / "curves.png"
         )
+    figures |= _rates_figures(out, runs)
     tails = long_tail_rows(runs)
     markdown = table.to_markdown()
     if tails:
@@ -112,6 +115,21 @@ def _long_tail_figures(rows: list[LongTailRow], folder: Path) -> dict[str, Path]
             tail_confusion_figure(rows), folder / "tail-confusion.png"
         ),
     }
+
+
+def _rates_figures(out: Path, runs: Runs) -> dict[str, Path]:
+    """Draw the rates that samplers learned, of the first run of every head that has them."""
+    figures = {}
+    for paths in runs.values():
+        found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
+        if found is not None:
+            path, learned = found
+            figure = rates_figure(
+                learned.steps, learned.rates, learned.class_counts, learned.class_names
+            )
+            file = out / "figures" / f"rates-{path.name}.png"
+            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(figure, file)
+    return figures
 
 
 def published_table(

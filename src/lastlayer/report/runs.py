@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,40 @@ def learning_records(runs: Runs, measure: str = "nll") -> list[Curve]:
                     steps, values = zip(*kept, strict=True)
                     curves.append(Curve(head, split, np.asarray(steps), np.asarray(values)))
     return curves
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingRates:
+    """What a finished run's sampler learned.
+
+    Attributes:
+        steps: (T,) training steps.
+        rates: (T, K) rates of the classes.
+        class_counts: (K,) training examples.
+        class_names: K names.
+    """
+
+    steps: np.ndarray
+    rates: np.ndarray
+    class_counts: list[int]
+    class_names: list[str]
+
+
+def sampling_rates(path: Path) -> SamplingRates | None:
+    """Return the rates that a run's sampler learned; None if it has none or is not finished."""
+    run = RunDirectory(path)
+    if not run.finished:
+        return None
+    records = [record for record in run.metrics() if record["split"] == "rates"]
+    summary = run.summary()
+    if not records or "class_counts" not in summary:
+        return None
+    return SamplingRates(
+        np.asarray([record["step"] for record in records]),
+        np.asarray([record["rates"] for record in records]),
+        summary["class_counts"],
+        summary["class_names"],
+    )
 
 
 def reliability_tables(runs: Runs, kind: str = "top1") -> dict[str, Reliability]:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier, prior_correction
-from lastlayer.longtail import ClassDraw, class_counts, sampling_prior
+from lastlayer.longtail import SAMPLERS, ClassDraw, class_counts, sampling_prior
 from lastlayer.training.batches import Order
-from lastlayer.training.config import RunConfig, TrainingConfig
+from lastlayer.training.config import RunConfig
+from lastlayer.training.sections import TrainingConfig
 
 
 def epoch_order(training: TrainingConfig, target: Tensor) -> Order | None:
@@ -41,11 +42,17 @@ def epoch_order(training: TrainingConfig, target: Tensor) -> Order | None:
 def corrected_prior(config: RunConfig, classifier: Classifier, splits: Splits) -> dict[str, Any]:
     """Return the summary's entry on how the class prior is corrected; empty if nothing does.
 
+    It is an account of what the head was trained with: of two stages the second one. Rates that are
+    learned answer to the loss on balanced data and are left out.
+
     Warns:
         DoubleCorrectionWarning: if the sampler and the head, or two parts of it, do the same.
     """
     counts = class_counts(splits)
+    sampler = config.classifier_stage.sampler or config.training.sampler
+    if sampler not in SAMPLERS:
+        sampler = "instance"
     # Half way: a progressive sampler's mean over the run.
-    prior = sampling_prior(counts, config.training.sampler, 0.5)
+    prior = sampling_prior(counts, sampler, 0.5)
     strengths = prior_correction(classifier.head, counts, prior).strengths
     return {"prior_correction": strengths} if strengths else {}
