@@ -4,6 +4,7 @@ import pytest
 
 from lastlayer.experiments import SCHEMES, Recipe, catalog, parse_variant, plan
 from lastlayer.heads import HEADS
+from lastlayer.longtail import SAMPLERS
 from lastlayer.training import RunDirectory
 
 STAGE = """
@@ -54,6 +55,16 @@ def test_options_of_a_scheme_are_entries_of_the_second_stage_or_of_the_head():
     assert name == "crt+dropout"
     assert changes["classifier_stage"]["sampler"] == "instance"
     assert changes["regularizer"]["name"] == "dropout"
+
+
+def test_a_sampler_alone_is_a_scheme_of_one_stage(staged_recipe):
+    for sampler in SAMPLERS:
+        config = Recipe.load(str(staged_recipe)).run_config(f"{sampler}-sampling", {})
+        assert (config.head.name, config.training.sampler) == ("softmax", sampler)
+        assert config.first_stage() == config
+    _, changes = parse_variant("class-balanced-sampling:batch_size=7,head.label_smoothing=0.1")
+    assert changes["training"] == {"sampler": "class-balanced", "batch_size": 7}
+    assert changes["head"]["options"] == {"label_smoothing": 0.1}
 
 
 def test_a_wrong_option_of_a_scheme_is_named_before_training(staged_recipe):

@@ -36,8 +36,9 @@ def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
     Args:
         text: such as ``dropmax:temperature=0.2`` or ``softmax+disout:where=layer3,p=0.1``. Where
             ``where`` (and ``position``) are not given, the recipe's places stay. A name of
-            :data:`SCHEMES` stands for training in two stages, its options for entries of the
-            second one: ``balms:meta.initial_power=1,steps=500``.
+            :data:`SCHEMES` stands for a head and how its batches are drawn, in one stage or two;
+            its options are entries of the stage that the head is trained in:
+            ``balms:meta.initial_power=1,steps=500``.
 
     Returns:
         The names without options, ``head`` or ``head+regularizer``; and the changes, nested.
