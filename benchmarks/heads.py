@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor, nn
 
-from lastlayer.heads import HEADS, HeadOutput, build_head
+from lastlayer.heads import HEADS, HeadOutput, build_head, takes_class_counts
 
 BATCH, FEATURES = 256, 512
 
@@ -50,7 +50,8 @@ class Loss(nn.Module):
 
     def __init__(self, name: str, num_classes: int) -> None:
         super().__init__()
-        self.head = build_head(name, FEATURES, num_classes)
+        counts = {"class_counts": [1] * num_classes} if takes_class_counts(name) else {}
+        self.head = build_head(name, FEATURES, num_classes, **counts)
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         out = self.head(features, target)

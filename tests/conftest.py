@@ -70,7 +70,7 @@ def _no_data_folder(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
         monkeypatch.delenv("LASTLAYER_DATA", raising=False)
 
 
-@pytest.fixture(name="lastlayer")
+@pytest.fixture(name="lastlayer", scope="session")
 def lastlayer_fixture() -> object:
     """The command line as a function from words to what it printed."""
     return lastlayer

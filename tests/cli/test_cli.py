@@ -186,6 +186,22 @@ def test_compare_takes_heads_with_options(lastlayer, tiny_recipe, tmp_path):
     }
 
 
+def test_a_long_tailed_comparison_prints_its_groups_of_all_training_examples(
+    lastlayer, tiny_recipe, tmp_path
+):
+    printed = lastlayer(
+        *("compare", "--recipe", tiny_recipe, "--heads", "softmax,balanced-softmax"),
+        *("--long-tail", 20, "--seeds", 1, "--jobs", 1, "--steps", 5, "--out", "c"),
+    )
+    assert printed.status == 0, printed.err
+    assert "few taken for many" in printed.out
+    config = RunDirectory(tmp_path / "c" / "softmax-seed0").config()
+    assert config.data.long_tail.imbalance == 20
+    assert config.data.train_size is None
+    kept = Settings(long_tail=20, train_size=200).changes()["data"]
+    assert kept == {"train_size": 200, "long_tail": {"imbalance": 20}}
+
+
 def test_compare_reports_a_failed_run_after_the_table_of_the_others(
     lastlayer, tmp_path, tiny_recipe
 ):
@@ -282,6 +298,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
     printed = lastlayer("list")
     assert [line for line in printed.out.splitlines() if not line.startswith("  ")] == [
         "heads",
+        "schemes",
         "regularizers",
         "data",
         "models",

@@ -41,6 +41,20 @@ def test_digits_splits_hold_every_bundled_image_once_with_its_label():
     assert sorted(found) == bundled
 
 
+def test_digits_may_have_as_many_test_images_of_every_class():
+    options = {"test_per_class": 34}
+    splits = load("digits", options=options)
+    assert torch.bincount(splits.test.target).tolist() == [34] * 10
+    assert int(torch.bincount(splits.train.target).min()) == 140
+    assert torch.equal(splits.test.inputs, load("digits", seed=3, options=options).test.inputs)
+    rows = {row.numpy().tobytes() for row in splits.train.inputs}
+    assert len(splits.train) + len(splits.test) == 1797
+    assert not rows & {row.numpy().tobytes() for row in splits.test.inputs}
+    for wrong in (0, 174):
+        with pytest.raises(ValueError, match=r"test_per_class must lie in \[1, 173\]"):
+            load("digits", options={"test_per_class": wrong})
+
+
 def test_digits_test_part_is_always_the_same():
     test = load("digits", seed=0).test
     content = (test.inputs * 16).to(torch.uint8).numpy().tobytes() + bytes(test.target.tolist())
@@ -125,7 +139,7 @@ def test_mean_and_std_are_those_of_the_train_split():
         ({"validation_size": 1.0}, "as a float is a fraction"),
         ({"validation_size": float("nan")}, "as a float is a fraction"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"options": {"size": 8}}, "'digits' has no option 'size'; its options: none"),
+        ({"options": {"size": 8}}, "'digits' has no option 'size'; its options: test_per_class"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(arguments, message):

@@ -3,28 +3,35 @@ from importlib import resources
 
 import pytest
 
+from lastlayer.cli.settings import Settings
 from lastlayer.data import SOURCES
-from lastlayer.experiments import Recipe, catalog, default_recipe, plan, recipe_names
+from lastlayer.experiments import SCHEMES, Recipe, catalog, default_recipe, plan, recipe_names
 from lastlayer.experiments.recipe import resolve_recipe
 from lastlayer.heads import HEADS
+from lastlayer.longtail import long_tail_counts
 from lastlayer.models import BACKBONES
 from lastlayer.regularizers import REGULARIZERS
 from lastlayer.report import ComparisonRow
 from lastlayer.report.pages import published_table
 from lastlayer.training.build import backbone_name, build_classifier
+from lastlayer.training.sections import HeadConfig, RegularizerConfig
+from lastlayer.training.stage_sections import ClassifierStageConfig
 
 SHAPES = {
     "digits": (1, 8, 8),
     **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), (1, 28, 28)),
     **dict.fromkeys(("cifar10", "cifar100"), (3, 32, 32)),
     **dict.fromkeys(("banking77", "sst-2"), (5000,)),
-    "folder": (3, 224, 224),
+    **dict.fromkeys(("folder", "image-lists"), (3, 224, 224)),
 }
 
 
-def _named(config):
-    regularizer = config.regularizer.name
-    return config.head.name + (f"+{regularizer}" if regularizer else "")
+def _without_variant(config):
+    """What runs of different heads, regularisers and schemes have in common."""
+    stage = ClassifierStageConfig().model_dump(include={"sampler", "train", "representation_head"})
+    return config.updated(
+        {"training": {"sampler": "instance"}, "classifier_stage": stage}
+    ).model_copy(update={"head": HeadConfig(), "regularizer": RegularizerConfig()})
 
 
 def _require_torchvision():
@@ -45,39 +52,55 @@ def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
     assert len({job.path for job in jobs}) == len(jobs)
     for seed in range(recipe.seeds):
         configs = [job.config for job in jobs if job.config.seed == seed]
-        assert [_named(config) for config in configs] == list(recipe.heads)
+        assert [job.label for job in jobs if job.config.seed == seed] == list(recipe.heads)
         assert len({config.data.model_dump_json() for config in configs}) == 1
         if not recipe.head_config:
-            equal = {
-                config.model_copy(
-                    update={"head": configs[0].head, "regularizer": configs[0].regularizer}
-                ).model_dump_json()
-                for config in configs
-            }
+            equal = {_without_variant(config).model_dump_json() for config in configs}
             assert len(equal) == 1
 
 
 def test_every_recipe_builds_every_head(recipe):
     for head in recipe.heads:
         config = recipe.run_config(head, {})
-        if config.model.name in ("resnet18", "resnet50"):
+        if config.model.name in ("resnet10", "resnet50", "resnet152"):
             _require_torchvision()
         assert config.data.name in SOURCES.names()
         shape = SHAPES[config.data.name]
         assert backbone_name(config, shape) in BACKBONES.names()
-        assert build_classifier(config, shape, 10).head.num_classes == 10
+        for stage in (config, config.first_stage()):
+            classifier = build_classifier(stage, shape, 10, class_counts=range(10, 0, -1))
+            assert classifier.head.num_classes == 10
 
 
 def test_every_published_number_belongs_to_a_head_we_have(recipe):
     for variant in {*recipe.published, *recipe.head_config}:
         head, _, regularizer = variant.partition("+")
-        assert head in HEADS.names()
+        assert head in HEADS.names() or head in SCHEMES
         assert not regularizer or regularizer in REGULARIZERS.names()
     errors = [error for by_source in recipe.published.values() for error in by_source.values()]
     assert all(0 < error < 100 for error in errors)
     assert bool(recipe.published) == bool(recipe.published_note)
     assert recipe.title
     assert recipe.source
+
+
+LONG_TAILS = {
+    ("digits-lt", 100): (10, 343), ("digits-lt", 50): (10, 387),
+    ("cifar10-lt", 200): (10, 11203), ("cifar10-lt", 100): (10, 12406),
+    ("cifar10-lt", 10): (10, 20431),
+    ("cifar100-lt", 200): (100, 9502), ("cifar100-lt", 100): (100, 10847),
+    ("cifar100-lt", 10): (100, 19573),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "imbalance"), LONG_TAILS)
+def test_long_tails_have_the_published_sizes(name, imbalance):
+    num_classes, size = LONG_TAILS[name, imbalance]
+    changes = Settings(long_tail=imbalance).changes()
+    tail = Recipe.load(name).run_config("softmax", changes).data.long_tail
+    there = [tail.n_max] * num_classes
+    counts = long_tail_counts(there, tail.imbalance, n_max=tail.n_max, profile=tail.profile)
+    assert int(counts.sum()) == size
 
 
 def test_recipes_are_listed_by_their_titles():

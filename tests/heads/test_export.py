@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from counted_heads import build_head
 
-from lastlayer.heads import HEADS, DropMax, build_head
+from lastlayer.heads import HEADS, DropMax
 
 D, K = 5, 4
 NAMES = [name for name, text in HEADS.describe().items() if not text.startswith("from ")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from counted_heads import build_head
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from lastlayer.heads import HEADS, Head, build_head
+from lastlayer.heads import HEADS, Head
 
 N, D, K = 2, 2, 3
 NAMES = [name for name, text in HEADS.describe().items() if not text.startswith("from ")]

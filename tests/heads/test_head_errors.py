@@ -6,12 +6,22 @@ import math
 
 import pytest
 import torch
+from counted_heads import build_head
 
-from lastlayer.heads import HEADS, DropMax, Head, SampledSoftmax, Softmax, build_head
+from lastlayer.heads import HEADS, DropMax, Head, SampledSoftmax, Softmax
 
 N, D, K = 3, 5, 4
 NAMES = [name for name, text in HEADS.describe().items() if not text.startswith("from ")]
-SMOOTHABLE = {"softmax", "label-smoothing", "sparsemax", "entmax15"}
+SMOOTHABLE = {
+    "softmax",
+    "label-smoothing",
+    "sparsemax",
+    "entmax15",
+    "balanced-softmax",
+    "logit-adjusted",
+    "class-balanced",
+    "pc-softmax",
+}
 FEATURES, TARGET = torch.randn(N, D), torch.tensor([0, 3, 1])
 
 every_head = pytest.mark.parametrize("name", NAMES)

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from counted_heads import build_head
 from torch import nn
 
 import lastlayer
 from lastlayer.functional.class_maps import class_map, least_likely_class, logit_contrast
-from lastlayer.heads import HEADS, build_head
+from lastlayer.heads import HEADS
 from lastlayer.information import ClassMaps
 from lastlayer.information.readout import read_out
 from lastlayer.models import GapCNN, build
@@ -210,7 +211,7 @@ def test_images_of_one_pixel_have_maps_of_one_cell():
 def test_any_head_is_mapped_by_its_classifier(head):
     torch.manual_seed(0)
     backbone = GapCNN((2, 8, 6), channels=(3, 4, 5, 6))
-    model = lastlayer.Classifier(backbone, build_head(head, 6, CLASSES))
+    model = lastlayer.Classifier(backbone, build_head(head, 6, CLASSES, bias=True))
     batch = images()
     for method in ("cam", "infocam", "infocam+"):
         out = ClassMaps(model, method=method)(batch)

@@ -27,7 +27,8 @@ SHAPES = {
     "preact-resnet32": (3, 8, 8),
     "preact-resnet56": (3, 8, 8),
 }
-NEED_TORCHVISION = {"resnet18", "resnet50"}  # tested in test_torchvision_adapter.py
+# Tested in test_torchvision_adapter.py.
+NEED_TORCHVISION = {"resnet10", "resnet18", "resnet50", "resnet152"}
 
 
 def parameters(*modules: nn.Module) -> int:

@@ -114,7 +114,12 @@ def test_a_vector_is_refused_before_torchvision_is_asked_for(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "features", "count", "last"),
-    [("resnet18", 512, 11_689_512, "bn2"), ("resnet50", 2048, 25_557_032, "bn3")],
+    [
+        ("resnet10", 512, 5_418_792, "bn2"),
+        ("resnet18", 512, 11_689_512, "bn2"),
+        ("resnet50", 2048, 25_557_032, "bn3"),
+        ("resnet152", 2048, 60_192_808, "bn3"),
+    ],
 )
 def test_the_real_networks(torchvision, name, features, count, last):
     backbone = build(name, (3, 32, 32))

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from lastlayer.heads import Classifier, Softmax
-from lastlayer.training.config import OptimizerConfig
 from lastlayer.training.module import TrainingModule
 from lastlayer.training.schedule import build_schedule, rate_factor, warmup_steps
+from lastlayer.training.sections import OptimizerConfig
 
 LR = 0.1
 

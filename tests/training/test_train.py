@@ -64,6 +64,7 @@ CASES = {
             "warmup": 25,
         },
     },
+    "double precision": {"training": {"precision": "64-true"}},
     "warm-up and cosine": {"optimizer": {"schedule": "cosine", "warmup": 0.8}},
     "the best weights": {"training": {"validate_every": 4, "select": "best"}},
 }

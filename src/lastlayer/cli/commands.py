@@ -43,7 +43,8 @@ def train(
 
     Args:
         head: head, with options and a regularizer if need be: dropmax,
-            class-dropout:retain_prob=0.4, softmax+disout:where=layer3,p=0.1.
+            class-dropout:retain_prob=0.4, softmax+disout:where=layer3,p=0.1; or a scheme of two
+            stages: crt, balms:steps=500.
         seed: fixes data, weights, order and masks.
         out: run directory; default: runs/DATA-HEAD-seedN.
         resume: take up the run where it was stopped.
@@ -64,7 +65,7 @@ def train(
         train_run(config, path, resume=resume)
         return
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
-    with step_progress(config.training.steps) as progress:
+    with step_progress(config.total_steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)
     _print_summary(run.summary())
 
@@ -84,6 +85,7 @@ def compare(
     Args:
         heads: comma-separated; the first is the baseline. Options go after a colon, a regularizer
             after a plus sign: softmax+dropout:p=0.2. With options, separate by semicolons.
+            Schemes of two stages stand among them by name: softmax,crt,balms.
         seeds: number of seeds.
         first_seed: the first seed.
         jobs: processes side by side.

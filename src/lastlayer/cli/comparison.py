@@ -22,9 +22,9 @@ def run_comparison(
 ) -> None:
     """Train, write and print one comparison; exit with 1 if a run failed."""
     from lastlayer.experiments import plan, run
-    from lastlayer.report import comparison_table
+    from lastlayer.report import comparison_table, long_tail_table
     from lastlayer.report.pages import published_table, write_comparison
-    from lastlayer.report.runs import comparison_rows
+    from lastlayer.report.runs import comparison_rows, long_tail_rows
 
     folder = out or Path("runs") / f"compare-{settings_digest(recipe, changes)}"
     planned = plan(recipe, heads, seeds, folder, changes)
@@ -50,6 +50,9 @@ def run_comparison(
             comparison_table(rows),
             comparison_table(rows, measures=ESSENTIAL, differences=("error",)),
         )
+        tails = long_tail_rows(runs)
+        if tails:
+            print_table(long_tail_table(tails))
         if published is not None:
             print_table(published)
         say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")

@@ -20,7 +20,7 @@ from rich.progress import (
 if TYPE_CHECKING:
     from lastlayer.experiments.compare import GridProgress
     from lastlayer.report import TextTable
-    from lastlayer.training.callbacks import Progress as StepProgress
+    from lastlayer.training.records import Progress as StepProgress
 
 out_console = Console()
 err_console = Console(stderr=True)

@@ -23,6 +23,9 @@ class Settings:
     train_size: int | None = None
     "Training examples, drawn class-balanced; default: all, or the recipe's."
 
+    long_tail: float | None = None
+    "Imbalance of a long-tailed part of all training examples (or --train-size), such as 100."
+
     validation_size: str | None = None
     "Held-out examples: a number, or a fraction of the training examples."
 
@@ -70,6 +73,8 @@ class Settings:
             "training.device": self.device,
             "training.precision": self.precision,
         }
+        if self.long_tail is not None:
+            given["data.long_tail.imbalance"] = self.long_tail
         # As text, for 1 is one example and 0.5 a half.
         held_out = [] if self.validation_size is None else [self.validation_size]
         typed = [*(f"data.validation_size={size}" for size in held_out), *self.set]
@@ -77,4 +82,6 @@ class Settings:
         for entry, value in [*given.items(), *map(parse_option, typed)]:
             if value is not None:
                 changes = merge(changes, nest(entry, value))
+        if self.long_tail is not None:  # a recipe's train_size would leave too short a tail
+            changes["data"] = {"train_size": None} | changes["data"]
         return changes

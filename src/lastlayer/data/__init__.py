@@ -1,7 +1,7 @@
 """Named data sources, each read into checked splits of tensors by `load`."""
 
 # Importing a source's module registers it, in the order of this list.
-from lastlayer.data import digits, mnist, cifar, folder, npz, text_csv, hub  # noqa: F401, I001
+from lastlayer.data import digits, mnist, cifar, folder, image_lists, npz, text_csv, hub  # noqa: F401, I001
 from lastlayer.data import canvases, synthetic_information  # noqa: F401
 from lastlayer.data.augmentation import (
     AUGMENTATIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ _TRAIN_STREAM, _VALIDATION_STREAM = 0, 1
 
 DEFAULT_VALIDATION_FRACTION = 0.1
 
+#: From the labels (N,) of training examples to the indices of those that stay.
+Keep = Callable[[Tensor], Tensor]
+
 
 def load(
     name: str,
@@ -29,6 +32,7 @@ def load(
     validation_size: float | None = 0,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    keep: Keep | None = None,
 ) -> Splits:
     """Load the data source called ``name``.
 
@@ -47,6 +51,9 @@ def load(
             as many as ``train_size``, at most half of what is left, or a tenth of all.
         seed: fixes the draws; at least 0.
         options: the source's own options.
+        keep: chooses the training examples that stay, by their labels, once ``train_size`` and the
+            validation split are drawn; the validation split is then as class-balanced as the
+            examples allow, and untouched by the choice.
 
     Returns:
         The splits.
@@ -67,7 +74,10 @@ def load(
     raw = _read(name, data_dir, options)
     target = raw.train.target.numpy()
     validation_count = _validation_count(validation_size, train_size, len(target))
-    chosen = _draw(raw, train_size, validation_count, seed)
+    chosen = _draw(raw, train_size, validation_count, seed, level=keep is not None)
+    if keep is not None:
+        kept = keep(raw.train.target[torch.from_numpy(chosen[0])])
+        chosen = chosen[0][kept.numpy()], chosen[1]
     train = raw.train.take(chosen[0])
     encoder = _fit(raw, train)
     validation = raw.train.take(chosen[1]) if len(chosen[1]) else None
@@ -123,14 +133,20 @@ def _validation_count(validation_size: float | None, train_size: int | None, ava
 
 
 def _draw(
-    raw: Raw, train_size: int | None, validation_count: int, seed: int
+    raw: Raw, train_size: int | None, validation_count: int, seed: int, *, level: bool
 ) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation examples."""
     target = raw.train.target.numpy()
     train_rng = np.random.default_rng([seed, _TRAIN_STREAM])
     validation_rng = np.random.default_rng([seed, _VALIDATION_STREAM])
     if train_size is None:
-        validation = stratified_subset(target, validation_count, validation_rng)
+        if level and validation_count >= len(target):
+            raise ValueError(
+                f"validation_size {validation_count} is too large: there are {len(target)} "
+                "training examples"
+            )
+        draw = level_subset if level else stratified_subset
+        validation = draw(target, validation_count, validation_rng)
         return np.setdiff1d(np.arange(len(target)), validation), validation
     train = balanced_subset(target, train_size, class_names=raw.class_names, rng=train_rng)
     rest = np.setdiff1d(np.arange(len(target)), train)

@@ -10,11 +10,14 @@ from lastlayer.experiments.heads import (
     parse_variant,
 )
 from lastlayer.experiments.recipe import Recipe, default_recipe, recipe_names, resolve_recipe
+from lastlayer.experiments.schemes import SCHEMES, Scheme
 from lastlayer.experiments.tune import Trial, tune_heads
 
 __all__ = [
+    "SCHEMES",
     "Job",
     "Recipe",
+    "Scheme",
     "Trial",
     "catalog",
     "default_recipe",

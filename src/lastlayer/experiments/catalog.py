@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lastlayer.experiments.recipe import Recipe, recipe_names
+from lastlayer.experiments.schemes import SCHEMES
 
 
 def catalog() -> dict[str, dict[str, str]]:
@@ -14,6 +15,7 @@ def catalog() -> dict[str, dict[str, str]]:
 
     return {
         "heads": HEADS.describe(),
+        "schemes": {name: scheme.description for name, scheme in SCHEMES.items()},
         "regularizers": REGULARIZERS.describe(),
         "data": SOURCES.describe(),
         "models": BACKBONES.describe(),

@@ -15,6 +15,7 @@ import torch
 from joblib import Parallel, delayed
 
 from lastlayer.experiments.recipe import Recipe
+from lastlayer.longtail import class_counts
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits
 from lastlayer.training.config import merge
@@ -99,10 +100,13 @@ def _check_trainable(configs: Sequence[RunConfig]) -> None:
     splits = load_splits(configs[0])
     built: list[tuple[Any, ...]] = []
     for config in configs:
-        parts = (config.model, config.head, config.regularizer)
-        if parts not in built and config.data == configs[0].data:
-            build_classifier(config, splits.input_shape, splits.num_classes)
-            built.append(parts)
+        for stage in (config, config.first_stage()):
+            parts = (stage.model, stage.head, stage.regularizer)
+            if parts not in built and config.data == configs[0].data:
+                build_classifier(
+                    stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
+                )
+                built.append(parts)
 
 
 def _train_job(job: Job) -> str | None:
@@ -124,7 +128,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
     if progress is None:
         yield
         return
-    total = sum(job.config.training.steps for job in jobs)
+    total = sum(job.config.total_steps for job in jobs)
     stop = threading.Event()
 
     def look() -> None:
@@ -149,7 +153,7 @@ def _reporting(jobs: Sequence[Job], progress: GridProgress | None) -> Iterator[N
 def _steps_done(job: Job) -> int:
     run_directory = RunDirectory(job.path)
     if run_directory.finished:
-        return job.config.training.steps
+        return job.config.total_steps
     try:
         lines = run_directory.metrics_path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"])
@@ -159,11 +163,16 @@ def _steps_done(job: Job) -> int:
 
 def _check_buildable(configs: dict[str, RunConfig]) -> None:
     """Build every head once on a small width, so that a wrong option fails before training."""
-    from lastlayer.heads import build_head
+    from lastlayer.heads import build_head, takes_class_counts
     from lastlayer.regularizers import REGULARIZERS
 
     for config in configs.values():
-        build_head(config.head.name, 2, 10, device="meta", **config.head.options)
+        for head in (config.head, config.first_stage().head):
+            options = head.options
+            num_classes = len(options.get("class_counts", range(10)))
+            if takes_class_counts(head.name):
+                options = {"class_counts": [1] * num_classes} | options
+            build_head(head.name, 2, num_classes, device="meta", **options)
         if config.regularizer.name is not None:
             REGULARIZERS.get(config.regularizer.name)
 

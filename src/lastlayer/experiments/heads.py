@@ -6,6 +6,8 @@ import re
 import tomllib
 from typing import Any
 
+from lastlayer.experiments.schemes import SCHEMES
+
 
 def parse_head(text: str, kind: str = "head") -> tuple[str, dict[str, Any]]:
     """Return a head's, or another kind's, name and options.
@@ -33,7 +35,10 @@ def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
 
     Args:
         text: such as ``dropmax:temperature=0.2`` or ``softmax+disout:where=layer3,p=0.1``. Where
-            ``where`` (and ``position``) are not given, the recipe's places stay.
+            ``where`` (and ``position``) are not given, the recipe's places stay. A name of
+            :data:`SCHEMES` stands for a head and how its batches are drawn, in one stage or two;
+            its options are entries of the stage that the head is trained in:
+            ``balms:meta.initial_power=1,steps=500``.
 
     Returns:
         The names without options, ``head`` or ``head+regularizer``; and the changes, nested.
@@ -44,11 +49,15 @@ def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
     Example:
         >>> parse_variant("softmax+dropout:p=0.2")[0]
         'softmax+dropout'
+        >>> parse_variant("crt:steps=500")[1]["classifier_stage"]["steps"]
+        500
     """
     # A plus sign before a digit is part of a number such as 1e+3.
     head, *regularizers = re.split(r"\+(?!\d)", text)
     name, options = parse_head(head)
     changes: dict[str, Any] = {"head": {"name": name, "options": options}}
+    if name in SCHEMES:
+        changes = SCHEMES[name].changes(options)
     if not regularizers:
         return name, changes
     if len(regularizers) > 1:

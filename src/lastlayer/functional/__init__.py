@@ -1,6 +1,17 @@
 """The mathematics: pure functions on tensors, explicit about randomness."""
 
 from lastlayer.functional.blocks import disout, drop_block
+from lastlayer.functional.class_priors import (
+    DoubleCorrectionWarning,
+    PriorCorrection,
+    adjust_logits,
+    balanced_sigmoid_loss,
+    balanced_softmax_loss,
+    class_balanced_weight,
+    deferred_class_weight,
+    ldam_loss,
+    ldam_margins,
+)
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
     class_dropout_mask,
@@ -45,17 +56,41 @@ from lastlayer.functional.information import (
     post_compensated_log_prob,
     probability_corrected_log_prob,
 )
+from lastlayer.functional.meta_gradient import (
+    linear_weight_gradient,
+    reweighting_rate_gradient,
+    sampling_rate_gradient,
+)
+from lastlayer.functional.meta_sampling import (
+    class_log_prob,
+    draw_classes,
+    draw_examples,
+    group_by_class,
+    gumbel_noise,
+    initial_rate_logits,
+    rate_weights,
+)
 
 __all__ = [
+    "DoubleCorrectionWarning",
+    "PriorCorrection",
+    "adjust_logits",
     "auxiliary_loss",
+    "balanced_sigmoid_loss",
+    "balanced_softmax_loss",
     "bernoulli_kl",
     "bernoulli_log_mask",
+    "class_balanced_weight",
     "class_dropout_loss",
     "class_dropout_mask",
+    "class_log_prob",
     "concrete_dropout",
     "concrete_log_mask",
     "cutout",
+    "deferred_class_weight",
     "disout",
+    "draw_classes",
+    "draw_examples",
     "drop_block",
     "entmax",
     "entmax15",
@@ -64,6 +99,12 @@ __all__ = [
     "expected_cross_entropy",
     "expected_log_prob",
     "gaussian_dropout",
+    "group_by_class",
+    "gumbel_noise",
+    "initial_rate_logits",
+    "ldam_loss",
+    "ldam_margins",
+    "linear_weight_gradient",
     "log_pc_softmax",
     "logistic_noise",
     "make_fenchel_young_loss",
@@ -77,9 +118,12 @@ __all__ = [
     "pointwise_information",
     "post_compensated_log_prob",
     "probability_corrected_log_prob",
+    "rate_weights",
     "retain_target",
+    "reweighting_rate_gradient",
     "sampled_class_mask",
     "sampled_softmax_loss",
+    "sampling_rate_gradient",
     "sparsemax",
     "sparsemax_loss",
     "standout",

@@ -23,3 +23,12 @@ def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
     larger, smaller = torch.where(swap, second, first), torch.where(swap, first, second)
     share_of_smaller = torch.where(swap, first.new_tensor(share), first.new_tensor(1 - share))
     return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))
+
+
+def centred_partition(rows: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Shift rows so that the largest prior-weighted logit is 0; return them and their partition.
+
+    Their difference does not see the shift, but keeps its digits when the logits are large.
+    """
+    centred = rows - (rows + log_prior).detach().amax(dim=-1, keepdim=True)
+    return centred, torch.logsumexp(centred + log_prior, dim=-1)

@@ -35,6 +35,8 @@ def weighted_targets(
     weight: Tensor | None,
     ignore_index: int,
     label_smoothing: float,
+    *,
+    smoothed_over: Tensor | None = None,
 ) -> Targets:
     r"""Weight and smooth a target as ``torch.nn.functional.cross_entropy`` does.
 
@@ -46,6 +48,7 @@ def weighted_targets(
         weight: (K,) weight of each class, at least 0, or None for 1.
         ignore_index: class index of the rows that take no part.
         label_smoothing: the share epsilon of the uniform distribution, in [0, 1].
+        smoothed_over: (K,) bool, the classes of that uniform distribution; None for all.
 
     Returns:
         ``Targets``; plain class indices stay indices, no (M, K) tensor is made for them.
@@ -88,7 +91,10 @@ def weighted_targets(
             return Targets(score, row_weight, None, keep, denominator)
         y = torch.zeros_like(rows).scatter(-1, index.unsqueeze(-1), 1.0)
     if label_smoothing > 0.0:
-        y = (1.0 - label_smoothing) * y + label_smoothing / num_classes
+        share: Tensor | float = label_smoothing / num_classes
+        if smoothed_over is not None:
+            share = label_smoothing * smoothed_over.to(y) / smoothed_over.sum()
+        y = (1.0 - label_smoothing) * y + share
     if class_weight is not None:
         y = y * class_weight
     mass = y.sum(-1)

@@ -4,9 +4,17 @@ from lastlayer.heads.attach import Classifier, attach
 from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
-from lastlayer.heads.catalog import HEADS, build_head
+from lastlayer.heads.catalog import HEADS, build_head, takes_class_counts
+from lastlayer.heads.class_counts import prior_correction
 from lastlayer.heads.class_dropout import ClassDropout
+from lastlayer.heads.class_priors import (
+    BalancedSoftmax,
+    ClassBalanced,
+    LogitAdjusted,
+    PCSoftmax,
+)
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.output import HeadOutput
 from lastlayer.heads.recommended import recommended
@@ -16,7 +24,10 @@ from lastlayer.heads.sparsemax import Entmax, Sparsemax
 
 __all__ = [
     "HEADS",
+    "LDAM",
     "AuxiliarySoftmax",
+    "BalancedSoftmax",
+    "ClassBalanced",
     "ClassDropout",
     "Classifier",
     "DeterministicAttention",
@@ -24,11 +35,15 @@ __all__ = [
     "Entmax",
     "Head",
     "HeadOutput",
+    "LogitAdjusted",
     "MixedDropMax",
+    "PCSoftmax",
     "SampledSoftmax",
     "Softmax",
     "Sparsemax",
     "attach",
     "build_head",
+    "prior_correction",
     "recommended",
+    "takes_class_counts",
 ]

@@ -62,6 +62,9 @@ class Head(nn.Module):
     needs_target_in_training: bool = True
     #: Whether the training loss draws random numbers.
     stochastic: bool = False
+    #: Exponent of the class counts in the training loss, and of those taken out of predictions.
+    loss_tau: float = 0.0
+    post_hoc_tau: float = 0.0
 
     def __init__(
         self,
@@ -140,6 +143,16 @@ class Head(nn.Module):
         self._check_features(features)
         with full_precision(features):
             return self._log_prob(self._upcast(features))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the (*, K) outputs of the classifier alone, for (*, D) features.
+
+        What a loss or a prediction adds to them (offsets, masks, margins) is left out; those of a
+        cosine classifier are scaled cosines.
+        """
+        self._check_features(features)
+        with full_precision(features):
+            return self._logits(self._upcast(features))
 
     @abstractmethod
     def _log_prob(self, features: Tensor) -> Tensor:

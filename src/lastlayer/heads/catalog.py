@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,14 @@ from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_dropout import ClassDropout
+from lastlayer.heads.class_priors import (
+    BalancedSoftmax,
+    ClassBalanced,
+    LogitAdjusted,
+    PCSoftmax,
+)
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.recommended import recommended
 from lastlayer.heads.sampled_softmax import SampledSoftmax
@@ -73,6 +81,48 @@ HEADS.add(
     AuxiliarySoftmax.soft,
     description="the same, the sigmoids regressed to DropMax's fixed points",
 )
+HEADS.add(
+    "balanced-softmax",
+    BalancedSoftmax,
+    description="for long tails: trained with log class counts, predicting without",
+)
+HEADS.add(
+    "logit-adjusted",
+    LogitAdjusted,
+    description="for long tails: softmax, the class prior taken out afterwards",
+)
+HEADS.add(
+    "class-balanced",
+    ClassBalanced,
+    description="for long tails: softmax weighted by effective class counts",
+)
+HEADS.add("ldam", LDAM, description="for long tails: cosines with larger margins for rare classes")
+HEADS.add(
+    "ldam-drw",
+    partial(LDAM, reweight_after=0.8),
+    description="the same, class-balanced weights in the last fifth",
+)
+HEADS.add(
+    "pc-softmax",
+    PCSoftmax,
+    description="balanced softmax whose loss is minus a bound on the information",
+)
+
+
+def takes_class_counts(name: str) -> bool:
+    """Return whether a head wants the training set's class counts as ``class_counts``.
+
+    Args:
+        name: a name of :data:`HEADS`.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    Example:
+        >>> takes_class_counts("balanced-softmax"), takes_class_counts("softmax")
+        (True, False)
+    """
+    return "class_counts" in inspect.signature(HEADS.get(name)).parameters
 
 
 def build_head(name: str, in_features: int, num_classes: int, **options: Any) -> Head:
@@ -95,6 +145,13 @@ def build_head(name: str, in_features: int, num_classes: int, **options: Any) ->
         10
     """
     factory = HEADS.get(name)
+    if "class_counts" not in options and takes_class_counts(name):
+        needed = inspect.signature(factory).parameters["class_counts"]
+        if needed.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"head {name!r} needs class_counts: how often each of the {num_classes} classes "
+                "occurs in the training data, such as lastlayer.longtail.class_counts(labels)"
+            )
     try:
         return factory(in_features, num_classes, **options)
     except TypeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -25,7 +26,8 @@ class TorchvisionResNet(Backbone):
 
     Args:
         input_shape: ``(channels, height, width)``; the network divides the sides by 32.
-        name: ``"resnet18"``, ``"resnet50"`` or another residual network of torchvision.
+        name: ``"resnet18"``, ``"resnet50"`` or another residual network of torchvision; or
+            ``"resnet10"``, one basic block per stage, which torchvision has no name for.
 
     Raises:
         ImportError: if torchvision is missing or does not fit the installed torch.
@@ -37,7 +39,7 @@ class TorchvisionResNet(Backbone):
 
     def __init__(self, input_shape: Sequence[int], *, name: str) -> None:
         channels, _, _ = check_image_shape(name, input_shape, minimum=1)
-        network = getattr(_models(name), name)(weights=None, zero_init_residual=True)
+        network = _network(name)
         layers = dict(network.named_children())
         out_features = layers.pop("fc").in_features
         if channels != 3:
@@ -47,6 +49,13 @@ class TorchvisionResNet(Backbone):
         for module in self.modules():
             if getattr(module, "downsample", self) is None:
                 module.downsample = nn.Identity()
+
+
+def _network(name: str) -> Any:
+    models = _models(name)
+    if name == "resnet10":
+        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], zero_init_residual=True)
+    return getattr(models, name)(weights=None, zero_init_residual=True)
 
 
 def _models(name: str) -> ModuleType:
@@ -79,7 +88,7 @@ def _named(name: str) -> Callable[..., TorchvisionResNet]:
     return builder
 
 
-for _name in ("resnet18", "resnet50"):
+for _name in ("resnet10", "resnet18", "resnet50", "resnet152"):
     BACKBONES.add(
         _name,
         _named(_name),

@@ -8,7 +8,14 @@ from lastlayer.report.curves import Curve, learning_curves
 from lastlayer.report.diagnostics import confusion_figure, reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
+from lastlayer.report.long_tail import (
+    LongTailRow,
+    class_accuracy_figure,
+    long_tail_table,
+    tail_confusion_figure,
+)
 from lastlayer.report.maps import filtering_figure, map_overlays
+from lastlayer.report.rates import rates_figure
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
@@ -17,7 +24,9 @@ from lastlayer.report.table import TextTable
 __all__ = [
     "ComparisonRow",
     "Curve",
+    "LongTailRow",
     "TextTable",
+    "class_accuracy_figure",
     "comparison_figure",
     "comparison_table",
     "confusion_figure",
@@ -25,9 +34,12 @@ __all__ = [
     "filtering_figure",
     "html_report",
     "learning_curves",
+    "long_tail_table",
     "map_overlays",
+    "rates_figure",
     "reliability_figure",
     "retain_confusion",
     "retain_panels",
     "save_figure",
+    "tail_confusion_figure",
 ]

@@ -23,6 +23,7 @@ def html_report(
     *,
     intro: str = "",
     table: TextTable | None = None,
+    tables: Mapping[str, TextTable] | None = None,
     figures: Mapping[str, Figure | Path] | None = None,
     sections: Mapping[str, str] | None = None,
 ) -> Path:
@@ -35,7 +36,8 @@ def html_report(
         path: the HTML file; folders are made.
         title: heading and window title.
         intro: text under the heading.
-        table: such as ``comparison_table(rows)``.
+        table: such as ``comparison_table(rows)``; its heading is "Results".
+        tables: heading -> further table, below it.
         figures: caption -> matplotlib figure, or path of a PNG or SVG file.
         sections: heading -> text, after the figures.
 
@@ -61,7 +63,7 @@ def html_report(
     page = environment.from_string(source).render(
         title=title,
         intro=_paragraphs(intro),
-        table=table,
+        tables=[*([] if table is None else [("Results", table)]), *(tables or {}).items()],
         figures=[(caption, _data_uri(figure)) for caption, figure in (figures or {}).items()],
         sections=[(heading, _paragraphs(text)) for heading, text in (sections or {}).items()],
     )

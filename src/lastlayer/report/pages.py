@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lastlayer.report.comparison import ComparisonRow, comparison_table
 from lastlayer.report.curves import learning_curves
 from lastlayer.report.diagnostics import reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
-from lastlayer.report.runs import Runs, comparison_rows, learning_records, reliability_tables
+from lastlayer.report.long_tail import (
+    LongTailRow,
+    class_accuracy_figure,
+    long_tail_table,
+    tail_confusion_figure,
+)
+from lastlayer.report.rates import rates_figure
+from lastlayer.report.runs import (
+    Runs,
+    comparison_rows,
+    learning_records,
+    long_tail_rows,
+    reliability_tables,
+    sampling_rates,
+)
 from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.table import TextTable
 from lastlayer.training.run_directory import describe_environment, without_infinities
@@ -60,15 +76,22 @@ def write_comparison(
         figures["Cross entropy while training"] = save_figure(
             learning_curves(curves), out / "figures" / "curves.png"
         )
+    figures |= _rates_figures(out, runs)
+    tails = long_tail_rows(runs)
     markdown = table.to_markdown()
+    if tails:
+        figures |= _long_tail_figures(tails, out / "figures")
+        markdown += "\n" + long_tail_table(tails).to_markdown()
     if published is not None:
         markdown += "\n" + published.to_markdown()
     write_atomically(out / "comparison.md", f"# {title}\n\n{intro}\n\n{markdown}".encode())
-    record = {
+    record: dict[str, Any] = {
         "title": title,
         "environment": describe_environment(),
         "rows": [asdict(row) for row in rows],
     }
+    if tails:
+        record["long_tail"] = [_without_nan(asdict(row)) for row in tails]
     text = json.dumps(without_infinities(record), indent=1, allow_nan=False)
     write_atomically(out / "comparison.json", (text + "\n").encode())
     html_report(
@@ -77,9 +100,36 @@ def write_comparison(
         intro=intro,
         table=table,
         figures=figures | dict(extra_figures or {}),
+        tables={"Groups of classes": long_tail_table(tails)} if tails else {},
         sections={} if published is None else {"Published numbers": published.to_markdown()},
     )
     return rows
+
+
+def _long_tail_figures(rows: list[LongTailRow], folder: Path) -> dict[str, Path]:
+    return {
+        "Accuracy of each class against its training examples, mean over seeds": save_figure(
+            class_accuracy_figure(rows), folder / "class-accuracy.png"
+        ),
+        "What the rarest classes are taken for, mean over seeds": save_figure(
+            tail_confusion_figure(rows), folder / "tail-confusion.png"
+        ),
+    }
+
+
+def _rates_figures(out: Path, runs: Runs) -> dict[str, Path]:
+    """Draw the rates that samplers learned, of the first run of every head that has them."""
+    figures = {}
+    for paths in runs.values():
+        found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
+        if found is not None:
+            path, learned = found
+            figure = rates_figure(
+                learned.steps, learned.rates, learned.class_counts, learned.class_names
+            )
+            file = out / "figures" / f"rates-{path.name}.png"
+            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(figure, file)
+    return figures
 
 
 def published_table(
@@ -103,3 +153,12 @@ def published_table(
         cells.append((row.head, f"{ours:.2f}", *numbers))
     text = "Test error in per cent; ours is the mean over seeds." + (f" {note}." if note else "")
     return TextTable(("Head", "Ours", *sources), tuple(cells), text)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return nested data with null for NaN: what has no example has no accuracy."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from lastlayer.evaluation import Reliability, reliability
 from lastlayer.report.comparison import ComparisonRow
 from lastlayer.report.curves import Curve
+from lastlayer.report.long_tail import LongTailRow
 from lastlayer.training import RunDirectory
 
 #: Paths of finished runs by the label of their head.
@@ -51,6 +54,56 @@ def comparison_rows(runs: Runs) -> list[ComparisonRow]:
     return rows
 
 
+def long_tail_rows(runs: Runs) -> list[LongTailRow]:
+    """Return one row per head from its finished runs on long-tailed data.
+
+    Args:
+        runs: paths by head; heads without such a run are left out. Seeds whose data were grouped
+            in another way than the first one's are left out too.
+
+    Raises:
+        ValueError: if a run's summary is corrupt.
+    """
+    found = []
+    for head, paths in runs.items():
+        summaries = [RunDirectory(path).summary() for path in paths if RunDirectory(path).finished]
+        found += [(head, s, s["long_tail"]) for s in summaries if "long_tail" in s]
+    rows = []
+    for head in runs:
+        own = [
+            (summary, tail)
+            for name, summary, tail in found
+            if name == head and tail["grouping"] == found[0][2]["grouping"]
+        ]
+        if not own:
+            continue
+        groups = tuple(own[0][1]["group_accuracy"])
+        rows.append(
+            LongTailRow(
+                head=head,
+                seeds=[int(summary["seed"]) for summary, _ in own],
+                groups=groups,
+                note=own[0][1]["groups"],
+                balanced_accuracy=[tail["balanced_accuracy"] for _, tail in own],
+                group_accuracy={
+                    name: [_number(tail["group_accuracy"][name]) for _, tail in own]
+                    for name in groups
+                },
+                group_confusion=[
+                    [[_number(value) for value in row] for row in tail["group_confusion"]]
+                    for _, tail in own
+                ],
+                class_counts=[summary["class_counts"] for summary, _ in own],
+                class_accuracy=[[_number(v) for v in tail["class_accuracy"]] for _, tail in own],
+            )
+        )
+    return rows
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def learning_records(runs: Runs, measure: str = "nll") -> list[Curve]:
     """Return one curve per run and split from the records of training."""
     curves = []
@@ -64,6 +117,40 @@ def learning_records(runs: Runs, measure: str = "nll") -> list[Curve]:
                     steps, values = zip(*kept, strict=True)
                     curves.append(Curve(head, split, np.asarray(steps), np.asarray(values)))
     return curves
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingRates:
+    """What a finished run's sampler learned.
+
+    Attributes:
+        steps: (T,) training steps.
+        rates: (T, K) rates of the classes.
+        class_counts: (K,) training examples.
+        class_names: K names.
+    """
+
+    steps: np.ndarray
+    rates: np.ndarray
+    class_counts: list[int]
+    class_names: list[str]
+
+
+def sampling_rates(path: Path) -> SamplingRates | None:
+    """Return the rates that a run's sampler learned; None if it has none or is not finished."""
+    run = RunDirectory(path)
+    if not run.finished:
+        return None
+    records = [record for record in run.metrics() if record["split"] == "rates"]
+    summary = run.summary()
+    if not records or "class_counts" not in summary:
+        return None
+    return SamplingRates(
+        np.asarray([record["step"] for record in records]),
+        np.asarray([record["rates"] for record in records]),
+        summary["class_counts"],
+        summary["class_names"],
+    )
 
 
 def reliability_tables(runs: Runs, kind: str = "top1") -> dict[str, Reliability]:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lastlayer.training.randomness import derive_seed
 
+#: From an epoch's number and its generator to the (N,) indices of its examples.
+Order = Callable[[int, torch.Generator], Tensor]
+
 
 class Batches:
     """Batches in the order of the examples, the last one smaller.
@@ -44,6 +47,7 @@ class ShuffledBatches:
         epoch: tells the epoch that is about to begin.
         rank: number of this process.
         world_size: number of processes.
+        order: draws an epoch's examples; None for every example once, shuffled.
 
     Raises:
         ValueError: if a process would be left without an example.
@@ -59,6 +63,7 @@ class ShuffledBatches:
         epoch: Callable[[], int],
         rank: int = 0,
         world_size: int = 1,
+        order: Order | None = None,
     ) -> None:
         self.inputs, self.target = inputs, target
         self.batch_size = min(batch_size, len(target))
@@ -68,13 +73,18 @@ class ShuffledBatches:
                 f"got {self.batch_size}"
             )
         self.seed, self.epoch, self.rank, self.world_size = seed, epoch, rank, world_size
+        self.order = order
 
     def __len__(self) -> int:
         return len(self.target) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch()))
-        order = torch.randperm(len(self.target), generator=generator)
+        epoch = self.epoch()
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        if self.order is None:
+            order = torch.randperm(len(self.target), generator=generator)
+        else:
+            order = self.order(epoch, generator)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             index = order[start : start + self.batch_size][self.rank :: self.world_size]
             yield self.inputs[index], self.target[index]

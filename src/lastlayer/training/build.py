@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from lastlayer.data import Splits, build_augmentation, load
-from lastlayer.heads import Classifier, build_head
+from lastlayer.heads import Classifier, build_head, takes_class_counts
+from lastlayer.longtail import class_counts, long_tail_counts, long_tail_indices
 from lastlayer.models import Backbone, build
 from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import RunConfig
@@ -14,16 +19,35 @@ from lastlayer.training.regularization import add_regularizers
 
 
 def load_splits(config: RunConfig) -> Splits:
-    """Load the data of a run."""
+    """Load the data of a run, long-tailed if it says so."""
     data = config.data
-    return load(
+    seed = config.seed if data.seed is None else data.seed
+    tail = data.long_tail
+
+    def keep(target: Tensor) -> Tensor:
+        if tail is None:
+            return torch.arange(len(target))
+        options = tail.model_dump(exclude={"imbalance"})
+        counts = long_tail_counts(class_counts(target), tail.imbalance, seed=seed, **options)
+        return long_tail_indices(target, counts, seed=seed)
+
+    splits = load(
         data.name,
         data_dir=data.data_dir,
         train_size=data.train_size,
         validation_size=data.validation_size,
-        seed=config.seed if data.seed is None else data.seed,
+        seed=seed,
         options=data.options,
+        keep=None if tail is None else keep,
     )
+    if tail is None:
+        return splits
+    counts = class_counts(splits)
+    note = (
+        f"Training part long-tailed ({tail.profile}, imbalance {tail.imbalance:g}): "
+        f"{int(counts.max())} to {int(counts.min())} examples per class, {len(splits.train)} in all"
+    )
+    return replace(splits, notes=(*splits.notes, note))
 
 
 def backbone_name(config: RunConfig, input_shape: tuple[int, ...]) -> str:
@@ -36,12 +60,18 @@ def backbone_name(config: RunConfig, input_shape: tuple[int, ...]) -> str:
 
 
 def build_classifier(
-    config: RunConfig, input_shape: tuple[int, ...], num_classes: int, *, num_examples: int = 1
+    config: RunConfig,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    num_examples: int = 1,
+    class_counts: Tensor | Sequence[int] | None = None,
 ) -> Classifier:
     """Build the untrained classifier of a run; the seed fixes its weights.
 
     The backbone is drawn first, so that runs of different heads start from the same one. The number
-    of training examples is for regularisers that learn their rate.
+    of training examples is for regularisers that learn their rate; their number by class is for
+    heads that take ``class_counts``, unless the head's options have it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
@@ -50,7 +80,10 @@ def build_classifier(
         width = backbone.out_features
         if not isinstance(width, int):
             raise TypeError(f"backbone {name!r} must have an int out_features; got {width!r}")
-        head = build_head(config.head.name, width, num_classes, **config.head.options)
+        options = config.head.options
+        if class_counts is not None and takes_class_counts(config.head.name):
+            options = {"class_counts": class_counts} | options
+        head = build_head(config.head.name, width, num_classes, **options)
         if isinstance(backbone, Backbone):
             backbone.init_classifier_(head.classifier)
         classifier = Classifier(backbone, head)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lastlayer.training.records import Progress, Records
 from lastlayer.training.run_directory import RunDirectory
-
-Progress = Callable[[int, dict[str, float]], None]
 
 
 class RecordMetrics(Callback):
@@ -32,25 +29,20 @@ class RecordMetrics(Callback):
     def __init__(
         self, run: RunDirectory, every: int, last: int, progress: Progress | None = None
     ) -> None:
-        self.run, self.every, self.last, self.progress = run, every, last, progress
-        self._sums: dict[str, float] = {}
-        self._count = 0
-        self._start = time.perf_counter()
-        self._before = 0.0
+        self.records = Records(run, every, last, progress)
 
     @property
     def elapsed(self) -> float:
         """Seconds of training, those before a resume included."""
-        return self._before + time.perf_counter() - self._start
+        return self.records.elapsed
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on with the same records."""
-        return {"sums": self._sums, "count": self._count, "elapsed": self.elapsed}
+        return self.records.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the means and the clock where the checkpoint left them."""
-        self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
-        self._before = state_dict["elapsed"]
+        self.records.load_state_dict(state_dict)
 
     def on_train_batch_end(
         self,
@@ -62,15 +54,8 @@ class RecordMetrics(Callback):
     ) -> None:
         """Add the step's terms; write a record when one is due."""
         values = {"loss": outputs["loss"], **outputs["terms"]}
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._count += 1
-        if trainer.global_step % self.every and trainer.global_step != self.last:
-            return
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        self._write(trainer, "train", means | {"lr": lr})
+        self.records.add(trainer.global_step, values, lr=lr, write=trainer.is_global_zero)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the held-out measures."""
@@ -81,18 +66,26 @@ class RecordMetrics(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/")
         }
-        self._write(trainer, "validation", measures)
+        if trainer.is_global_zero:
+            self.records.write("validation", trainer.global_step, measures)
 
-    def _write(self, trainer: Trainer, split: str, values: dict[str, float]) -> None:
-        if not trainer.is_global_zero:
-            return
-        step = trainer.global_step
-        # JSON has no infinity; a sparse head's held-out NLL may be infinite.
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        elapsed = round(self.elapsed, 3)
-        self.run.append_metrics({"split": split, "step": step, **finite, "elapsed": elapsed})
-        if self.progress is not None:
-            self.progress(step, values)
+
+class TellProgress(Callback):
+    """Tell something, such as a head that re-weights late, before every step how far the run is.
+
+    Args:
+        tell: called with the share of the steps that is done, in [0, 1].
+        steps: length of the run.
+    """
+
+    def __init__(self, tell: Callable[[float], None], steps: int) -> None:
+        self.tell, self.steps = tell, steps
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the share of the steps that is done."""
+        self.tell(min(1.0, trainer.global_step / self.steps))
 
 
 class StopAfter(Callback):
@@ -151,6 +144,11 @@ class WholeCheckpoints(TorchCheckpointIO):
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         super().save_checkpoint(checkpoint, temporary, storage_options)
         temporary.replace(path)
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint of our own so that a kill leaves the one before."""
+    WholeCheckpoints().save_checkpoint(checkpoint, path)
 
 
 def last_checkpoint(run: RunDirectory, every_epochs: int) -> ModelCheckpoint:

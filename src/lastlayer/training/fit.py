@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
+from lastlayer.longtail import class_counts
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import (
     build_augmentations,
@@ -25,22 +20,31 @@ from lastlayer.training.build import (
     load_splits,
 )
 from lastlayer.training.callbacks import (
-    Progress,
     RecordMetrics,
     StopAfter,
     StopWithoutProgress,
+    TellProgress,
     WholeCheckpoints,
     best_checkpoint,
     last_checkpoint,
     load_checkpoint,
 )
+from lastlayer.training.classifier_stage import (
+    REPRESENTATION_FILE,
+    describe_stages,
+    save_representation,
+    train_classifier_stage,
+)
 from lastlayer.training.config import RunConfig
+from lastlayer.training.engine import contained_engine
 from lastlayer.training.measuring import EVALUATION_BATCH, summarize
 from lastlayer.training.memory import keep_freed_memory
 from lastlayer.training.module import TrainingModule
 from lastlayer.training.randomness import SeedEveryStep
+from lastlayer.training.records import Progress
 from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
+from lastlayer.training.sampling import corrected_prior, epoch_order
 
 ENCODER_FILE = "encoder.json"
 
@@ -88,17 +92,30 @@ def _train(
     splits = load_splits(config) if splits is None else splits
     if config.evaluate_on == "validation" or config.training.validate_every is not None:
         _require_validation(splits)
-    classifier = build_classifier(
-        config, splits.input_shape, splits.num_classes, num_examples=len(splits.train)
-    )
-    seconds = _fit(config, run, classifier, splits, progress)
+    classifier = _build(config, splits)
+    staged = config.classifier_stage.sampler is not None
+    corrections = corrected_prior(config, classifier, splits)  # warns before the training
+    fit = _fit_in_stages if staged else _fit
+    seconds = fit(config, run, classifier, splits, progress)
     if not is_first_process():
         return
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    run.write_summary(summarize(config, run, classifier, splits, seconds))
+    summary = summarize(config, run, classifier, splits, seconds)
+    stages = {"stages": describe_stages(config)} if staged else {}
+    run.write_summary(summary | corrections | stages)
     run.remove_checkpoints()
+
+
+def _build(config: RunConfig, splits: Splits) -> Classifier:
+    return build_classifier(
+        config,
+        splits.input_shape,
+        splits.num_classes,
+        num_examples=len(splits.train),
+        class_counts=class_counts(splits),
+    )
 
 
 def is_first_process() -> bool:
@@ -114,6 +131,7 @@ def load_classifier(run: RunDirectory) -> Classifier:
         tuple(summary["input_shape"]),
         len(summary["class_names"]),
         num_examples=summary["train_size"],
+        class_counts=summary.get("class_counts"),
     )
     if run.config().training.precision == "64-true":
         classifier.double()
@@ -138,12 +156,14 @@ def _fit(
 ) -> float:
     """Train from the last checkpoint, if there is one, and return the seconds it took."""
     training = config.training
+    if training.precision == "64-true":
+        classifier.double()  # the engine restores a checkpoint's weights before it does that
     if len(splits.input_shape) == 3:
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     records = RecordMetrics(run, training.log_every, training.steps, progress)
-    callbacks = [records, *_callbacks(config, run, len(splits.train))]
+    callbacks = [records, *_callbacks(config, run, classifier, len(splits.train))]
     keep_freed_memory()
-    with _contained_engine():
+    with contained_engine():
         trainer = _trainer(config, callbacks)
         augmentation = build_augmentations(config, splits.input_shape)
         module = TrainingModule(
@@ -157,6 +177,7 @@ def _fit(
             epoch=lambda: trainer.current_epoch,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            order=epoch_order(training, splits.train.target),
         )
         resume_from = run.checkpoints / "last.ckpt"
         if resume_from.exists():
@@ -174,7 +195,30 @@ def _fit(
     return records.elapsed
 
 
-def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[Callback]:
+def _fit_in_stages(
+    config: RunConfig,
+    run: RunDirectory,
+    classifier: Classifier,
+    splits: Splits,
+    progress: Progress | None,
+) -> float:
+    """Train backbone and head, then the head alone, anew; return the seconds of both."""
+    if not (run.checkpoints / REPRESENTATION_FILE).exists():
+        first = config.first_stage()
+        trained = _build(first, splits)
+        seconds = _fit(first, run, trained, splits, progress)
+        if is_first_process():
+            save_representation(run, trained, seconds)
+    if not is_first_process():
+        return 0.0
+    with contained_engine():
+        torch.use_deterministic_algorithms(True)
+        return train_classifier_stage(config, run, classifier, splits, progress)
+
+
+def _callbacks(
+    config: RunConfig, run: RunDirectory, classifier: Classifier, num_examples: int
+) -> list[Callback]:
     training = config.training
     steps_per_epoch = max(1, num_examples // training.batch_size)
     checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
@@ -183,6 +227,9 @@ def _callbacks(config: RunConfig, run: RunDirectory, num_examples: int) -> list[
         StopAfter(training.steps),
         last_checkpoint(run, checkpoint_epochs),
     ]
+    tell = getattr(classifier.head, "set_progress", None)
+    if tell is not None:
+        callbacks.append(TellProgress(tell, training.steps))
     if config.regularizer.name is not None:
         callbacks.append(RateSchedule(config.regularizer.schedule, training.steps))
     if training.select == "best":
@@ -219,39 +266,6 @@ def _validation_batches(config: RunConfig, splits: Splits) -> Batches | list[Any
     if config.training.validate_every is None or splits.validation is None:
         return []
     return Batches(splits.validation.inputs, splits.validation.target, EVALUATION_BATCH)
-
-
-@contextmanager
-def _contained_engine() -> Iterator[None]:
-    """Silence what the engine says about itself and undo what it sets for the whole process."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    filling: Any = torch.utils.deterministic  # the stub does not know its one setting
-    filled = filling.fill_uninitialized_memory
-    # Deterministic kernels suffice; filling fresh memory as well only costs time.
-    filling.fill_uninitialized_memory = False
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # The engine calls a helper that torch deprecates; nothing a user could change.
-            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
-            # A resumed run finds its own checkpoints there.
-            warnings.filterwarnings("ignore", r"Checkpoint directory .* is not empty", UserWarning)
-            yield
-    except SystemExit as stop:
-        # The engine makes an exit of an interrupt, and has the next one ignored.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise stop.__context__ from None
-        raise
-    finally:
-        logger.setLevel(level)
-        torch.use_deterministic_algorithms(deterministic)
-        filling.fill_uninitialized_memory = filled
-        if in_main_thread and on_interrupt is not None:
-            signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _require_validation(splits: Splits) -> None:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lastlayer.data import Split, Splits
-from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
+from lastlayer.evaluation import (
+    apply_temperature,
+    balanced_accuracy,
+    class_accuracy,
+    confusion_counts,
+    evaluate,
+    fit_temperature,
+    group_accuracy,
+    group_confusion,
+)
 from lastlayer.heads import Classifier, Head
+from lastlayer.longtail import class_counts, class_groups
 from lastlayer.training.build import backbone_name
 from lastlayer.training.config import RunConfig
 from lastlayer.training.run_directory import RunDirectory
 
 SUMMARY_VERSION = 1
 EVALUATION_BATCH = 500
+#: From so many examples of the most frequent class per one of the rarest, data are long-tailed.
+LONG_TAIL = 10.0
 
 
 @torch.no_grad()
@@ -57,6 +70,9 @@ def summarize(
         raise ValueError("there is no held-out part to measure on")
     measures, predictions = measure(classifier, splits, measured)
     run.write_tensors(run.predictions_path, predictions)
+    counts = class_counts(splits)
+    if is_long_tailed(config, counts):
+        measures["long_tail"] = long_tail_measures(predictions["log_prob"], measured.target, counts)
     return {
         "summary_version": SUMMARY_VERSION,
         "head": config.head.name,
@@ -67,8 +83,48 @@ def summarize(
         "seconds": round(seconds, 3),
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "train_size": len(splits.train),
+        "class_counts": counts.tolist(),
         "validation_size": 0 if splits.validation is None else len(splits.validation),
         "input_shape": list(splits.input_shape),
         "class_names": list(splits.class_names),
         "notes": list(splits.notes),
     }
+
+
+def is_long_tailed(config: RunConfig, counts: Tensor) -> bool:
+    """Return whether a run's summary measures groups of classes: by its settings or its data."""
+    return config.data.long_tail is not None or float(counts.max() / counts.min()) >= LONG_TAIL
+
+
+def long_tail_measures(log_prob: Tensor, target: Tensor, counts: Tensor) -> dict[str, Any]:
+    """Return accuracy by class and by groups of classes, and which groups are taken for which.
+
+    Args:
+        log_prob: (N, K) predictions.
+        target: (N,) labels.
+        counts: (K,) training examples of each class.
+
+    Returns:
+        Plain data; None for what has no example.
+    """
+    groups = class_groups(counts)
+    confusion = confusion_counts(log_prob.argmax(dim=-1), target, len(counts))
+    accuracy = class_accuracy(confusion)
+    return {
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "grouping": groups.scheme,
+        "groups": groups.describe(),
+        "group_accuracy": {
+            name: _or_none(value)
+            for name, value in group_accuracy(confusion, groups.members).items()
+        },
+        "group_confusion": [
+            [_or_none(value) for value in row]
+            for row in group_confusion(confusion, groups.members).tolist()
+        ],
+        "class_accuracy": [_or_none(value) for value in accuracy.tolist()],
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from lastlayer.heads import Classifier, HeadOutput
 from lastlayer.regularizers import total_penalty
 from lastlayer.training.augmentation import SeededAugmentation
-from lastlayer.training.config import OptimizerConfig
 from lastlayer.training.regularization import learned_rates, without_decay
 from lastlayer.training.schedule import build_schedule
+from lastlayer.training.sections import OptimizerConfig
 
 
 class TrainingModule(LightningModule):
@@ -50,14 +50,7 @@ class TrainingModule(LightningModule):
         out = self.classifier(_like_weights(inputs), target=target)
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
-        if not bool(torch.isfinite(out.loss)):
-            listed = ", ".join(
-                f"{name}={float(term.detach()):g}" for name, term in out.terms.items()
-            )
-            raise FloatingPointError(
-                f"the loss is {float(out.loss.detach())} at step {self.global_step} ({listed}); "
-                "try a smaller learning rate, --set training.clip_norm=1, or precision 32-true"
-            )
+        check_finite_loss(out, self.global_step)
         loss, terms = out.loss, out.terms
         if self._learned_rates:
             penalty = total_penalty(self.classifier)
@@ -82,7 +75,7 @@ class TrainingModule(LightningModule):
         config = self.optimizer_config
         groups = self.classifier.param_groups(config.weight_decay)
         groups = without_decay(groups, self._learned_rates)
-        optimizer = _optimizer(config, groups, fused=self.device.type in ("cpu", "cuda"))
+        optimizer = build_optimizer(config, groups, self.device)
         schedule = build_schedule(config, optimizer, self.total_steps)
         if schedule is None:
             return optimizer
@@ -92,7 +85,22 @@ class TrainingModule(LightningModule):
         }
 
 
-def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]], *, fused: bool) -> Optimizer:
+def check_finite_loss(out: HeadOutput, step: int) -> None:
+    """Raise ``FloatingPointError`` with the loss's terms unless the loss is finite."""
+    if bool(torch.isfinite(out.loss)):
+        return
+    listed = ", ".join(f"{name}={float(term.detach()):g}" for name, term in out.terms.items())
+    raise FloatingPointError(
+        f"the loss is {float(out.loss.detach())} at step {step} ({listed}); "
+        "try a smaller learning rate, --set training.clip_norm=1, or precision 32-true"
+    )
+
+
+def build_optimizer(
+    config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device
+) -> Optimizer:
+    """Build a configuration's optimiser for groups of parameters on a device."""
+    fused = device.type in ("cpu", "cuda")
     if config.name == "sgd":
         return torch.optim.SGD(
             groups,

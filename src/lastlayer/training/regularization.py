@@ -17,7 +17,7 @@ from lastlayer.regularizers import (
     inserted,
     share_done,
 )
-from lastlayer.training.config import RegularizerConfig
+from lastlayer.training.sections import RegularizerConfig
 
 
 def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_examples: int) -> None:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
-from lastlayer.training.config import OptimizerConfig
+from lastlayer.training.sections import OptimizerConfig
 
 
 def build_schedule(

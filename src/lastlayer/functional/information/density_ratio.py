@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_floating, check_prior
-from lastlayer.functional.numerics import at_least_float32
+from lastlayer.functional.numerics import at_least_float32, centred_partition
 
 
 def log_pc_softmax(logits: Tensor, prior: Tensor, *, dim: int = -1) -> Tensor:
@@ -81,12 +81,3 @@ def rows_and_log_prior(logits: Tensor, prior: Tensor, dim: int) -> tuple[Tensor,
     rows = at_least_float32(logits).movedim(dim, -1)
     check_prior("prior", prior, rows.shape[-1])
     return rows, prior.to(rows).log()
-
-
-def centred_partition(rows: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Shift rows so that the largest prior-weighted logit is 0; return them and their partition.
-
-    Their difference does not see the shift, but keeps its digits when the logits are large.
-    """
-    centred = rows - (rows + log_prior).detach().amax(dim=-1, keepdim=True)
-    return centred, torch.logsumexp(centred + log_prior, dim=-1)

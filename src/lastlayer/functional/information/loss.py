@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, check_choice, check_prior
-from lastlayer.functional.information.density_ratio import centred_partition
-from lastlayer.functional.layout import flatten_target, float_rows, target_shape
-from lastlayer.functional.reduction import reduce_rows
-from lastlayer.functional.targets import weighted_targets
+from lastlayer._checks import check_prior
+from lastlayer.functional.class_priors.shifted_loss import prior_shifted_loss
+from lastlayer.functional.layout import float_rows
 
 
 def pc_softmax_loss(
@@ -55,42 +52,26 @@ def pc_softmax_loss(
             (looked at on the CPU only; elsewhere the loss is NaN).
 
     Example:
+        >>> import torch
         >>> prior = torch.tensor([0.8, 0.2])
         >>> pc_softmax_loss(torch.tensor([[0.0, 5.0]]), torch.tensor([1]), prior)
         tensor(-1.5828)
 
     Source: Qin, Kim and Gedeon, "Rethinking softmax with cross-entropy", arXiv 1911.10688.
     """
-    check_choice("reduction", reduction, REDUCTIONS)
     rows = float_rows(logits)
     check_prior("prior", prior, rows.shape[-1])
-    log_prior = prior.to(rows).log()
-    rows, log_partition = centred_partition(rows, log_prior)
-    targets = weighted_targets(
-        # NaN where the ratio is undefined; a target that does not name the class leaves it out.
-        rows.masked_fill(log_prior == -torch.inf, torch.nan),
-        flatten_target(target, logits),
-        weight,
-        ignore_index,
-        label_smoothing,
+    return prior_shifted_loss(
+        logits,
+        target,
+        prior.to(rows).log(),
+        charge_prior=False,
+        undefined=(
+            "a class of prior 0, whose density ratio is undefined; give the class a prior above 0, "
+            "or ignore the row"
+        ),
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
     )
-    _refuse_undefined(targets.score, rows)
-    values = targets.mass * log_partition - targets.score
-    values = reduce_rows(values, keep=targets.keep, reduction="none")
-    if reduction == "none":
-        return values.reshape(target_shape(logits))
-    if reduction == "sum":
-        return values.sum()
-    return values.sum() / torch.where(targets.denominator > 0, targets.denominator, 1.0)
-
-
-def _refuse_undefined(score: Tensor, rows: Tensor) -> None:
-    """Raise if a score is NaN for the prior's sake; NaN logits give a NaN loss, as in torch."""
-    if torch.compiler.is_compiling() or rows.device.type != "cpu":
-        return
-    undefined = score.detach().isnan()
-    if bool(undefined.any()) and not bool(rows.detach().isnan().any()):
-        raise ValueError(
-            f"target row {int(undefined.nonzero()[0])} names a class of prior 0, whose density "
-            "ratio is undefined; give the class a prior above 0, or ignore the row"
-        )

@@ -1,0 +1,100 @@
+"""How often every class occurs: checked, and as logarithms that low precision cannot spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lastlayer._checks import check_choice
+
+#: What to do with a class that never occurs: refuse it, or leave it out of the softmax.
+ZERO_COUNTS = ("error", "mask")
+
+
+def as_class_counts(
+    class_counts: Tensor | Sequence[float],
+    num_classes: int | None = None,
+    *,
+    zero_counts: str = "error",
+) -> Tensor:
+    """Return class counts as a tensor, or raise unless they are what a correction can use.
+
+    Only ratios matter, so that probabilities pass as well. Half precision does not: bfloat16 makes
+    256 of 257, and float16 ends at 65504.
+
+    Args:
+        class_counts: (K,) numbers of at least 0, not all 0; whole numbers or float32 or float64.
+        num_classes: K, if it is known.
+        zero_counts: ``"error"`` refuses a class that never occurs, ``"mask"`` lets it pass.
+
+    Returns:
+        (K,) int64 for whole numbers, else float32 or float64.
+
+    Raises:
+        TypeError: if the dtype is half precision, bool or complex.
+        ValueError: if a number or the shape does not fit. Numbers are looked at on the CPU only.
+
+    Examples:
+        >>> as_class_counts([50, 5, 1])
+        tensor([50,  5,  1])
+        >>> as_class_counts([50, 0, 1], zero_counts="mask")
+        tensor([50,  0,  1])
+    """
+    check_choice("zero_counts", zero_counts, ZERO_COUNTS)
+    counts = torch.as_tensor(class_counts)
+    if counts.dtype in (torch.float16, torch.bfloat16, torch.bool) or counts.is_complex():
+        raise TypeError(
+            "class_counts must hold whole numbers, float32 or float64, for half precision rounds "
+            f"counts; got {counts.dtype}"
+        )
+    if not counts.is_floating_point():
+        counts = counts.to(torch.int64)
+    wanted = "K" if num_classes is None else str(num_classes)
+    if (
+        counts.dim() != 1
+        or not len(counts)
+        or (num_classes is not None and len(counts) != num_classes)
+    ):
+        raise ValueError(
+            f"class_counts must have shape ({wanted},), one number per class; "
+            f"got {tuple(counts.shape)}"
+        )
+    if not torch.compiler.is_compiling() and counts.device.type == "cpu":
+        _check_numbers(counts.detach(), zero_counts)
+    return counts
+
+
+def log_class_counts(class_counts: Tensor, like: Tensor) -> Tensor:
+    r"""Return :math:`\log n_j - \log \max_i n_i` in the precision and on the device of a tensor.
+
+    The logarithm is taken of counts in that precision, not of counts rounded to the logits' half
+    precision. The shift changes no softmax, and makes equal counts exactly 0.
+
+    Args:
+        class_counts: (K,) checked counts.
+        like: a float32 or float64 tensor.
+
+    Returns:
+        (K,) at most 0; -inf for a class that never occurs.
+
+    Example:
+        >>> log_class_counts(torch.tensor([8, 8, 0]), torch.zeros(1))
+        tensor([0., 0., -inf])
+    """
+    log_counts = class_counts.to(like).log()
+    return log_counts - log_counts.amax()
+
+
+def _check_numbers(counts: Tensor, zero_counts: str) -> None:
+    if not bool((torch.isfinite(counts) & (counts >= 0)).all()) or not bool((counts > 0).any()):
+        raise ValueError(
+            "class_counts must hold finite numbers of at least 0, not all 0; got smallest entry "
+            f"{float(counts.min()):g} and sum {float(counts.double().sum()):g}"
+        )
+    if zero_counts == "error" and bool((counts == 0).any()):
+        raise ValueError(
+            f"class_counts must be above 0; class {int((counts == 0).nonzero()[0])} never occurs: "
+            "leave it out, or say zero_counts='mask' for a softmax over the classes that do"
+        )

@@ -1,0 +1,264 @@
+"""Heads for classes that occur unequally often; each is told the training set's class counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lastlayer._checks import check_at_least, check_probability
+from lastlayer.functional.class_priors import (
+    adjust_logits,
+    balanced_softmax_loss,
+    class_balanced_weight,
+)
+from lastlayer.functional.information import pc_softmax_loss
+from lastlayer.heads.class_counts import keep_class_counts
+from lastlayer.heads.output import Draw
+from lastlayer.heads.precision import full_precision
+from lastlayer.heads.softmax import Softmax
+
+
+class _PriorHead(Softmax):
+    """A softmax head whose predictions are for a uniform prior, or for one that is asked for."""
+
+    needs_target_in_training = True
+    class_counts: Tensor
+    zero_counts: str = "error"
+
+    def log_prob(self, features: Tensor, *, prior: Tensor | None = None) -> Tensor:
+        """Return class log-probabilities.
+
+        Args:
+            features: (*, D).
+            prior: (K,) counts or probabilities of the classes where the head is used; None for a
+                uniform prior. The head's ``class_counts`` give the posterior of the training data.
+
+        Returns:
+            (*, K) log-probabilities.
+        """
+        self._check_features(features)
+        with full_precision(features):
+            return self._prior_log_prob(self._upcast(features), prior)
+
+    def _log_prob(self, features: Tensor) -> Tensor:
+        return self._prior_log_prob(features, None)
+
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class BalancedSoftmax(_PriorHead):
+    r"""Linear layer and Balanced Softmax: trained with the class counts, predicting without.
+
+    .. math:: \ell = -\log \frac{n_y^\tau e^{\eta_y}}{\sum_j n_j^\tau e^{\eta_j}}, \qquad
+        p = \mathrm{softmax}(\eta), \quad \eta = W h + b
+
+    ``log_prob`` is the posterior under a uniform prior; ``log_prob(features, prior=...)`` that
+    under another one. Training loss and test loss are thus not of the same scale.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        class_counts: (K,) how often each class occurs in the whole training set.
+        tau: exponent of the counts, at least 0.
+        zero_counts: ``"error"`` refuses a class that never occurs; ``"mask"`` leaves it out of
+            the loss and gives it probability 0, for its logit is never trained.
+        **kwargs: see :class:`lastlayer.heads.Head`.
+
+    Attributes:
+        class_counts: (K,) buffer of the counts.
+
+    Example:
+        >>> head = BalancedSoftmax(in_features=8, num_classes=2, class_counts=[90, 10])
+        >>> head(torch.randn(4, 8), torch.tensor([0, 0, 0, 1])).loss.shape
+        torch.Size([])
+        >>> head.log_prob(torch.randn(4, 8), prior=head.class_counts).shape
+        torch.Size([4, 2])
+
+    Source: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        class_counts: Tensor | Sequence[float],
+        tau: float = 1.0,
+        zero_counts: str = "error",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, **kwargs)
+        check_at_least("tau", tau, 0.0)
+        keep_class_counts(self, class_counts, zero_counts=zero_counts)
+        self.zero_counts, self.loss_tau = zero_counts, float(tau)
+
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+        logits = self._logits(features)
+        if self.zero_counts == "mask":
+            logits = logits.masked_fill(self.class_counts == 0, -torch.inf)
+        if prior is not None:
+            logits = adjust_logits(logits, None, target_prior=prior.to(logits.device))
+        return F.log_softmax(logits, dim=-1)
+
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        return {"nll": self._distribution_nll(features, target, reduction="none")}
+
+    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+        return balanced_softmax_loss(
+            self._logits(features),
+            target,
+            self.class_counts,
+            tau=self.loss_tau,
+            zero_counts=self.zero_counts,
+            **arguments,
+        )
+
+    def _options(self) -> dict[str, object]:
+        masked = {} if self.zero_counts == "error" else {"zero_counts": self.zero_counts}
+        return {"tau": self.loss_tau, **masked}
+
+
+class PCSoftmax(BalancedSoftmax):
+    r"""Balanced Softmax with the loss as a density ratio: minus it bounds the information.
+
+    .. math:: \ell = \log \sum_j \pi_j e^{\eta_j} - \eta_y, \qquad \mathrm{E}\,\ell \ge -I(X; Y)
+
+    The gradient, and so the trained head, is that of :class:`BalancedSoftmax` with ``tau=1``; the
+    term ``"nll"`` is lower by the entropy of the labels and normally negative. Every class must
+    occur.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        class_counts: (K,) how often each class occurs in the whole training set.
+        **kwargs: see :class:`lastlayer.heads.Head`. With weights, smoothing or soft targets the
+            value is no information.
+
+    Example:
+        >>> head = PCSoftmax(in_features=8, num_classes=2, class_counts=[90, 10])
+        >>> head(torch.zeros(4, 8), torch.tensor([0, 0, 0, 1])).loss.shape
+        torch.Size([])
+
+    Source: Qin, Kim and Gedeon, "Rethinking softmax with cross-entropy", arXiv 1911.10688.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        class_counts: Tensor | Sequence[float],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, class_counts=class_counts, **kwargs)
+
+    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+        counts = self.class_counts.to(features)
+        return pc_softmax_loss(self._logits(features), target, counts / counts.sum(), **arguments)
+
+    def _options(self) -> dict[str, object]:
+        return {}
+
+
+class LogitAdjusted(_PriorHead):
+    r"""Softmax cross-entropy whose predictions have the training prior taken out afterwards.
+
+    .. math:: \ell = -\log \mathrm{softmax}_y(\eta), \qquad
+        p = \mathrm{softmax}(\eta - \tau \log n)
+
+    Where the features are free and the classifier has a bias without decay, its optimum is that of
+    :class:`BalancedSoftmax`; without a bias, with decay or stopped early they differ.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        class_counts: (K,) how often each class occurs in the whole training set; a class that never
+            occurs gets probability 0.
+        tau: how much is taken out, at least 0.
+        **kwargs: see :class:`lastlayer.heads.Head`.
+
+    Example:
+        >>> head = LogitAdjusted(in_features=8, num_classes=2, class_counts=[90, 10])
+        >>> head.eval()(torch.randn(4, 8)).shape
+        torch.Size([4, 2])
+
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        class_counts: Tensor | Sequence[float],
+        tau: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, **kwargs)
+        check_at_least("tau", tau, 0.0)
+        keep_class_counts(self, class_counts, zero_counts="mask")
+        self.post_hoc_tau = float(tau)
+
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+        adjusted = adjust_logits(
+            self._logits(features),
+            self.class_counts,
+            tau=self.post_hoc_tau,
+            target_prior=None if prior is None else prior.to(self.class_counts.device),
+        )
+        return F.log_softmax(adjusted, dim=-1)
+
+    def _options(self) -> dict[str, object]:
+        return {"tau": self.post_hoc_tau}
+
+
+class ClassBalanced(Softmax):
+    r"""Softmax cross-entropy weighted by one over the effective number of examples.
+
+    .. math:: \ell = -w_y \log \mathrm{softmax}_y(\eta), \qquad
+        w_j \propto \frac{1 - \beta}{1 - \beta^{n_j}}
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        class_counts: (K,) how often each class occurs in the whole training set.
+        beta: in [0, 1]; 0 is no weighting, 1 is weighting by 1/n.
+        weight: (K,) further weights, multiplied with these.
+        **kwargs: see :class:`lastlayer.heads.Head`.
+
+    Attributes:
+        weight: (K,) buffer of the weights, of mean 1.
+
+    Example:
+        >>> ClassBalanced(8, 2, class_counts=[30, 10], beta=1.0).weight
+        tensor([0.5000, 1.5000])
+
+    Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
+    """
+
+    needs_target_in_training = True
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        class_counts: Tensor | Sequence[float],
+        beta: float = 0.9999,
+        weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, weight=weight, **kwargs)
+        check_probability("beta", beta)
+        counts = keep_class_counts(self, class_counts)
+        balanced = class_balanced_weight(counts, beta=beta).to(self.classifier.weight)
+        self.weight = balanced if self.weight is None else balanced * self.weight
+        self.beta = beta
+
+    def _options(self) -> dict[str, object]:
+        return {"beta": self.beta}

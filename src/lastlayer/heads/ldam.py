@@ -1,0 +1,127 @@
+"""LDAM: a cosine classifier with larger margins for rarer classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lastlayer._checks import check_positive, check_probability
+from lastlayer.functional.class_priors import deferred_class_weight, ldam_loss, ldam_margins
+from lastlayer.heads.base import Head
+from lastlayer.heads.class_counts import keep_class_counts
+from lastlayer.heads.output import Draw
+
+
+class LDAM(Head):
+    r"""Cosine classifier, scale and label-distribution-aware margins, re-weighted late if asked.
+
+    .. math:: z_j = \frac{\langle w_j, h \rangle}{\lVert w_j \rVert \lVert h \rVert}
+        + \frac{b_j}{s}, \qquad p = \mathrm{softmax}(s z), \qquad m_j \propto n_j^{-1/4}
+
+    .. math:: \ell = -\log \frac{e^{s (z_y - m_y)}}{e^{s (z_y - m_y)} + \sum_{j \ne y} e^{s z_j}}
+
+    With ``reweight_after`` the loss gets class-balanced weights from that share of the training on
+    (DRW). The head must be told how far training is: the library's own training does, a loop of
+    your own calls ``head.set_progress(epoch / epochs)``.
+
+    Args:
+        in_features: number of features D.
+        num_classes: number of classes K.
+        class_counts: (K,) how often each class occurs in the whole training set.
+        max_margin: margin of the rarest class, above 0.
+        scale: s, above 0.
+        reweight_after: share of the training in [0, 1]; None for no weights. The source has 0.8.
+        beta: of the class-balanced weights.
+        bias: the source has none.
+        weight: (K,) further weights, multiplied with those.
+        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
+
+    Attributes:
+        weight: (K,) buffer of the weights that hold at present, with ``reweight_after``.
+
+    Example:
+        >>> head = LDAM(8, 2, class_counts=[30, 10], reweight_after=0.8, beta=1.0)
+        >>> head(torch.randn(4, 8), torch.tensor([0, 0, 0, 1])).loss.shape
+        torch.Size([])
+        >>> head.set_progress(0.8)
+        >>> head.weight
+        tensor([0.5000, 1.5000])
+
+    Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
+    NeurIPS 2019.
+    """
+
+    label_smoothing_refusal = "the margin is that of one true class"
+    soft_target_refusal = "the margin is that of one true class"
+    class_counts: Tensor
+    _early_weight: Tensor
+    _late_weight: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        class_counts: Tensor | Sequence[float],
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        reweight_after: float | None = None,
+        beta: float = 0.9999,
+        bias: bool = False,
+        weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, num_classes, bias=bias, weight=weight, **kwargs)
+        check_positive("scale", scale)
+        check_probability("beta", beta)
+        counts = keep_class_counts(self, class_counts)
+        ldam_margins(counts, max_margin=max_margin)  # refuses what does not fit
+        self.max_margin, self.scale = float(max_margin), float(scale)
+        self.reweight_after, self.beta = reweight_after, beta
+        if reweight_after is not None:
+            check_probability("reweight_after", reweight_after)
+            late = deferred_class_weight(counts, 1.0, start=reweight_after, beta=beta)
+            late = late.to(self.classifier.weight)
+            early = torch.ones_like(late) if self.weight is None else self.weight
+            self.weight = early.clone()
+            self.register_buffer("_early_weight", early, persistent=False)
+            self.register_buffer("_late_weight", late * early, persistent=False)
+
+    def set_progress(self, progress: float) -> None:
+        """Set the weights that hold when this share of the training, in [0, 1], is done."""
+        check_probability("progress", progress)
+        if self.reweight_after is None or self.weight is None:
+            return
+        late = progress >= self.reweight_after
+        self.weight.copy_(self._late_weight if late else self._early_weight)
+
+    def _cosines(self, features: Tensor) -> Tensor:
+        weight = F.normalize(self.classifier.weight.to(features.dtype), dim=-1)
+        cosines = F.linear(F.normalize(features, dim=-1), weight)
+        bias = self.classifier.bias
+        return cosines if bias is None else cosines + bias.to(features.dtype) / self.scale
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.scale * self._cosines(features)
+
+    def _log_prob(self, features: Tensor) -> Tensor:
+        return F.log_softmax(self._logits(features), dim=-1)
+
+    def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
+        nll = ldam_loss(
+            self._cosines(features),
+            target,
+            self.class_counts,
+            max_margin=self.max_margin,
+            scale=self.scale,
+            reduction="none",
+        )
+        return {"nll": nll}
+
+    def _options(self) -> dict[str, object]:
+        own: dict[str, object] = {"max_margin": self.max_margin, "scale": self.scale}
+        return own if self.reweight_after is None else own | {"reweight_after": self.reweight_after}

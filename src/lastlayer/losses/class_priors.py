@@ -1,0 +1,279 @@
+"""Losses for classes that occur unequally often, as modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lastlayer._checks import check_at_least, check_positive
+from lastlayer.functional.class_priors import (
+    as_class_counts,
+    balanced_softmax_loss,
+    class_balanced_weight,
+    ldam_loss,
+)
+from lastlayer.functional.fenchel_young import cross_entropy
+from lastlayer.losses.base import ClassificationLoss
+
+
+class _ClassCountsLoss(ClassificationLoss):
+    """A loss that knows the class counts; they are kept as a buffer, whole numbers as int64."""
+
+    class_counts: Tensor
+    zero_counts: str = "error"
+
+    def _keep(self, class_counts: Tensor | Sequence[float], device: torch.device | None) -> None:
+        counts = as_class_counts(
+            torch.as_tensor(class_counts).detach().cpu(), zero_counts=self.zero_counts
+        )
+        if self.weight is not None and len(self.weight) != len(counts):
+            raise ValueError(
+                f"weight must have one entry for each of the {len(counts)} classes counted; "
+                f"got {len(self.weight)}"
+            )
+        self.register_buffer("class_counts", counts.to(device))
+
+    def set_class_counts(self, class_counts: Tensor | Sequence[float]) -> None:
+        """Take over new counts, of as many classes as there now are.
+
+        Args:
+            class_counts: (K,) counts.
+        """
+        self._keep(class_counts, self.class_counts.device)
+
+    def _own(self) -> list[str]:
+        return [f"counts of {len(self.class_counts)} classes"]
+
+    def extra_repr(self) -> str:
+        """Show the number of classes and the arguments that differ from their defaults."""
+        return ", ".join(filter(None, (*self._own(), super().extra_repr())))
+
+
+class BalancedSoftmaxLoss(_ClassCountsLoss):
+    r"""Cross entropy of logits with the log of the training counts added.
+
+    .. math:: L(\eta; y) = -\log \frac{n_y^\tau e^{\eta_y}}{\sum_j n_j^\tau e^{\eta_j}}
+
+    Predict with the logits as they are: their softmax is the posterior under a uniform prior, in
+    whatever mode the module is. For another prior see :func:`lastlayer.functional.adjust_logits`.
+    The same formula with an exponent is known as the logit-adjusted loss.
+
+    Args:
+        class_counts: (K,) how often each class occurs in the whole training set.
+        tau: exponent of the counts, at least 0; 1 by the theory, 1/4 by the source's bound.
+        zero_counts: ``"error"`` refuses a class that never occurs; ``"mask"`` leaves it out of the
+            softmax and of label smoothing.
+        weight: (K,) weight of each class, at least 0.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+
+    Raises:
+        TypeError: if the counts are in half precision.
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> loss = BalancedSoftmaxLoss([90, 10])
+        >>> loss
+        BalancedSoftmaxLoss(counts of 2 classes, tau=1)
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(2.3026)
+
+    References:
+        Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
+        Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    """
+
+    def __init__(
+        self,
+        class_counts: Tensor | Sequence[float],
+        tau: float = 1.0,
+        *,
+        zero_counts: str = "error",
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        check_at_least("tau", tau, 0.0)
+        super().__init__(
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+        self.tau, self.zero_counts = float(tau), zero_counts
+        self._keep(class_counts, None if weight is None else weight.device)
+
+    @classmethod
+    def from_labels(cls, labels: Tensor, num_classes: int, tau: float = 1.0) -> Self:
+        """Build the loss from the training set's labels.
+
+        Args:
+            labels: integers in [0, num_classes), of any shape.
+            num_classes: K.
+            tau: exponent of the counts.
+        """
+        return cls(torch.bincount(labels.flatten(), minlength=num_classes), tau)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
+        return balanced_softmax_loss(
+            logits,
+            target,
+            self.class_counts,
+            tau=self.tau,
+            zero_counts=self.zero_counts,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def _own(self) -> list[str]:
+        masked = [] if self.zero_counts == "error" else [f"zero_counts={self.zero_counts!r}"]
+        return [*super()._own(), f"tau={self.tau:g}", *masked]
+
+
+class ClassBalancedLoss(_ClassCountsLoss):
+    r"""Cross entropy weighted by one over the effective number of each class's examples.
+
+    .. math:: L(o; y) = -w_y \log \mathrm{softmax}_y(o), \qquad
+        w_j \propto \frac{1 - \beta}{1 - \beta^{n_j}}
+
+    The weights have mean 1 over the classes; ``"mean"`` divides by the batch's summed weights.
+
+    Args:
+        class_counts: (K,) how often each class occurs in the whole training set.
+        beta: in [0, 1]; 0 is no weighting, 1 is weighting by 1/n.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+
+    Attributes:
+        weight: (K,) the weights.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> loss = ClassBalancedLoss([30, 10], beta=1.0)
+        >>> loss.weight
+        tensor([0.5000, 1.5000])
+
+    References:
+        Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
+    """
+
+    def __init__(
+        self,
+        class_counts: Tensor | Sequence[float],
+        beta: float = 0.9999,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(
+            ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        )
+        self.beta = float(beta)
+        self._keep(class_counts, None)
+
+    def _keep(self, class_counts: Tensor | Sequence[float], device: torch.device | None) -> None:
+        self.weight = None
+        super()._keep(class_counts, device)
+        weight = class_balanced_weight(self.class_counts.cpu(), beta=self.beta)
+        self.weight = weight.to(device)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
+        return cross_entropy(
+            logits,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def _own(self) -> list[str]:
+        return [*super()._own(), f"beta={self.beta:g}"]
+
+
+class LDAMLoss(_ClassCountsLoss):
+    r"""Cross entropy of scaled cosines with a larger margin for rarer classes.
+
+    .. math:: L(z; y) = -\log \frac{e^{s (z_y - m_y)}}
+        {e^{s (z_y - m_y)} + \sum_{j \ne y} e^{s z_j}}, \qquad m_j \propto n_j^{-1/4}
+
+    Its input are cosines of features and class weights, not scaled; predict with
+    :math:`\mathrm{softmax}(s z)`. For deferred re-weighting assign ``loss.weight`` from
+    :func:`lastlayer.functional.deferred_class_weight` as training goes on.
+
+    Args:
+        class_counts: (K,) how often each class occurs in the whole training set.
+        max_margin: margin of the rarest class, above 0.
+        scale: s, above 0.
+        weight: (K,) weight of each class, at least 0.
+        ignore_index: class index of the rows that take no part.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: refused unless 0, for the margin is that of one true class.
+
+    Raises:
+        ValueError: if an argument is out of range or refused.
+
+    Examples:
+        >>> loss = LDAMLoss([160, 10])
+        >>> loss
+        LDAMLoss(counts of 2 classes, max_margin=0.5, scale=30)
+        >>> loss(torch.tensor([[0.1, 0.3]]), torch.tensor([1]))
+        tensor(9.0001)
+
+    References:
+        Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
+        NeurIPS 2019.
+    """
+
+    refuses_smoothing = "the margin is that of one true class"
+
+    def __init__(
+        self,
+        class_counts: Tensor | Sequence[float],
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        check_positive("max_margin", max_margin)
+        check_positive("scale", scale)
+        super().__init__(
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+        self.max_margin, self.scale = float(max_margin), float(scale)
+        self._keep(class_counts, None if weight is None else weight.device)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of cosines (N, K, ...) for class indices (N, ...)."""
+        return ldam_loss(
+            logits,
+            target,
+            self.class_counts,
+            max_margin=self.max_margin,
+            scale=self.scale,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
+
+    def _own(self) -> list[str]:
+        return [*super()._own(), f"max_margin={self.max_margin:g}", f"scale={self.scale:g}"]

@@ -1,0 +1,111 @@
+"""Batches of the second stage: features of a frozen backbone, drawn by one of several samplers.
+
+Every draw is a function of seed and step, so that a resumed run draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer.heads import Classifier
+from lastlayer.longtail import SAMPLERS, ClassDraw, MetaSampler, sampling_prior
+from lastlayer.training.augmentation import SeededAugmentation
+from lastlayer.training.measuring import EVALUATION_BATCH
+from lastlayer.training.randomness import derive_seed
+
+
+class FrozenFeatures:
+    """Features of the training examples; computed once where nothing augments the inputs.
+
+    Args:
+        classifier: its backbone is put into evaluation mode and gets no gradient.
+        inputs: (N, ...) examples, on any device.
+        augmentation: changes the inputs of a step; None leaves them.
+    """
+
+    def __init__(
+        self, classifier: Classifier, inputs: Tensor, augmentation: SeededAugmentation | None
+    ) -> None:
+        self.classifier, self.inputs, self.augmentation = classifier, inputs, augmentation
+        classifier.backbone.eval().requires_grad_(False)
+        self.plain = torch.cat([self._of(part) for part in torch.split(inputs, EVALUATION_BATCH)])
+
+    def of_step(self, rows: Tensor, step: int) -> Tensor:
+        """Return (B, D) features of the examples at ``rows``, augmented for the step."""
+        if self.augmentation is None:
+            return self.plain[rows]
+        images = self.inputs[rows.to(self.inputs.device)]
+        return self._of(self.augmentation(images, step=step))
+
+    @torch.no_grad()
+    def _of(self, inputs: Tensor) -> Tensor:
+        weight = self.classifier.head.classifier.weight
+        return self.classifier.features(inputs.to(weight.device, weight.dtype))
+
+
+class StageDraws:
+    """Which training examples make the batch of a step.
+
+    Args:
+        target: (N,) labels.
+        num_classes: K.
+        kind: a sampler of :mod:`lastlayer.longtail.samplers`, ``"meta"`` or ``"meta-reweighter"``.
+        batch_size: B; at most N where every example comes once an epoch.
+        steps: length of the stage, for ``"progressive"``.
+        seed: the run's seed.
+        meta: the sampler that the last two kinds need.
+    """
+
+    def __init__(
+        self,
+        target: Tensor,
+        num_classes: int,
+        *,
+        kind: str,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        meta: MetaSampler | None = None,
+    ) -> None:
+        self.target, self.steps, self.seed = target, steps, seed
+        self.kind, self.meta = kind, meta
+        self.draw = ClassDraw(target, num_classes)
+        in_epochs = kind in ("instance", "meta-reweighter")
+        self.batch_size = min(batch_size, len(target)) if in_epochs else batch_size
+        self._order: tuple[int, Tensor] | None = None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Return (B,) positions, and the weights through which a meta step reaches the rates."""
+        if self.kind in SAMPLERS:
+            return self._by_class(self.kind, step, self.batch_size, "batch"), None
+        if self.kind == "meta":
+            if self.meta is None:
+                raise ValueError('the sampler "meta" needs its MetaSampler; got None')
+            generator = self._generator("batch", step)
+            classes, weights = self.meta.draw(self.batch_size, generator=generator)
+            return self.draw.of_classes(classes, generator), weights
+        rows = self._in_turn(step)
+        return rows, None if self.meta is None else self.meta.weights(self.target[rows])
+
+    def meta_batch(self, step: int, size: int) -> Tensor:
+        """Return (M,) positions of examples drawn with replacement, every class equally likely."""
+        return self._by_class("class-balanced", step, size, "meta batch")
+
+    def _by_class(self, sampler: str, step: int, size: int, purpose: str) -> Tensor:
+        progress = min(1.0, step / max(1, self.steps - 1))
+        prior = sampling_prior(self.draw.counts, sampler, progress)
+        return self.draw(size, prior, self._generator(purpose, step))
+
+    def _in_turn(self, step: int) -> Tensor:
+        epoch, place = divmod(step, len(self.target) // self.batch_size)
+        if self._order is None or self._order[0] != epoch:
+            generator = self._generator("order", epoch)
+            device = self.target.device
+            order = torch.randperm(len(self.target), generator=generator, device=device)
+            self._order = epoch, order
+        return self._order[1][place * self.batch_size :][: self.batch_size]
+
+    def _generator(self, purpose: str, step: int) -> torch.Generator:
+        seed = derive_seed(self.seed, "classifier stage", purpose, step)
+        return torch.Generator(device=self.target.device).manual_seed(seed)
