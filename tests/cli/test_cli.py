@@ -22,6 +22,8 @@ COMMANDS = (
     "information",
     "predict",
     "list",
+    "features",
+    "fit-linear",
 )
 
 
