@@ -288,6 +288,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
         "data",
         "models",
         "augmentations",
+        "solvers",
         "recipes",
     ]
     heads = lastlayer("list", "heads").out

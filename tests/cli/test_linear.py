@@ -238,6 +238,16 @@ def test_without_a_file_a_data_source_is_flattened(lastlayer, tmp_path):
     assert model.classes_.tolist() == list(range(10))
 
 
+def test_options_reach_the_data_source(lastlayer):
+    images = np.random.default_rng(0).random((30, 3, 2, 3), dtype=np.float32)
+    np.savez("images.npz", x=images, y=np.arange(30) % 2)
+    words = ("fit-linear", "--features", "images.npz", "--tol", 1)
+    assert "set the option layout" in one_error_line(lastlayer(*words))
+    printed = lastlayer(*words, "--data-option", "layout=NHWC", "--data-option", "split_seed=3")
+    assert printed.status == 0, printed.err
+    assert "24 training examples of 18 features" in printed.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

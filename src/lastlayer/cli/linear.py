@@ -42,6 +42,7 @@ def fit_linear(
     features: Path | None = None,
     data: str | None = None,
     data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
+    data_option: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     train_size: int | None = None,
     validation_size: str | None = None,
     solver: str = "lbfgs",
@@ -68,6 +69,7 @@ def fit_linear(
             `lastlayer features` writes.
         data: data source instead, its inputs flattened; see `lastlayer list data`. Default: digits.
         data_dir: folder of the data's files.
+        data_option: an option of the data source, such as layout=NHWC; may come several times.
         train_size: training examples, drawn class-balanced; default: all.
         validation_size: for --path: held-out examples, a number or a fraction of the training
             examples; default: x_validation of the file, or a tenth.
@@ -87,6 +89,7 @@ def fit_linear(
         out: folder; default: linear-NAME under runs.
     """
     from lastlayer._checks import check_count
+    from lastlayer.experiments import parse_option
     from lastlayer.experiments.linear import LinearSettings, fit_solvers
     from lastlayer.experiments.linear_data import load_linear_data
 
@@ -116,6 +119,7 @@ def fit_linear(
         validation_size=_size(validation_size),
         seed=seed,
         dtype=dtype,
+        options=dict(map(parse_option, data_option)),
     )
     folder = out or Path("runs") / f"linear-{loaded.name.replace(':', '-')}"
     examples, width = loaded.train.features.shape

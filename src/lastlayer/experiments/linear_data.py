@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +87,7 @@ def load_linear_data(
     validation_size: float | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    options: Mapping[str, Any] | None = None,
 ) -> LinearData:
     """Read features and labels.
 
@@ -101,6 +103,7 @@ def load_linear_data(
             the file's own, or a tenth, if None.
         seed: fixes the draws.
         dtype: what is computed in, ``"float32"`` or ``"float64"``.
+        options: the data source's own.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -120,6 +123,7 @@ def load_linear_data(
         train_size=train_size,
         validation_size=draw,
         seed=seed,
+        options=options,
     )
     labels = class_labels(splits.class_names)
     parts = {

@@ -53,13 +53,15 @@ def plain(value: Any) -> Any:
 
 
 def read_history(folder: Path) -> Numbers:
-    """Return a solver's ``history.json``; what JSON has no number for is NaN."""
-    text = (folder / "history.json").read_text(encoding="utf-8")
-    found: Numbers = json.loads(text)
-    return {name: _with_nan(values) for name, values in found.items()}
+    """Return a solver's ``history.json``, with NaN where JSON has no number."""
+    found: Numbers = with_nan(json.loads((folder / "history.json").read_text(encoding="utf-8")))
+    return found
 
 
-def _with_nan(value: Any) -> Any:
+def with_nan(value: Any) -> Any:
+    """Return nested data as :func:`plain` took them, NaN for null."""
     if isinstance(value, dict):
-        return {key: _with_nan(entry) for key, entry in value.items()}
-    return [math.nan if entry is None else entry for entry in value]
+        return {key: with_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [with_nan(entry) for entry in value]
+    return math.nan if value is None else value
