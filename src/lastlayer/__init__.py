@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lastlayer import functional, heads, information, losses, regularizers
+    from lastlayer import functional, heads, information, linear_model, losses, regularizers
     from lastlayer.heads import Classifier, Head, HeadOutput, attach
 
 __all__ = [
@@ -21,12 +21,13 @@ __all__ = [
     "functional",
     "heads",
     "information",
+    "linear_model",
     "losses",
     "regularizers",
 ]
 __version__ = "0.1.0"
 
-_ROOMS = ("functional", "heads", "information", "losses", "regularizers")
+_ROOMS = ("functional", "heads", "information", "linear_model", "losses", "regularizers")
 
 
 def __getattr__(name: str) -> Any:

@@ -115,6 +115,17 @@ def test_the_estimator_stays_and_the_fits_keep_its_options(digits):
     np.testing.assert_allclose(model.coef_, balanced.coef_, atol=1e-9)
 
 
+def test_names_of_columns_are_kept_so_that_frames_are_predicted_without_a_warning(digits):
+    pandas = pytest.importorskip("pandas")
+    (X, y), (X_held_out, y_held_out) = digits
+    columns = [f"pixel {k}" for k in range(64)]
+    frame, held_out = (pandas.DataFrame(rows, columns=columns) for rows in (X, X_held_out))
+    path = regularization_path(
+        LBFGSSoftmax(tol=0.1), frame, y, Cs=[0.1, 1], validation=(held_out, y_held_out)
+    )
+    assert path.best.model.feature_names_in_.tolist() == columns
+
+
 def test_labels_may_be_strings_features_and_labels_tensors_and_weights_count(digits):
     (X, y), (X_held_out, y_held_out) = digits
     names = np.array([f"digit {k}" for k in range(10)])

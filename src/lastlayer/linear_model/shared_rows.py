@@ -76,12 +76,14 @@ class Refits:
         warm = model.warm_start
         if start is not None:
             model.coef_, model.intercept_, model.warm_start = start.coef_, start.intercept_, True
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self._checked, name):
+                setattr(model, name, getattr(self._checked, name))
         try:
-            model.fit_rows(self.rows, self.classes)
+            # Not fit_rows: the rows have the weights of their classes already.
+            model._fit_rows(self.rows, self.classes)
         finally:
             model.warm_start = warm
-        if hasattr(self._checked, "feature_names_in_"):
-            model.feature_names_in_ = self._checked.feature_names_in_
         return model
 
 
