@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lastlayer import functional, heads, information, longtail, losses, regularizers
+    from lastlayer import (
+        functional,
+        heads,
+        information,
+        linear_model,
+        longtail,
+        losses,
+        regularizers,
+    )
     from lastlayer.heads import Classifier, Head, HeadOutput, attach
 
 __all__ = [
@@ -21,13 +29,22 @@ __all__ = [
     "functional",
     "heads",
     "information",
+    "linear_model",
     "longtail",
     "losses",
     "regularizers",
 ]
 __version__ = "0.1.0"
 
-_ROOMS = ("functional", "heads", "information", "longtail", "losses", "regularizers")
+_ROOMS = (
+    "functional",
+    "heads",
+    "information",
+    "linear_model",
+    "longtail",
+    "losses",
+    "regularizers",
+)
 
 
 def __getattr__(name: str) -> Any:

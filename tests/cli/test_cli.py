@@ -22,6 +22,8 @@ COMMANDS = (
     "information",
     "predict",
     "list",
+    "features",
+    "fit-linear",
 )
 
 
@@ -303,6 +305,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
         "data",
         "models",
         "augmentations",
+        "solvers",
         "recipes",
     ]
     heads = lastlayer("list", "heads").out

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lastlayer.cli import reading
+from lastlayer.cli import linear, reading
 from lastlayer.cli.app import app
 from lastlayer.cli.comparison import (
     print_trials,
@@ -27,7 +27,7 @@ from lastlayer.cli.console import (
 )
 from lastlayer.cli.settings import Settings
 
-__all__ = ["app", "main", "reading"]
+__all__ = ["app", "linear", "main", "reading"]
 
 
 @app.command

@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,6 +20,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from lastlayer.experiments.compare import GridProgress
+    from lastlayer.experiments.linear_progress import LinearProgress
     from lastlayer.report import TextTable
     from lastlayer.training.records import Progress as StepProgress
 
@@ -124,6 +126,29 @@ def grid_progress() -> Iterator[GridProgress]:
         def bar(done: int, total: int, runs_done: int, runs: int) -> None:
             description = f"{runs_done} of {runs} runs"
             display.update(task, completed=done, total=total, description=description)
+
+        yield bar
+
+
+@contextmanager
+def share_progress() -> Iterator[LinearProgress]:
+    """Show how far solvers are, a bar each; without a terminal a plain line now and then."""
+    lines: dict[str, _Tenths] = {}
+
+    def plain(name: str, share: float, words: str) -> None:
+        lines.setdefault(name, _Tenths()).report(share, f"{name}: {words}")
+
+    if not err_console.is_terminal:
+        yield plain
+        return
+    columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=err_console) as display:
+        tasks: dict[str, TaskID] = {}
+
+        def bar(name: str, share: float, words: str) -> None:
+            if name not in tasks:
+                tasks[name] = display.add_task("", total=1.0, name=name)
+            display.update(tasks[name], completed=share, description=words)
 
         yield bar
 

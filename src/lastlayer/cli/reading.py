@@ -107,10 +107,10 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
 
 @app.command(name="list")
 def list_parts(what: str = "all") -> None:
-    """List heads, schemes, regularizers, data, models, augmentations or recipes.
+    """List heads, schemes, regularizers, data, models, augmentations, solvers or recipes.
 
     Args:
-        what: heads, schemes, regularizers, data, models, augmentations, recipes or all.
+        what: heads, schemes, regularizers, data, models, augmentations, solvers, recipes or all.
     """
     from lastlayer._checks import check_choice
     from lastlayer.experiments import catalog

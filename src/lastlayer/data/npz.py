@@ -55,7 +55,7 @@ def npz(
     if layout is not None:
         check_choice("layout", layout, LAYOUTS)
     path = _find(data_dir, file)
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     inputs, kind = _inputs(_pick(arrays, INPUT_NAMES, path), layout, path)
     labels = label_array_to_list(_pick(arrays, LABEL_NAMES, path), where=str(path))
     if not any(name in arrays for name in TEST_INPUT_NAMES):
@@ -92,7 +92,12 @@ def _find(data_dir: Path | None, file: str | None) -> Path:
     return path
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Return the arrays of an ``.npz`` file by name.
+
+    Raises:
+        DataFileError: if it cannot be read, or holds pickled objects.
+    """
     try:
         # Opened here, since np.load leaves a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:

@@ -10,6 +10,7 @@ def catalog() -> dict[str, dict[str, str]]:
     """Return one-line descriptions by kind and name."""
     from lastlayer.data import AUGMENTATIONS, SOURCES
     from lastlayer.heads import HEADS
+    from lastlayer.linear_model import SOLVERS
     from lastlayer.models import BACKBONES
     from lastlayer.regularizers import REGULARIZERS
 
@@ -20,5 +21,6 @@ def catalog() -> dict[str, dict[str, str]]:
         "data": SOURCES.describe(),
         "models": BACKBONES.describe(),
         "augmentations": AUGMENTATIONS.describe(),
+        "solvers": SOLVERS.describe(),
         "recipes": {name: Recipe.load(name).title for name in recipe_names()},
     }

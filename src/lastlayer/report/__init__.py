@@ -4,6 +4,7 @@ matplotlib, rich and jinja2 load when a figure or page is made, not when this pa
 """
 
 from lastlayer.report.comparison import ComparisonRow, comparison_table
+from lastlayer.report.convergence import SolverCurve, convergence_figure, path_figure
 from lastlayer.report.curves import Curve, learning_curves
 from lastlayer.report.diagnostics import confusion_figure, reliability_figure
 from lastlayer.report.dots import comparison_figure
@@ -25,17 +26,20 @@ __all__ = [
     "ComparisonRow",
     "Curve",
     "LongTailRow",
+    "SolverCurve",
     "TextTable",
     "class_accuracy_figure",
     "comparison_figure",
     "comparison_table",
     "confusion_figure",
     "contour_surfaces",
+    "convergence_figure",
     "filtering_figure",
     "html_report",
     "learning_curves",
     "long_tail_table",
     "map_overlays",
+    "path_figure",
     "rates_figure",
     "reliability_figure",
     "retain_confusion",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lastlayer._files import moved_into_place
 from lastlayer.training.config import RunConfig
 
 #: What readers of a summary rely on.
@@ -192,7 +192,7 @@ class RunDirectory:
 
     def write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Write named tensors to one of the run's files."""
-        with _moved_into_place(path) as temporary:
+        with moved_into_place(path) as temporary:
             save_file(
                 {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary
             )
@@ -212,7 +212,7 @@ class RunDirectory:
             path.unlink(missing_ok=True)
 
     def _write_text(self, path: Path, text: str) -> None:
-        with _moved_into_place(path) as temporary:
+        with moved_into_place(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _drop_incomplete_record(self) -> None:
@@ -221,7 +221,7 @@ class RunDirectory:
         content = self.metrics_path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
-            with _moved_into_place(self.metrics_path) as temporary:
+            with moved_into_place(self.metrics_path) as temporary:
                 temporary.write_bytes(whole)
 
 
@@ -255,18 +255,6 @@ def describe_environment() -> dict[str, Any]:
         "processor_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-@contextmanager
-def _moved_into_place(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
