@@ -15,7 +15,7 @@ from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.newton_krylov import solve_newton_krylov
 from lastlayer.linear_model.solvers.progress import Callback, Progress
 
-SOLVERS = ("auto", "lbfgs", "newton-krylov", "admm")
+CHOICES = ("auto", "lbfgs", "newton-krylov", "admm")
 #: Up to so many products (rows x features x classes) a pass takes about a millisecond, no more than
 #: what L-BFGS does between two passes: then few iterations count, not few passes.
 SMALL = 3e6
@@ -79,7 +79,7 @@ class SoftmaxRegression(LinearSoftmax):
 
     def _check_options(self) -> None:
         super()._check_options()
-        check_choice("solver", self.solver, SOLVERS)
+        check_choice("solver", self.solver, CHOICES)
 
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
         self.solver_ = choose_solver(problem) if self.solver == "auto" else self.solver
