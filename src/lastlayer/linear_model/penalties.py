@@ -28,6 +28,9 @@ class Penalty(Protocol):
     def conjugate(self, gradient: Tensor) -> float:
         r"""Return :math:`\tfrac{1}{2} \mathrm{tr}(M^\top Q^{-1} M)`; infinity if Q is singular."""
 
+    def largest_conjugate(self, norm: float) -> float:
+        """Return the largest conjugate of all M of a Frobenius norm."""
+
 
 class Tikhonov:
     """Q = strength times the identity.
@@ -58,6 +61,10 @@ class Tikhonov:
         if self.strength == 0:
             return math.inf
         return float(gradient.square().sum()) / (2 * self.strength)
+
+    def largest_conjugate(self, norm: float) -> float:
+        """Return half the squared norm over the strength, or infinity."""
+        return math.inf if self.strength == 0 else norm * norm / (2 * self.strength)
 
 
 class Smoothing:
@@ -97,6 +104,16 @@ class Smoothing:
             return math.inf
         half = torch.linalg.solve_triangular(self._factor, gradient, upper=False)
         return 0.5 * float(half.square().sum())
+
+    @cached_property
+    def _least(self) -> float:
+        return float(torch.linalg.eigvalsh(self.matrix)[0])
+
+    def largest_conjugate(self, norm: float) -> float:
+        """Return half the squared norm over the least eigenvalue, or infinity."""
+        if self._factor is None or self._least <= 0:
+            return math.inf
+        return norm * norm / (2 * self._least)
 
 
 def discrete_laplacian(shape: Sequence[int], *, identity: float = 0.0) -> Tensor:

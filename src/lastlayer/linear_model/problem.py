@@ -39,12 +39,14 @@ class Evaluation:
         gradient: of F, like theta; empty where it was not asked for.
         curvature: mean over rows and classes but one of the loss's second derivative,
             (1 - |p|^2) / (K - 1).
+        slack: what was taken off the bound for rounding errors.
     """
 
     value: float
     bound: float
     gradient: Tensor
     curvature: float
+    slack: float = 0.0
 
 
 class SoftmaxProblem:
@@ -117,9 +119,11 @@ class SoftmaxProblem:
         gradient = gradient - torch.outer(mean, residual)
         pull = self.penalty.times(weights)
         value = float(loss) + self._penalty_value(weights, pull)
+        bound, slack = self._bound(float(entropy), gradient, residual)
         return Evaluation(
             value=value,
-            bound=self._bound(float(entropy), gradient, residual),
+            bound=bound,
+            slack=slack,
             gradient=self._with_intercept(gradient + pull, residual),
             curvature=self.mean_curvature(float(curvature)),
         )
@@ -148,15 +152,16 @@ class SoftmaxProblem:
     def _with_intercept(self, weights: Tensor, bias: Tensor) -> Tensor:
         return torch.cat([weights, bias.unsqueeze(0)]) if self.fit_intercept else weights
 
-    def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> float:
-        r"""Return a lower bound of F from the dual objective at the probabilities P.
+    def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> tuple[float, float]:
+        r"""Return a lower bound of F from the dual objective at the probabilities P, and its slack.
 
         .. math:: D(P) = \sum_i s_i H(p_i) - \tfrac{1}{2} \mathrm{tr}(M^\top Q^{-1} M), \quad
             M = A^\top S (Y - P)
 
         With an intercept P must have the column sums of Y. A mixture of P with one distribution q
         for all rows has them; the entropy of a mixture is at least the mixture of the entropies,
-        and centred features do not see q.
+        and centred features do not see q. What rounding may have added is taken off: every entry of
+        M is a sum of products, each known to a rounding error.
         """
         kept, spread = 1.0, 0.0
         dual = -gradient
@@ -164,14 +169,21 @@ class SoftmaxProblem:
             found, wanted = self.class_weight + residual, self.class_weight
             kept = min(1.0, float((wanted / found.clamp_min(1e-300)).min()))
             if not kept > 0:
-                return -math.inf
+                return -math.inf, 0.0
             # wanted - kept * found is (1 - kept) * total * q.
             rest = (wanted - kept * found).clamp_min(0.0)
             total = float(rest.sum())
             if total > 0:
                 spread = -float(torch.special.xlogy(rest, rest / total).sum())
             dual = (1 - kept) * self._class_features - kept * gradient
-        return kept * entropy + spread - self.penalty.conjugate(dual)
+        eps = torch.finfo(gradient.dtype).eps
+        norm = 2 * eps * math.sqrt(float(self.square_sums.sum()) * self.total_weight)
+        pulled = self.penalty.conjugate(dual)
+        if math.isinf(pulled):
+            return -math.inf, 0.0
+        further = (math.sqrt(pulled) + math.sqrt(self.penalty.largest_conjugate(norm))) ** 2
+        slack = further - pulled + 4 * eps * (abs(entropy) + self.total_weight)
+        return kept * entropy + spread - pulled - slack, slack
 
     @property
     def certifies(self) -> bool:

@@ -49,7 +49,8 @@ Callback = Callable[[Record], object]
 class Progress:
     r"""The history of a solver, and its stopping rule.
 
-    Done is a certified gap :math:`(F - D) / F` of at most ``tol``. Where there is no bound (no
+    Done is a certified gap :math:`(F - D) / F` of at most ``tol``, not counting what D was lowered
+    by for rounding errors. Where there is no bound (no
     penalty, or a singular one, or a class without weight) the largest entry of the gradient
     must have fallen to ``tol`` times that at the start.
 
@@ -70,7 +71,7 @@ class Progress:
         self._begin = time.perf_counter()
         self._certifies = self.problem.certifies
         self._first: float | None = None
-        self._bound = -math.inf
+        self._bound = self._exact = -math.inf
 
     def note(
         self,
@@ -90,8 +91,10 @@ class Progress:
             )
         gradient = float(found.gradient.abs().max()) if found.gradient.numel() else math.nan
         bound = max(found.bound, self._bound)
+        # Rounding's share of the gap is not held against tol: no further iteration would lower it.
+        exact = max(found.bound + found.slack, self._exact)
         if final:
-            self._bound = bound
+            self._bound, self._exact = bound, exact
         record = Record(
             iteration=len(self.records),
             objective=found.value,
@@ -105,7 +108,7 @@ class Progress:
         if self._first is None:
             self._first = gradient
         if self._certifies:
-            self.converged = record.gap <= self.tol
+            self.converged = found.value - exact <= self.tol * abs(found.value)
         else:
             self.converged = gradient <= self.tol * self._first
         if self.callback is not None and self.callback(record) is True:
