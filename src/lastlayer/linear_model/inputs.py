@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ def check_examples(
         if kept_device.type != "cpu":
             raise ValueError(f"sparse features are computed with on the CPU; got device={device!r}")
         return Examples(checked, target, weight, classes)
-    values = features if tensor and features.dtype in _DTYPES else torch.from_numpy(checked)
+    values = features if tensor and features.dtype in _DTYPES else _as_tensor(checked)
     weight = None if weight is None else weight.to(kept_device)
     return Examples(
         values.detach().to(kept_device), target.to(kept_device), weight, np.asarray(classes)
@@ -122,6 +123,13 @@ def check_examples(
 
 
 _DTYPES = (torch.float32, torch.float64)
+
+
+def _as_tensor(values: NDArray[Any]) -> Tensor:
+    with warnings.catch_warnings():
+        # Features may lie in a mapped file that is read-only; nothing writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
 
 
 def _is_cheap(features: Tensor) -> bool:
@@ -132,7 +140,9 @@ def check_rows_finite(features: Any) -> None:
     """Raise ``ValueError`` with the number of rows that hold NaN or infinity."""
     values = features.data if sparse.issparse(features) else features
     # A sum is finite only if every entry is; cheaper than looking at each.
-    if np.isfinite(values.sum(dtype=np.float64)) or np.isfinite(values).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64)
+    if np.isfinite(total) or np.isfinite(values).all():
         return
     bad = ~np.isfinite(values)
     kind = "NaN" if np.isnan(values).any() else "infinity"
