@@ -1,0 +1,223 @@
+"""Stochastic gradient descent: near the optimum, the same for a seed, and from a stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from lastlayer.linear_model import SGDSoftmax
+from lastlayer.linear_model.solvers.sgd import batches, safe_rate
+
+OPTIONS = {"batch_size": 10, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def given(noisy):
+    return noisy(count=150, weighted=True)
+
+
+def stream(given, model, *, epochs, chunk=50, shift=0.0):
+    """Hand the rows over in chunks, in the same order every epoch."""
+    for _ in range(epochs):
+        for start in range(0, len(given.y), chunk):
+            part = slice(start, start + chunk)
+            weight = None if given.weight is None else given.weight[part]
+            model.partial_fit(given.X[part] + shift, given.y[part], [0, 1, 2], weight)
+    return model
+
+
+def after(epochs):
+    """A callback that ends a fit without a warning."""
+    return lambda record: record.iteration == epochs
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_it_comes_within_a_few_per_cent_of_the_optimum(noisy, intercept, weighted):
+    given = noisy(count=150, weighted=weighted, fit_intercept=intercept)
+    model = given.fit(SGDSoftmax, callback=after(50), **OPTIONS)
+    least = given.scikit_learn_minimum()
+    assert least <= given.of(model) <= 1.03 * least
+
+
+def test_it_comes_there_from_features_far_from_zero(noisy):
+    given = noisy(count=150, shift=100.0)
+    model = given.fit(SGDSoftmax, callback=after(50), **OPTIONS)
+    assert given.of(model) <= 1.03 * given.scikit_learn_minimum()
+
+
+def test_without_momentum_it_comes_there_more_slowly(noisy):
+    given = noisy(count=150)
+    slow = given.fit(SGDSoftmax, momentum=0.0, callback=after(30), **OPTIONS)
+    fast = given.fit(SGDSoftmax, momentum=0.9, callback=after(30), **OPTIONS)
+    assert given.of(fast) < given.of(slow) < 1.2 * given.scikit_learn_minimum()
+
+
+def test_it_certifies_what_it_reaches(noisy):
+    given = noisy(count=60)
+    model = given.fit(SGDSoftmax, tol=0.05, max_iter=500, **OPTIONS)
+    assert model.gap_ <= 0.05
+    assert given.of(model) <= 1.05 * given.scikit_learn_minimum()
+
+
+def test_a_seed_decides_the_result(given):
+    options = {**OPTIONS, "callback": after(3)}
+    one, same = given.fit(SGDSoftmax, **options), given.fit(SGDSoftmax, **options)
+    other = given.fit(SGDSoftmax, **{**options, "random_state": 1})
+    np.testing.assert_array_equal(one.coef_, same.coef_)
+    assert not np.array_equal(one.coef_, other.coef_)
+
+
+def test_its_weights_are_the_best_of_all_epochs(given):
+    with pytest.warns(ConvergenceWarning):
+        model = given.fit(SGDSoftmax, tol=0, batch_size=3, max_iter=15, random_state=0)
+    assert given.of(model) == pytest.approx(min(model.history_["objective"]), rel=1e-12)
+
+
+def test_sparse_features_are_dense_ones(given):
+    X = np.where(np.abs(given.X) < 1, 0, given.X)
+    dense, loose = (
+        SGDSoftmax(callback=after(3), **OPTIONS),
+        SGDSoftmax(callback=after(3), **OPTIONS),
+    )
+    dense.fit(X, given.y, given.weight)
+    loose.fit(sparse.csr_array(X), given.y, given.weight)
+    np.testing.assert_allclose(loose.coef_, dense.coef_, atol=1e-8)
+
+
+def test_every_row_is_in_one_batch_of_an_epoch(given):
+    rows = given.problem(block_rows=40).rows
+    found = list(batches(rows, 16, torch.Generator().manual_seed(0)))
+    assert max(len(batch.target) for batch in found) == 16
+    seen = torch.cat([batch.matrix.values for batch in found]).numpy()
+    weights = torch.cat([batch.weight for batch in found]).numpy()
+    targets = torch.cat([batch.target for batch in found]).numpy()
+    order, wanted = np.argsort(seen[:, 0]), np.argsort(given.X[:, 0])
+    assert (order != wanted).any()
+    np.testing.assert_array_equal(seen[order], given.X[wanted])
+    np.testing.assert_array_equal(weights[order], given.weight[wanted])
+    np.testing.assert_array_equal(targets[order], given.y[wanted])
+
+
+def test_the_rate_is_one_over_the_mean_squared_norm(given):
+    problem = given._replace(fit_intercept=False).problem()
+    norms = (given.X**2).sum(1) + 1
+    assert safe_rate(problem) == pytest.approx(1 / np.average(norms, weights=given.weight))
+
+
+# -- a stream -------------------------------------------------------------------------------------
+
+
+def test_one_batch_of_one_call_is_one_gradient_step(given):
+    """From zeros, by the mean gradient times the rate."""
+    model = SGDSoftmax(batch_size=1000, learning_rate=0.3, momentum=0.0)
+    model.partial_fit(given.X, given.y, [0, 1, 2], given.weight)
+    residual = given.weight[:, None] * (1 / 3 - np.eye(3)[given.y]) / given.weight.sum()
+    np.testing.assert_allclose(model.coef_, -0.3 * residual.T @ given.X, rtol=1e-10)
+    np.testing.assert_allclose(model.intercept_, -0.3 * residual.sum(0), rtol=1e-10)
+    assert model.rows_seen_ == pytest.approx(given.weight.sum())
+
+
+def test_a_second_call_goes_on_with_momentum_and_shares_the_penalty_out(given):
+    model = SGDSoftmax(batch_size=1000, learning_rate=0.3, momentum=0.5, C=0.1)
+    model.partial_fit(given.X, given.y, [0, 1, 2], given.weight)
+    first, bias = model.coef_.copy(), model.intercept_.copy()
+    model.partial_fit(given.X, given.y, sample_weight=given.weight)
+    z = given.X @ first.T + bias
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    total = given.weight.sum()
+    residual = given.weight[:, None] * (p - np.eye(3)[given.y]) / total
+    gradient = residual.T @ given.X + first / 0.1 / (2 * total)
+    np.testing.assert_allclose(model.coef_, first + 0.5 * first - 0.3 * gradient, rtol=1e-9)
+    expected = bias + 0.5 * bias - 0.3 * residual.sum(0)
+    np.testing.assert_allclose(model.intercept_, expected, rtol=1e-9, atol=1e-12)
+    assert model.n_iter_ == 2
+
+
+def test_chunks_approach_the_fit_to_all_rows(noisy):
+    """With little penalty: a stream shares it out over all rows that it has seen."""
+    given = noisy(count=150, C=1e3)
+    model = SGDSoftmax(C=1e3, batch_size=50, momentum=0.0, random_state=0)
+    least = given.scikit_learn_minimum()
+    reached = [given.of(stream(given, model, epochs=epochs)) / least for epochs in (10, 40)]
+    assert 1.1 > reached[0] > reached[1]
+    assert reached[1] < 1.03
+
+
+def test_chunks_of_features_far_from_zero_do_not_diverge(noisy):
+    """They are not centred, as chunks differ in their means: slow, but downhill."""
+    given = noisy(count=150, C=1e3)
+    model = SGDSoftmax(C=1e3, batch_size=50, momentum=0.0, random_state=0)
+    moved = given._replace(X=given.X + 10)
+    values = [150 * np.log(3)]
+    values += [moved.of(stream(given, model, epochs=20, shift=10.0)) for _ in range(3)]
+    assert (np.diff(values) < 0).all()
+
+
+def test_partial_fit_goes_on_where_fit_ended(given):
+    model = given.fit(SGDSoftmax, callback=after(30), **OPTIONS)
+    before = given.of(model)
+    model.set_params(learning_rate=1e-6).partial_fit(given.X, given.y, sample_weight=given.weight)
+    assert given.of(model) == pytest.approx(before, rel=1e-4)
+    assert model.rows_seen_ == pytest.approx(2 * given.weight.sum())
+
+
+def test_classes_are_sorted_and_may_be_absent_from_a_chunk():
+    model = SGDSoftmax(random_state=0)
+    X = np.eye(2)
+    model.partial_fit(X, ["pear", "apple"], classes=["pear", "fig", "apple"])
+    assert model.classes_.tolist() == ["apple", "fig", "pear"]
+    assert model.predict(X).tolist() == ["pear", "apple"]
+    model.partial_fit(X, ["pear", "pear"])
+    assert model.coef_.shape == (3, 2)
+
+
+def test_the_first_call_needs_the_classes():
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        SGDSoftmax().partial_fit(np.eye(2), [0, 1])
+
+
+def test_later_calls_may_not_change_the_classes():
+    model = SGDSoftmax().partial_fit(np.eye(2), [0, 1], classes=[0, 1])
+    with pytest.raises(ValueError, match=r"classes=\[0, 2\] are not those of the first call"):
+        model.partial_fit(np.eye(2), [0, 0], classes=[0, 2])
+    model.partial_fit(np.eye(2), [0, 1], classes=[1, 0])  # the same, in another order
+
+
+def test_unknown_labels_and_other_widths_are_refused():
+    model = SGDSoftmax().partial_fit(np.eye(2), [0, 1], classes=[0, 1])
+    with pytest.raises(ValueError, match=r"not among the classes: \[2\]"):
+        model.partial_fit(np.eye(2), [0, 2])
+    with pytest.raises(ValueError, match="expecting 2 features"):
+        model.partial_fit(np.eye(3), [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": -1}, "learning_rate must be a finite number above 0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ({"momentum": -0.1}, r"momentum must be in \[0, 1\)"),
+    ],
+)
+def test_options_are_checked(given, options, message):
+    with pytest.raises(ValueError, match=message):
+        given.fit(SGDSoftmax, **options)
+    with pytest.raises(ValueError, match=message):
+        SGDSoftmax(**options).partial_fit(given.X, given.y, [0, 1, 2])
+
+
+def test_a_rate_that_diverges_is_an_error_that_says_what_to_do(given):
+    with pytest.raises(FloatingPointError, match="scale the features"):
+        given.fit(SGDSoftmax, learning_rate=1e200, tol=0)
+
+
+def test_an_estimator_that_was_not_fitted_says_so(given):
+    with pytest.raises(NotFittedError):
+        SGDSoftmax().predict(given.X)
