@@ -28,7 +28,7 @@ from lastlayer.linear_model.solvers.preconditioner import DRIFT
 from lastlayer.linear_model.solvers.progress import Progress
 
 BOUND_EVERY = 5
-#: ADMM is slow when its last iterations brought less than this share of the whole decrease.
+#: ADMM is slow when its last iterations brought less than this share of all, and of F.
 PATIENCE = 5
 SLOW = 1e-2
 
@@ -153,8 +153,9 @@ def _measures(measured: list[Tensor], problem: SoftmaxProblem) -> tuple[float, f
 
 
 def _slow(values: list[float]) -> bool:
-    """Return whether the last iterations brought little of what all have brought."""
+    """Return whether the last iterations brought little of what all have brought, and of F."""
     if len(values) <= PATIENCE:
         return False
     gained = min(values[:-PATIENCE]) - min(values[-PATIENCE:])
-    return gained < SLOW * (values[0] - min(values))
+    least = min(values)
+    return gained < SLOW * max(values[0] - least, abs(least))
