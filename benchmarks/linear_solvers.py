@@ -35,6 +35,7 @@ from lastlayer.linear_model import (
     SGDSoftmax,
     SoftmaxRegression,
 )
+from lastlayer.linear_model.auto import SMALL
 
 TARGETS = (1e-3, 1e-6)
 Data = tuple[np.ndarray, np.ndarray]
@@ -200,8 +201,9 @@ def seconds_to(trace: Trace, least: float, target: float) -> float | None:
 
 def solve(C: float, size: int, width: int, budget: float) -> dict[str, Any]:
     """Return the runners of a problem; those that could not finish are left out by their cost."""
-    found = {f"lastlayer {name}": ours(name, C, budget) for name in ("auto", "lbfgs")}
-    found |= {f"lastlayer {n}": ours(n, C, budget) for n in ("newton-krylov", "admm")}
+    # "auto" is one of L-BFGS and Newton-Krylov; the other stands beside it.
+    other = "lbfgs" if size <= SMALL else "newton-krylov"
+    found = {f"lastlayer {n}": ours(n, C, budget) for n in ("auto", other, "admm")}
     found |= {f"lastlayer {n}": ours(n, C, min(budget, 10.0)) for n in ("admm, pure", "sgd")}
     found |= {f"scikit-learn {n}": scikit(n, C, budget) for n in ("lbfgs", "newton-cg")}
     if width <= 3000:  # its Hessian has (d K)^2 entries
