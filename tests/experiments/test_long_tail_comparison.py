@@ -31,7 +31,9 @@ def compared(tmp_path_factory, lastlayer):
     words = ("compare", "--recipe", "digits-lt", "--long-tail", 50, "--heads", ",".join(HEADS))
     words += ("--seeds", 2, "--steps", 24, "--jobs", 1, "--out", folder)
     words += ("--set", "classifier_stage.steps=12", "training.log_every=4")
-    printed = lastlayer(*words)
+    with pytest.MonkeyPatch.context() as patch:  # as every single test has it
+        patch.delenv("LASTLAYER_DATA", raising=False)
+        printed = lastlayer(*words)
     assert printed.status == 0, printed.err
     runs = {
         (head, seed): RunDirectory(folder / f"{head}-seed{seed}")
