@@ -425,6 +425,7 @@ def test_memory_stays_under_the_bound_and_what_is_stated_beside_it(tmp_path):
     # Beside the bound: labels and class indices, and the matrices of 3 classes that solvers keep.
     labels = 4 * 8 * rows / MEGABYTE
     state = 2 * 3 * 4 * rows / MEGABYTE
+    state *= 2  # ADMM replaces it block by block, and what is freed need not go back at once
     assert max(peaks.values()) < BOUND + labels + state + 10, peaks  # of temporaries and sums
     assert peaks["lbfgs"] < BOUND + labels + 10, peaks
 
