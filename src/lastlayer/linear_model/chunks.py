@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 NUMERIC = "biuf"
 
 
+def all_finite(values: NDArray[Any]) -> bool:
+    """Return whether no entry is NaN or infinite."""
+    # A sum is finite only if every entry is; cheaper than looking at each.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64)
+    return bool(np.isfinite(total) or np.isfinite(values).all())
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some rows of a matrix.

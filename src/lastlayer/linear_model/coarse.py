@@ -31,7 +31,8 @@ class CoarseProblem:
             raise TypeError("a coarse problem needs rows held by this process")
         self.fine = fine
         self._fine_blocks = fine.rows.blocks
-        self._blocks = [_rounded(block, fine.mean) for block in fine.rows]
+        rounded = [_rounded(block, fine.mean) for block in fine.rows]
+        self._rows = LocalRows(rounded, torch.float32, fine.rows.device)
         self._mean = torch.zeros_like(fine.mean)
 
     def evaluate(self, theta: Tensor) -> Evaluation:
@@ -45,11 +46,11 @@ class CoarseProblem:
         weights, bias = self._single(direction)
         along, sums = self._reduce(passes.hessian_times, weights, bias)
         along = along + self.fine.penalty.times(direction[: len(self._mean)])
-        return torch.cat([along, sums.unsqueeze(0)]) if self.fine.fit_intercept else along
+        return self.fine.with_intercept(along, sums)
 
     def keep(self) -> None:
         """Take over the probabilities that the fine problem kept."""
-        for own, block in zip(self._blocks, self._fine_blocks, strict=True):
+        for own, block in zip(self._rows, self._fine_blocks, strict=True):
             own.state["probability"] = block.state["probability"].to(torch.float32)
 
     def sampled_gram(self) -> Tensor:
@@ -63,11 +64,7 @@ class CoarseProblem:
         return weights, bias
 
     def _reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
-        totals: list[Tensor] = []
-        for block in self._blocks:
-            found = [part.to(torch.float64) for part in step(block, *shared)]
-            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-        return tuple(totals)
+        return self._rows.reduce(_summed_in_double, step, *shared)
 
 
 def coarse_problem(problem: SoftmaxProblem) -> CoarseProblem | None:
@@ -83,6 +80,10 @@ def coarse_problem(problem: SoftmaxProblem) -> CoarseProblem | None:
     if not 1e-20 < spread < 1e20:  # squares must stay within float32
         return None
     return CoarseProblem(problem)
+
+
+def _summed_in_double(block: Block, step: Step, *shared: object) -> tuple[Tensor, ...]:
+    return tuple(part.to(torch.float64) for part in step(block, *shared))
 
 
 def _rounded(block: Block, mean: Tensor) -> Block:

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
+from lastlayer.linear_model.chunks import all_finite
+from lastlayer.linear_model.labels import index_classes
 from lastlayer.linear_model.matrices import SparseMatrix
 from lastlayer.linear_model.rows import Block, LocalRows, rows_in_memory
 
@@ -99,17 +100,7 @@ def check_examples(
         reset=reset,
     )
     check_rows_finite(checked)
-    check_classification_targets(labels)
-    found = np.unique(labels)
-    if classes is None:
-        classes = found
-    elif len(unknown := np.setdiff1d(found, classes)):
-        raise ValueError(f"y has labels that are not among the classes: {unknown[:5].tolist()}")
-    if len(classes) < 2:
-        raise ValueError(
-            f"This solver needs samples of at least 2 classes; y contains 1 class: {classes[0]!r}"
-        )
-    target = torch.from_numpy(np.searchsorted(classes, labels).astype(np.int64))
+    target, classes = index_classes(labels, classes, name="y")
     weight = _weights(checked, labels, classes, target, sample_weight, class_weight)
     if sparse.issparse(checked):
         if kept_device.type != "cpu":
@@ -117,9 +108,7 @@ def check_examples(
         return Examples(checked, target, weight, classes)
     values = features if tensor and features.dtype in _DTYPES else _as_tensor(checked)
     weight = None if weight is None else weight.to(kept_device)
-    return Examples(
-        values.detach().to(kept_device), target.to(kept_device), weight, np.asarray(classes)
-    )
+    return Examples(values.detach().to(kept_device), target.to(kept_device), weight, classes)
 
 
 _DTYPES = (torch.float32, torch.float64)
@@ -139,10 +128,7 @@ def _is_cheap(features: Tensor) -> bool:
 def check_rows_finite(features: Any) -> None:
     """Raise ``ValueError`` with the number of rows that hold NaN or infinity."""
     values = features.data if sparse.issparse(features) else features
-    # A sum is finite only if every entry is; cheaper than looking at each.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = values.sum(dtype=np.float64)
-    if np.isfinite(total) or np.isfinite(values).all():
+    if all_finite(values):
         return
     bad = ~np.isfinite(values)
     kind = "NaN" if np.isnan(values).any() else "infinity"

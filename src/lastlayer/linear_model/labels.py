@@ -12,12 +12,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 
-def index_classes(labels: Any, classes: Any = None) -> tuple[Tensor, NDArray[Any]]:
+def index_classes(
+    labels: Any, classes: Any = None, *, name: str = "labels"
+) -> tuple[Tensor, NDArray[Any]]:
     """Return class indices, (n,), and the labels by index, (K,), sorted.
 
     Args:
         labels: (n,) numbers or strings.
         classes: all labels that there may be; those that occur if None.
+        name: what the labels are called in an error.
 
     Raises:
         ValueError: if the labels are not discrete, one is not among the classes, or there are fewer
@@ -30,9 +33,13 @@ def index_classes(labels: Any, classes: Any = None) -> tuple[Tensor, NDArray[Any
         classes = found
     classes = np.unique(as_labels(classes))
     if len(unknown := np.setdiff1d(found, classes)):
-        raise ValueError(f"labels are not among the classes: {unknown[:5].tolist()}")
+        raise ValueError(
+            f"{name} has labels that are not among the classes: {unknown[:5].tolist()}"
+        )
     if len(classes) < 2:
-        raise ValueError(f"labels must be of at least 2 classes; got {classes.tolist()}")
+        raise ValueError(
+            f"solvers need at least 2 classes; {name} contains 1 class: {classes.tolist()}"
+        )
     return torch.from_numpy(np.searchsorted(classes, given).astype(np.int64)), classes
 
 

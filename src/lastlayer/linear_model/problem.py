@@ -124,7 +124,7 @@ class SoftmaxProblem:
             value=value,
             bound=bound,
             slack=slack,
-            gradient=self._with_intercept(gradient + pull, residual),
+            gradient=self.with_intercept(gradient + pull, residual),
             curvature=self.mean_curvature(float(curvature)),
         )
 
@@ -147,9 +147,10 @@ class SoftmaxProblem:
         weights, bias = self.split(direction)
         along, sums = self.rows.reduce(passes.hessian_times, weights, bias)
         along = along - torch.outer(self.mean, sums) + self.penalty.times(weights)
-        return self._with_intercept(along, sums)
+        return self.with_intercept(along, sums)
 
-    def _with_intercept(self, weights: Tensor, bias: Tensor) -> Tensor:
+    def with_intercept(self, weights: Tensor, bias: Tensor) -> Tensor:
+        """Return a matrix like theta of its parts; weights alone without an intercept."""
         return torch.cat([weights, bias.unsqueeze(0)]) if self.fit_intercept else weights
 
     def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer.linear_model.block_state import FolderState
-from lastlayer.linear_model.chunks import Chunk
+from lastlayer.linear_model.chunks import Chunk, all_finite
 from lastlayer.linear_model.matrices import DenseMatrix
 from lastlayer.linear_model.rows import BLOCK_BYTES, Block, LocalRows
 
@@ -91,8 +91,7 @@ class StreamedBlocks(Sequence[Block]):
             return np.array(chunk.read(), dtype=wanted, order="C")
 
     def _check(self, array: NDArray[Any], number: int) -> None:
-        # A sum is finite only if every entry is; cheaper than looking at each.
-        if not np.isfinite(array.sum(dtype=np.float64)) and _num_bad(array):
+        if not all_finite(array):
             source = self.chunks[number].source
             same = [chunk for chunk in self.chunks if chunk.source == source]
             bad = sum(_num_bad(self._read(chunk)) for chunk in same)

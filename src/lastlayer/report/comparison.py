@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lastlayer._checks import check_choice
 from lastlayer.evaluation.intervals import mean_sd, paired_difference
-from lastlayer.report.table import TextTable
+from lastlayer.report.table import TextTable, find_baseline
 
 MEASURES = {  # field -> (column, unit factor, decimals)
     "error": ("Error %", 100.0, 2),
@@ -95,11 +95,7 @@ def comparison_table(
     | softmax | 1 | 10.00 | 0.300 | 0.100 | 2.00 | 1.00 | 1.5 | baseline | baseline |
     """
     heads = [row.head for row in rows]
-    if not rows or len(set(heads)) != len(heads):
-        raise ValueError(f"rows must hold one row per head, one or more; got {heads}")
-    baseline = heads[0] if baseline is None else baseline
-    if baseline not in heads:
-        raise ValueError(f"baseline must be one of {', '.join(heads)}; got {baseline!r}")
+    baseline = find_baseline(heads, baseline)
     for name in measures:
         check_choice("measures", name, MEASURES)
     for name in differences:

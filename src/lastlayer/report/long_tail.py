@@ -11,7 +11,7 @@ import numpy as np
 
 from lastlayer.evaluation.intervals import mean_sd, paired_difference
 from lastlayer.report.style import COLORS, MUTED, new_figure, style
-from lastlayer.report.table import TextTable
+from lastlayer.report.table import TextTable, find_baseline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,11 +73,7 @@ def long_tail_table(rows: Sequence[LongTailRow], baseline: str | None = None) ->
     | softmax | 1 | 75.00 | 100.00 | 50.00 | 40.00 | baseline | baseline |
     """
     names = [row.head for row in rows]
-    if not rows or len(set(names)) != len(names):
-        raise ValueError(f"rows must hold one row per head, one or more; got {names}")
-    baseline = names[0] if baseline is None else baseline
-    if baseline not in names:
-        raise ValueError(f"baseline must be one of {', '.join(names)}; got {baseline!r}")
+    baseline = find_baseline(names, baseline)
     groups = rows[0].groups
     if any(row.groups != groups for row in rows):
         raise ValueError("rows must have the same groups of classes")

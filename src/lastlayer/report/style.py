@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from lastlayer._files import moved_into_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,12 +87,8 @@ def figure_bytes(figure: Figure, suffix: str = ".svg", dpi: int = 150) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with moved_into_place(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:

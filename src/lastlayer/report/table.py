@@ -60,3 +60,17 @@ class TextTable:
             cells = [cell.replace(" ± ", "\n± ") for cell in row] if compact else row
             table.add_row(*map(escape, cells))
         return table
+
+
+def find_baseline(heads: list[str], baseline: str | None) -> str:
+    """Return the head that the rows of a table are held against: the first if None.
+
+    Raises:
+        ValueError: if there is no head, one comes twice, or the baseline is not among them.
+    """
+    if not heads or len(set(heads)) != len(heads):
+        raise ValueError(f"rows must hold one row per head, one or more; got {heads}")
+    baseline = heads[0] if baseline is None else baseline
+    if baseline not in heads:
+        raise ValueError(f"baseline must be one of {', '.join(heads)}; got {baseline!r}")
+    return baseline

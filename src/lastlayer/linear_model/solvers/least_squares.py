@@ -40,7 +40,7 @@ class FactorisedLeastSquares:
         """Return theta from A'ST and 1'ST."""
         right = self.rho * (features - torch.outer(self.problem.mean, sums))
         weights = torch.cholesky_solve(right, self.factor)
-        return _with_intercept(self.problem, weights, sums)
+        return self.problem.with_intercept(weights, sums / self.problem.total_weight)
 
 
 class IterativeLeastSquares:
@@ -73,16 +73,10 @@ class IterativeLeastSquares:
             after = (residual * scaled).sum(0)
             search = scaled + after / product.clamp_min(1e-300) * search
             product = after
-        return _with_intercept(self.problem, weights, sums)
+        return self.problem.with_intercept(weights, sums / self.problem.total_weight)
 
     def _times(self, weights: Tensor) -> Tensor:
         problem = self.problem
         products, sums = problem.rows.reduce(passes.gram_times, weights, -(problem.mean @ weights))
         centred = products - torch.outer(problem.mean, sums)
         return self.rho * centred + problem.penalty.times(weights)
-
-
-def _with_intercept(problem: SoftmaxProblem, weights: Tensor, sums: Tensor) -> Tensor:
-    if not problem.fit_intercept:
-        return weights
-    return torch.cat([weights, (sums / problem.total_weight).unsqueeze(0)])
