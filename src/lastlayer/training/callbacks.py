@@ -24,12 +24,19 @@ class RecordMetrics(Callback):
         every: steps between two records.
         last: the last step, which has a record in any case.
         progress: called with the step and the newest record.
+        offset: what is added to the steps in what is written.
     """
 
     def __init__(
-        self, run: RunDirectory, every: int, last: int, progress: Progress | None = None
+        self,
+        run: RunDirectory,
+        every: int,
+        last: int,
+        progress: Progress | None = None,
+        *,
+        offset: int = 0,
     ) -> None:
-        self.records = Records(run, every, last, progress)
+        self.records = Records(run, every, last, progress, offset=offset)
 
     @property
     def elapsed(self) -> float:
@@ -151,11 +158,11 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     WholeCheckpoints().save_checkpoint(checkpoint, path)
 
 
-def last_checkpoint(run: RunDirectory, every_epochs: int) -> ModelCheckpoint:
+def last_checkpoint(run: RunDirectory, every_epochs: int, name: str = "last") -> ModelCheckpoint:
     """Return the callback that keeps the newest state for resuming."""
     return ModelCheckpoint(
         dirpath=run.checkpoints,
-        filename="last",
+        filename=name,
         every_n_epochs=every_epochs,
         save_on_train_epoch_end=True,
         enable_version_counter=False,

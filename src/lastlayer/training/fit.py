@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
 from lastlayer.longtail import class_counts
-from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import (
     build_augmentations,
     build_classifier,
     load_splits,
 )
-from lastlayer.training.callbacks import (
-    RecordMetrics,
-    StopAfter,
-    StopWithoutProgress,
-    TellProgress,
-    WholeCheckpoints,
-    best_checkpoint,
-    last_checkpoint,
-    load_checkpoint,
-)
+from lastlayer.training.callbacks import load_checkpoint
 from lastlayer.training.classifier_stage import (
     REPRESENTATION_FILE,
     describe_stages,
@@ -37,14 +24,12 @@ from lastlayer.training.classifier_stage import (
 )
 from lastlayer.training.config import RunConfig
 from lastlayer.training.engine import contained_engine
-from lastlayer.training.measuring import EVALUATION_BATCH, summarize
-from lastlayer.training.memory import keep_freed_memory
+from lastlayer.training.fitting import fit_module
+from lastlayer.training.measuring import summarize
 from lastlayer.training.module import TrainingModule
-from lastlayer.training.randomness import SeedEveryStep
 from lastlayer.training.records import Progress
-from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
-from lastlayer.training.sampling import corrected_prior, epoch_order
+from lastlayer.training.sampling import corrected_prior
 
 ENCODER_FILE = "encoder.json"
 
@@ -155,44 +140,20 @@ def _fit(
     progress: Progress | None,
 ) -> float:
     """Train from the last checkpoint, if there is one, and return the seconds it took."""
-    training = config.training
-    if training.precision == "64-true":
-        classifier.double()  # the engine restores a checkpoint's weights before it does that
-    if len(splits.input_shape) == 3:
-        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    records = RecordMetrics(run, training.log_every, training.steps, progress)
-    callbacks = [records, *_callbacks(config, run, classifier, len(splits.train))]
-    keep_freed_memory()
-    with contained_engine():
-        trainer = _trainer(config, callbacks)
-        augmentation = build_augmentations(config, splits.input_shape)
-        module = TrainingModule(
-            classifier, config.optimizer, training.steps, augmentation=augmentation
-        )
-        batches = ShuffledBatches(
-            splits.train.inputs,
-            splits.train.target,
-            batch_size=training.batch_size,
-            seed=config.seed,
-            epoch=lambda: trainer.current_epoch,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            order=epoch_order(training, splits.train.target),
-        )
-        resume_from = run.checkpoints / "last.ckpt"
-        if resume_from.exists():
-            load_checkpoint(resume_from)  # a damaged file is named before training begins
-        trainer.fit(
-            module,
-            train_dataloaders=batches,
-            val_dataloaders=_validation_batches(config, splits),
-            ckpt_path=str(resume_from) if resume_from.exists() else None,
-            weights_only=True,
-        )
-    if training.select == "best":
+    module = TrainingModule(
+        classifier,
+        config.optimizer,
+        config.training.steps,
+        augmentation=build_augmentations(config, splits.input_shape),
+    )
+    validation = splits.validation if config.training.validate_every is not None else None
+    seconds = fit_module(
+        module, config, run, splits.train, validation=validation, progress=progress
+    )
+    if config.training.select == "best":
         best = load_checkpoint(run.checkpoints / "best.ckpt")["state_dict"]
         module.load_state_dict(best)
-    return records.elapsed
+    return seconds
 
 
 def _fit_in_stages(
@@ -214,58 +175,6 @@ def _fit_in_stages(
     with contained_engine():
         torch.use_deterministic_algorithms(True)
         return train_classifier_stage(config, run, classifier, splits, progress)
-
-
-def _callbacks(
-    config: RunConfig, run: RunDirectory, classifier: Classifier, num_examples: int
-) -> list[Callback]:
-    training = config.training
-    steps_per_epoch = max(1, num_examples // training.batch_size)
-    checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
-    callbacks: list[Callback] = [
-        SeedEveryStep(config.seed),
-        StopAfter(training.steps),
-        last_checkpoint(run, checkpoint_epochs),
-    ]
-    tell = getattr(classifier.head, "set_progress", None)
-    if tell is not None:
-        callbacks.append(TellProgress(tell, training.steps))
-    if config.regularizer.name is not None:
-        callbacks.append(RateSchedule(config.regularizer.schedule, training.steps))
-    if training.select == "best":
-        callbacks.append(best_checkpoint(run))
-    if training.patience is not None:
-        callbacks.append(StopWithoutProgress(training.patience))
-    return callbacks
-
-
-def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
-    training = config.training
-    return Trainer(
-        accelerator=training.device,
-        devices=training.devices,
-        strategy=training.strategy,
-        precision=training.precision,
-        max_epochs=-1,  # StopAfter ends the run
-        callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
-        gradient_clip_val=training.clip_norm,
-        val_check_interval=training.validate_every,
-        check_val_every_n_epoch=None,
-        limit_val_batches=None if training.validate_every else 0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic=True,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _validation_batches(config: RunConfig, splits: Splits) -> Batches | list[Any]:
-    if config.training.validate_every is None or splits.validation is None:
-        return []
-    return Batches(splits.validation.inputs, splits.validation.target, EVALUATION_BATCH)
 
 
 def _require_validation(splits: Splits) -> None:

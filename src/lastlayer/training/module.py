@@ -47,15 +47,20 @@ class TrainingModule(LightningModule):
         inputs, target = batch
         if self.augmentation is not None:
             inputs = self.augmentation(inputs, step=self.global_step, rank=self.global_rank)
-        out = self.classifier(_like_weights(inputs), target=target)
-        if not isinstance(out, HeadOutput):
-            raise TypeError("the head returned no loss for a batch with a target")
+        out = self.output(_like_weights(inputs), target)
         check_finite_loss(out, self.global_step)
         loss, terms = out.loss, out.terms
         if self._learned_rates:
             penalty = total_penalty(self.classifier)
             loss, terms = loss + penalty, terms | {"penalty": penalty}
         return {"loss": loss, "terms": {k: v.detach() for k, v in terms.items()}}
+
+    def output(self, inputs: Tensor, target: Tensor) -> HeadOutput:
+        """Return a batch's loss and its terms: the head's own."""
+        out = self.classifier(inputs, target=target)
+        if not isinstance(out, HeadOutput):
+            raise TypeError("the head returned no loss for a batch with a target")
+        return out
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add the batch to the held-out error and NLL."""

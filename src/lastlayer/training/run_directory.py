@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from filelock import FileLock, Timeout
@@ -44,6 +44,9 @@ class RunDirectory:
         path: the directory.
     """
 
+    #: What ``config.toml`` holds.
+    config_type: ClassVar[type[RunConfig]] = RunConfig
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config_path = self.path / "config.toml"
@@ -54,7 +57,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: str | Path, config: RunConfig, *, resume: bool = False) -> RunDirectory:
+    def create(cls, path: str | Path, config: RunConfig, *, resume: bool = False) -> Self:
         """Make the directory for a run, or take one up again.
 
         Args:
@@ -83,7 +86,7 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
+    def open(cls, path: str | Path) -> Self:
         """Open a run for reading.
 
         Raises:
@@ -131,7 +134,7 @@ class RunDirectory:
 
     def config(self) -> RunConfig:
         """Return the run's configuration."""
-        return RunConfig.from_toml(self.config_path)
+        return self.config_type.from_toml(self.config_path)
 
     def summary(self) -> dict[str, Any]:
         """Return the finished run's summary.
