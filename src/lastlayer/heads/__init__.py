@@ -13,7 +13,10 @@ from lastlayer.heads.class_priors import (
     LogitAdjusted,
     PCSoftmax,
 )
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.dropmax import DropMax
+from lastlayer.heads.growth import grow, set_class_counts
+from lastlayer.heads.imprinting import imprint
 from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.output import HeadOutput
@@ -37,13 +40,17 @@ __all__ = [
     "HeadOutput",
     "LogitAdjusted",
     "MixedDropMax",
+    "NewClasses",
     "PCSoftmax",
     "SampledSoftmax",
     "Softmax",
     "Sparsemax",
     "attach",
     "build_head",
+    "grow",
+    "imprint",
     "prior_correction",
     "recommended",
+    "set_class_counts",
     "takes_class_counts",
 ]

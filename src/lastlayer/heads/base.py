@@ -19,9 +19,11 @@ from lastlayer._checks import (
     check_probability,
 )
 from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.linear import apply_linear
-from lastlayer.heads.output import Draw, HeadOutput
+from lastlayer.heads.output import Draw, HeadOutput, summed
 from lastlayer.heads.precision import full_precision
+from lastlayer.heads.targets import flat_target
 
 
 class Head(nn.Module):
@@ -35,7 +37,8 @@ class Head(nn.Module):
     float64), and returns that dtype: its loss meets numbers that half precision cannot hold.
 
     A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``; where smoothed
-    or soft targets have a meaning also ``_distribution_nll``, else it states why they have none.
+    or soft targets have a meaning also ``_distribution_nll``, else it states why they have none;
+    with buffers of one entry per class, or options that follow K, also ``_grow_class_state``.
 
     Args:
         in_features: number of features D, at least 1.
@@ -65,6 +68,9 @@ class Head(nn.Module):
     #: Exponent of the class counts in the training loss, and of those taken out of predictions.
     loss_tau: float = 0.0
     post_hoc_tau: float = 0.0
+    #: Buffers and parameters that :func:`lastlayer.heads.grow` leaves as they are although their
+    #: first dimension is as long as there are classes.
+    not_per_class: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -213,7 +219,13 @@ class Head(nn.Module):
         return {}
 
     def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
-        flat = self._flat_target(target, features)
+        flat = flat_target(
+            target,
+            features,
+            self.num_classes,
+            head=type(self).__name__,
+            soft_refusal=self.soft_target_refusal,
+        )
         rows = features.reshape(-1, self.in_features)
         if target.is_floating_point() or self.label_smoothing:
             # Weights, smoothing and soft targets are entangled: the loss itself knows how.
@@ -240,7 +252,7 @@ class Head(nn.Module):
             }
         if self.reduction == "none":
             terms = {name: values.reshape(features.shape[:-1]) for name, values in terms.items()}
-        return HeadOutput(_total(terms), terms)
+        return summed(terms)
 
     def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
         """Return the loss of (N, D) features for smoothed or (N, K) soft targets.
@@ -250,26 +262,20 @@ class Head(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss for soft targets")
 
-    def _flat_target(self, target: Tensor, features: Tensor) -> Tensor:
-        """Check the target against the features; return (N,) indices or (N, K) probabilities."""
-        leading = tuple(features.shape[:-1])
-        soft = target.is_floating_point()
-        if soft and self.soft_target_refusal is not None:
-            raise ValueError(
-                f"{type(self).__name__} takes int64 class indices of shape {leading}; got a "
-                f"target of dtype {target.dtype}: {self.soft_target_refusal}"
-            )
-        expected = (*leading, self.num_classes) if soft else leading
-        if tuple(target.shape) != expected:
-            raise ValueError(
-                f"target must have shape {expected} to match features {tuple(features.shape)}; "
-                f"got {tuple(target.shape)}"
-            )
-        return target.reshape(math.prod(leading), *expected[len(leading) :])
-
     def _noise_shape(self, leading: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the ``noise`` of features of shape ``(*leading, D)``."""
         return (*leading, self.num_classes)
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        """Bring to a new number of classes what depends on it besides the linear layers.
+
+        :func:`lastlayer.heads.grow` calls it when ``num_classes`` is the new number already and the
+        layers are still old; what it raises undoes the growth. Overriding methods call this too.
+        """
+        if self.weight is not None:
+            self.weight = new.appended(self.weight)
+        elif new.weight is not None:
+            raise ValueError(f"{type(self).__name__} has no class weights; got some of new classes")
 
     def _flat_noise(self, noise: Tensor, leading: tuple[int, ...]) -> Tensor:
         if not self.stochastic:
@@ -288,10 +294,3 @@ class Head(nn.Module):
 
     def _logits(self, features: Tensor) -> Tensor:
         return apply_linear(self.classifier, features)
-
-
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    first, *others = terms.values()
-    for term in others:
-        first = first + term
-    return first

@@ -12,9 +12,14 @@ from lastlayer.heads.base import Head
 
 
 def keep_class_counts(
-    head: Head, class_counts: Tensor | Sequence[float], *, zero_counts: str = "error"
+    head: Head, class_counts: Tensor | Sequence[float] | None, *, zero_counts: str = "error"
 ) -> Tensor:
     """Register checked class counts as the buffer ``class_counts`` of a head; return them."""
+    if class_counts is None:
+        raise ValueError(
+            f"{type(head).__name__} needs class_counts: how often each of the {head.num_classes} "
+            "classes occurs in the training data"
+        )
     given = torch.as_tensor(class_counts).detach().cpu()
     counts = as_class_counts(given, head.num_classes, zero_counts=zero_counts)
     head.register_buffer("class_counts", counts.to(head.classifier.weight.device))

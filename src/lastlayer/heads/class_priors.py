@@ -17,6 +17,7 @@ from lastlayer.functional.class_priors import (
 )
 from lastlayer.functional.information import pc_softmax_loss
 from lastlayer.heads.class_counts import keep_class_counts
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
 from lastlayer.heads.softmax import Softmax
@@ -49,6 +50,10 @@ class _PriorHead(Softmax):
 
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
         raise NotImplementedError
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        super()._grow_class_state(new)
+        keep_class_counts(self, new.class_counts, zero_counts=self.zero_counts)
 
 
 class BalancedSoftmax(_PriorHead):
@@ -190,6 +195,8 @@ class LogitAdjusted(_PriorHead):
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
     """
 
+    zero_counts = "mask"
+
     def __init__(
         self,
         in_features: int,
@@ -201,7 +208,7 @@ class LogitAdjusted(_PriorHead):
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
         check_at_least("tau", tau, 0.0)
-        keep_class_counts(self, class_counts, zero_counts="mask")
+        keep_class_counts(self, class_counts, zero_counts=self.zero_counts)
         self.post_hoc_tau = float(tau)
 
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
@@ -242,6 +249,7 @@ class ClassBalanced(Softmax):
     """
 
     needs_target_in_training = True
+    _further_weight: Tensor
 
     def __init__(
         self,
@@ -255,10 +263,21 @@ class ClassBalanced(Softmax):
     ) -> None:
         super().__init__(in_features, num_classes, weight=weight, **kwargs)
         check_probability("beta", beta)
-        counts = keep_class_counts(self, class_counts)
-        balanced = class_balanced_weight(counts, beta=beta).to(self.classifier.weight)
-        self.weight = balanced if self.weight is None else balanced * self.weight
         self.beta = beta
+        self.register_buffer("_further_weight", None, persistent=False)
+        self._weigh_by(class_counts)
+
+    def _weigh_by(self, class_counts: Tensor | Sequence[float] | None) -> None:
+        """Take over the counts, and multiply ``weight``, the further weights, with theirs."""
+        counts = keep_class_counts(self, class_counts)
+        balanced = class_balanced_weight(counts, beta=self.beta).to(self.classifier.weight)
+        further = torch.ones_like(balanced) if self.weight is None else self.weight
+        self._further_weight, self.weight = further, balanced * further
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        self.weight = self._further_weight
+        super()._grow_class_state(new)
+        self._weigh_by(new.class_counts)
 
     def _options(self) -> dict[str, object]:
         return {"beta": self.beta}

@@ -13,6 +13,7 @@ from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import deferred_class_weight, ldam_loss, ldam_margins
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_counts import keep_class_counts
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.output import Draw
 
 
@@ -78,18 +79,29 @@ class LDAM(Head):
         super().__init__(in_features, num_classes, bias=bias, weight=weight, **kwargs)
         check_positive("scale", scale)
         check_probability("beta", beta)
-        counts = keep_class_counts(self, class_counts)
-        ldam_margins(counts, max_margin=max_margin)  # refuses what does not fit
         self.max_margin, self.scale = float(max_margin), float(scale)
         self.reweight_after, self.beta = reweight_after, beta
-        if reweight_after is not None:
-            check_probability("reweight_after", reweight_after)
-            late = deferred_class_weight(counts, 1.0, start=reweight_after, beta=beta)
-            late = late.to(self.classifier.weight)
-            early = torch.ones_like(late) if self.weight is None else self.weight
-            self.weight = early.clone()
-            self.register_buffer("_early_weight", early, persistent=False)
-            self.register_buffer("_late_weight", late * early, persistent=False)
+        self._take_counts(class_counts)
+
+    def _take_counts(self, class_counts: Tensor | Sequence[float] | None) -> None:
+        """Take over the counts and what follows from them; ``weight`` holds the further weights."""
+        counts = keep_class_counts(self, class_counts)
+        ldam_margins(counts, max_margin=self.max_margin)  # refuses what does not fit
+        if self.reweight_after is None:
+            return
+        check_probability("reweight_after", self.reweight_after)
+        late = deferred_class_weight(counts, 1.0, start=self.reweight_after, beta=self.beta)
+        late = late.to(self.classifier.weight)
+        early = torch.ones_like(late) if self.weight is None else self.weight
+        self.weight = early.clone()
+        self.register_buffer("_early_weight", early, persistent=False)
+        self.register_buffer("_late_weight", late * early, persistent=False)
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        if self.reweight_after is not None:
+            self.weight = self._early_weight
+        super()._grow_class_state(new)
+        self._take_counts(new.class_counts)
 
     def set_progress(self, progress: float) -> None:
         """Set the weights that hold when this share of the training, in [0, 1], is done."""

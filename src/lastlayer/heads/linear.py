@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -43,10 +44,27 @@ def new_branch(like: nn.Linear) -> nn.Linear:
         device=like.weight.device,
         dtype=like.weight.dtype,
     )
-    nn.init.xavier_uniform_(branch.weight)
-    if branch.bias is not None:
-        nn.init.zeros_(branch.bias)
+    init_branch_rows(branch, like.out_features)
     return branch
+
+
+def init_branch_rows(
+    rows: nn.Linear, num_classes: int, generator: torch.Generator | None = None
+) -> None:
+    """Draw rows of a branch that has ``num_classes`` in all: Glorot-uniform weights, zero bias."""
+    deviation = math.sqrt(2.0 / (rows.in_features + num_classes))
+    bound = math.sqrt(3.0) * deviation  # in torch's order of rounding: the same bits
+    nn.init.uniform_(rows.weight, -bound, bound, generator=generator)
+    if rows.bias is not None:
+        nn.init.zeros_(rows.bias)
+
+
+def init_classifier_rows(rows: nn.Linear, generator: torch.Generator | None = None) -> None:
+    """Draw rows of a classifier as ``nn.Linear`` does, from a generator."""
+    nn.init.kaiming_uniform_(rows.weight, a=math.sqrt(5.0), generator=generator)
+    if rows.bias is not None:
+        bound = 1.0 / math.sqrt(rows.in_features)
+        nn.init.uniform_(rows.bias, -bound, bound, generator=generator)
 
 
 def _is_plain(linear: nn.Linear, features: Tensor) -> bool:

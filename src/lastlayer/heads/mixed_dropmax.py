@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_probability
 from lastlayer.functional.numerics import log_mixture
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.dropmax import BranchLogits, DropMax
 from lastlayer.heads.output import Draw
 
@@ -56,10 +57,15 @@ class MixedDropMax(DropMax):
         self, in_features: int, num_classes: int, *, share: float | None = None, **kwargs: Any
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
-        if share is None:
-            share = max(1 - num_classes / MANY_CLASSES, LEAST_SHARE)
+        self._share_follows = share is None
+        share = _default_share(num_classes) if share is None else share
         check_probability("share", share)
         self.share = float(share)
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        super()._grow_class_state(new)
+        if self._share_follows:
+            self.share = _default_share(self.num_classes)
 
     def _objective(
         self, features: Tensor, logits: BranchLogits, target: Tensor, draw: Draw
@@ -83,3 +89,7 @@ class MixedDropMax(DropMax):
 
     def _options(self) -> dict[str, object]:
         return super()._options() | {"share": round(self.share, 4)}
+
+
+def _default_share(num_classes: int) -> float:
+    return max(1 - num_classes / MANY_CLASSES, LEAST_SHARE)

@@ -25,3 +25,11 @@ class HeadOutput(NamedTuple):
 
     loss: Tensor
     terms: dict[str, Tensor]
+
+
+def summed(terms: dict[str, Tensor]) -> HeadOutput:
+    """Return the output whose loss is the sum of the terms."""
+    first, *others = terms.values()
+    for term in others:
+        first = first + term
+    return HeadOutput(first, terms)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lastlayer._checks import check_choice
 from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
 from lastlayer.heads.base import Head
+from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.output import Draw, HeadOutput
 
 PROPOSALS = ("uniform", "learned")
@@ -64,18 +65,18 @@ class SampledSoftmax(Head):
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
         check_choice("proposal", proposal, PROPOSALS)
-        count = round(num_samples * num_classes) if 0 < num_samples < 1 else num_samples
-        negatives = max(num_classes - 1, 0)
-        if count != int(count) or not min(1, negatives) <= count <= max(negatives, 1):
-            raise ValueError(
-                f"num_samples must be a whole number in [1, {negatives}] or a fraction of "
-                f"num_classes={num_classes} that rounds to one; got {num_samples!r}"
-            )
-        self.num_samples, self.proposal = min(int(count), negatives), proposal
+        self._asked_samples, self.proposal = num_samples, proposal
+        self.num_samples = _negatives(num_samples, num_classes)
         if proposal == "learned":
             # Integers: a float count stops growing, in half precision after 256 labels.
             counts = torch.ones(num_classes, dtype=torch.int64)
             self.register_buffer("label_count", counts.to(self.classifier.weight.device))
+
+    def _grow_class_state(self, new: NewClasses) -> None:
+        super()._grow_class_state(new)
+        self.num_samples = _negatives(self._asked_samples, self.num_classes)
+        if self.proposal == "learned":
+            self.label_count = torch.cat([self.label_count, self.label_count.new_ones(new.number)])
 
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
@@ -102,3 +103,15 @@ class SampledSoftmax(Head):
 
     def _options(self) -> dict[str, object]:
         return {"num_samples": self.num_samples, "proposal": self.proposal}
+
+
+def _negatives(num_samples: float, num_classes: int) -> int:
+    """Return how many negatives ``num_samples`` asks for, a number or a share of the classes."""
+    count = round(num_samples * num_classes) if 0 < num_samples < 1 else num_samples
+    negatives = max(num_classes - 1, 0)
+    if count != int(count) or not min(1, negatives) <= count <= max(negatives, 1):
+        raise ValueError(
+            f"num_samples must be a whole number in [1, {negatives}] or a fraction of "
+            f"num_classes={num_classes} that rounds to one; got {num_samples!r}"
+        )
+    return min(int(count), negatives)
