@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 TINY_RECIPE = """
 title = "Two heads on a few digits"
@@ -94,3 +101,31 @@ def comparison(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> C
         printed = lastlayer(*command)
     assert printed.status == 0, printed.err
     return Comparison(tiny_recipe, folder, printed, command)
+
+
+KILL_SECONDS = 120
+
+
+@pytest.fixture(scope="session")
+def kill_when() -> Callable[..., None]:
+    """Start the command line in a process of its own and kill it as soon as something holds."""
+
+    def kill(words: Sequence[object], reached: Callable[[], bool]) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lastlayer.cli", *map(str, words)],
+            # On as many threads as this process.
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + KILL_SECONDS
+        while not reached():
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise AssertionError(f"not reached: {process.communicate()[1].decode()}")
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    return kill

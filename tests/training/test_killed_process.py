@@ -1,47 +1,14 @@
 """Real processes, really killed."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import torch
 
 from lastlayer.training import RunDirectory, train
-
-SECONDS = 120
-
-
-def start(*words):
-    """Start the command line in a process group of its own, on as many threads as this process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lastlayer.cli", *map(str, words)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def kill_once(process, reached):
-    """Kill the process and its children as soon as ``reached()`` holds."""
-    deadline = time.monotonic() + SECONDS
-    while not reached():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(f"not reached: {process.communicate()[1].decode()}")
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
 
 def records(run):
     return [{k: v for k, v in record.items() if k != "elapsed"} for record in run.metrics()]
 
 
-def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(tmp_path, lastlayer):
+def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(tmp_path, lastlayer, kill_when):
     run = RunDirectory(tmp_path / "killed")
     words = ["train", "--head", "dropmax", "--out", run.path, "--train-size", 100]
     words += ["--steps", 200, "--batch-size", 20, "--recipe", "digits"]
@@ -52,7 +19,7 @@ def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(tmp_pa
             return False
         return run.metrics()[-1]["step"] > 60
 
-    kill_once(start(*words), past_a_checkpoint)
+    kill_when(words, past_a_checkpoint)
     assert not run.finished
     refused = lastlayer(*words)
     assert refused.status == 2
@@ -68,12 +35,12 @@ def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(tmp_pa
     assert run.config().model.options["dropout"] == 0.5
 
 
-def test_a_killed_comparison_goes_on_where_it_was(tmp_path, tiny_recipe, lastlayer):
+def test_a_killed_comparison_goes_on_where_it_was(tmp_path, tiny_recipe, lastlayer, kill_when):
     folder = tmp_path / "comparison"
     words = ["compare", "--recipe", tiny_recipe, "--out", folder, "--jobs", 1]
     words += ["--steps", 60]
     first = RunDirectory(folder / "softmax-seed0")
-    kill_once(start(*words), lambda: first.finished)
+    kill_when(words, lambda: first.finished)
     assert not (folder / "comparison.json").exists()
     written = first.summary_path.stat().st_mtime_ns
     again = lastlayer(*words)

@@ -25,9 +25,10 @@ from lastlayer.cli.console import (
     say,
     step_progress,
 )
+from lastlayer.cli.incremental import learn, run_learning
 from lastlayer.cli.settings import Settings
 
-__all__ = ["app", "linear", "main", "reading"]
+__all__ = ["app", "learn", "linear", "main", "reading"]
 
 
 @app.command
@@ -118,7 +119,7 @@ def reproduce(
 
     Args:
         recipe: a name from `lastlayer list recipes`, or a .toml file.
-        heads: comma-separated, instead of the recipe's.
+        heads: comma-separated heads, or methods, instead of the recipe's.
         seeds: number of seeds, instead of the recipe's.
         data_dir: folder of the data's files.
         jobs: processes side by side.
@@ -131,7 +132,8 @@ def reproduce(
     changes = {} if data_dir is None else {"data": {"data_dir": str(data_dir)}}
     count = loaded.seeds if seeds is None else seeds
     folder = out or Path("runs") / Path(recipe).stem
-    run_comparison(loaded, recipe, chosen, range(count), jobs, folder, changes)
+    compare_runs = run_learning if loaded.kind == "incremental" else run_comparison
+    compare_runs(loaded, recipe, chosen, range(count), jobs, folder, changes)
 
 
 @app.command

@@ -107,10 +107,10 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
 
 @app.command(name="list")
 def list_parts(what: str = "all") -> None:
-    """List heads, schemes, regularizers, data, models, augmentations, solvers or recipes.
+    """List heads, schemes, methods, regularizers, data, models, augmentations, solvers, recipes.
 
     Args:
-        what: heads, schemes, regularizers, data, models, augmentations, solvers, recipes or all.
+        what: one of these words, or all.
     """
     from lastlayer._checks import check_choice
     from lastlayer.experiments import catalog

@@ -2,16 +2,11 @@
 
 from lastlayer.experiments.catalog import catalog
 from lastlayer.experiments.compare import Job, plan, run
-from lastlayer.experiments.heads import (
-    nest,
-    parse_grid,
-    parse_head,
-    parse_option,
-    parse_variant,
-)
+from lastlayer.experiments.heads import parse_grid, parse_variant
 from lastlayer.experiments.recipe import Recipe, default_recipe, recipe_names, resolve_recipe
 from lastlayer.experiments.schemes import SCHEMES, Scheme
 from lastlayer.experiments.tune import Trial, tune_heads
+from lastlayer.training.options import nest, parse_head, parse_option
 
 __all__ = [
     "SCHEMES",

@@ -10,6 +10,7 @@ def catalog() -> dict[str, dict[str, str]]:
     """Return one-line descriptions by kind and name."""
     from lastlayer.data import AUGMENTATIONS, SOURCES
     from lastlayer.heads import HEADS
+    from lastlayer.incremental.methods import ADDITIONS, METHODS
     from lastlayer.linear_model import SOLVERS
     from lastlayer.models import BACKBONES
     from lastlayer.regularizers import REGULARIZERS
@@ -17,6 +18,8 @@ def catalog() -> dict[str, dict[str, str]]:
     return {
         "heads": HEADS.describe(),
         "schemes": {name: scheme.description for name, scheme in SCHEMES.items()},
+        "methods": {name: method[2] for name, method in METHODS.items()}
+        | {f"...+{word}": addition.description for word, addition in ADDITIONS.items()},
         "regularizers": REGULARIZERS.describe(),
         "data": SOURCES.describe(),
         "models": BACKBONES.describe(),

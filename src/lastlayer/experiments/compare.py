@@ -35,6 +35,21 @@ class Job:
     path: Path
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What sets one kind of run apart from another.
+
+    Attributes:
+        directory: its run directory.
+        train: called with the configuration, the path and ``resume=True``.
+        check: reads the data and builds what is to be trained, so that a mistake is found before.
+    """
+
+    directory: type[RunDirectory]
+    train: Callable[..., object]
+    check: Callable[[Sequence[Any]], None]
+
+
 def plan(
     recipe: Recipe,
     heads: Sequence[str],
@@ -68,13 +83,20 @@ def plan(
     return jobs
 
 
-def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = None) -> list[str]:
+def run(
+    jobs: Sequence[Job],
+    *,
+    parallel: int,
+    progress: GridProgress | None = None,
+    kind: Kind | None = None,
+) -> list[str]:
     """Train every job that is not finished; a second call takes up where a first was stopped.
 
     Args:
         jobs: the runs.
         parallel: processes side by side, each with one torch thread.
         progress: called now and then.
+        kind: of the runs; training of one classifier each if None.
 
     Returns:
         One message per run that failed; the others are finished.
@@ -83,14 +105,15 @@ def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = N
         FileNotFoundError: if the data are missing.
         ValueError: if a classifier cannot be built, or a run is there with another configuration.
     """
+    kind = Kind(RunDirectory, train, _check_trainable) if kind is None else kind
     for job in jobs:
-        RunDirectory(job.path).check_config(job.config)
+        kind.directory(job.path).check_config(job.config)
     waiting = [job for job in jobs if not RunDirectory(job.path).finished]
     if waiting:
-        _check_trainable([job.config for job in waiting])
+        kind.check([job.config for job in waiting])
     with _reporting(jobs, progress):
         errors = Parallel(n_jobs=min(parallel, max(1, len(waiting))), batch_size=1)(
-            delayed(_train_job)(job) for job in waiting
+            delayed(_train_job)(job, kind.train) for job in waiting
         )
     return [error for error in errors if error]
 
@@ -109,11 +132,11 @@ def _check_trainable(configs: Sequence[RunConfig]) -> None:
                 built.append(parts)
 
 
-def _train_job(job: Job) -> str | None:
+def _train_job(job: Job, train_run: Callable[..., object]) -> str | None:
     torch.set_num_threads(1)
     log = job.path / "error.txt"
     try:
-        train(job.config, job.path, resume=True)
+        train_run(job.config, job.path, resume=True)
     except Exception as error:
         job.path.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc(), encoding="utf-8")

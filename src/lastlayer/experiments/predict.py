@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lastlayer.data import DataFileError, FittedTfidf, read_image
 from lastlayer.data.images import EXTENSIONS
+from lastlayer.incremental import IncrementalRun, open_run
+from lastlayer.incremental.storage import load_state
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import ENCODER_FILE, load_classifier
 from lastlayer.training.measuring import predict
@@ -50,11 +52,14 @@ def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = N
         FileNotFoundError: if the run or the file is missing.
         ValueError: if the file does not hold inputs of the run's kind.
     """
-    run = RunDirectory.open(run_path)
-    classifier = load_classifier(run)
+    run = open_run(run_path)
     summary = run.summary()
     examples, inputs = _read_inputs(Path(file), run, tuple(summary["input_shape"]))
-    log_prob, _ = predict(classifier, inputs)
+    if isinstance(run, IncrementalRun):
+        state, _, _ = load_state(run.learner)
+        log_prob = state.log_prob(state.features(inputs))
+    else:
+        log_prob, _ = predict(load_classifier(run), inputs)
     predictions = Predictions(examples, summary["class_names"], log_prob.exp())
     if out is not None:
         _write_csv(out, predictions)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lastlayer.experiments.heads import parse_variant
+from lastlayer.incremental import IncrementalConfig, parse_method
 from lastlayer.training.config import RunConfig, explain, merge
+
+
+RecipeKind = Literal["heads", "incremental"]
 
 
 class AppliesTo(BaseModel):
@@ -26,20 +30,23 @@ class Recipe(BaseModel):
     """One experiment: what is compared, how it is trained, what was published.
 
     Attributes:
+        kind: ``"heads"``, a run each; or ``"incremental"``: methods over a sequence of tasks.
         title: one line.
         source: where the protocol comes from.
         seeds: number of seeds.
-        heads: heads, with a regulariser or without, in the order of the table; the first is the
-            baseline.
+        heads: heads, with a regulariser or without, or methods, in the order of the table; the
+            first is the baseline.
         config: the runs' configuration, as far as it differs from the default.
         head_config: further differences, by head or head and regulariser, without options.
-        published: published test error in per cent, by head and source.
+        published: published test error in per cent (of methods: average incremental accuracy), by
+            head and source.
         published_note: what to know about the published numbers.
         applies_to: comparisons that take this recipe by default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: RecipeKind = "heads"
     title: str
     source: str = ""
     seeds: Annotated[int, Field(gt=0)] = 5
@@ -80,9 +87,11 @@ class Recipe(BaseModel):
             variant: a head as the command line writes it, with a regulariser or without.
             changes: the configuration's entries that were given, nested.
         """
-        name, own = parse_variant(variant)
+        incremental = self.kind == "incremental"
+        name, own = parse_method(variant) if incremental else parse_variant(variant)
         recipes = merge(self.config, self.head_config.get(name, {}))
-        return RunConfig().updated(merge(merge(recipes, changes), own))
+        plain = IncrementalConfig() if incremental else RunConfig()
+        return plain.updated(merge(merge(recipes, changes), own))
 
 
 def recipe_names() -> list[str]:
@@ -91,31 +100,52 @@ def recipe_names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".toml")
 
 
-def default_recipe(data: str, model: str | None) -> str | None:
-    """Return the recipe for a data source and backbone, or None."""
+def default_recipe(data: str, model: str | None, kind: RecipeKind = "heads") -> str | None:
+    """Return the recipe of a kind for a data source and backbone, or None."""
     for name in recipe_names():
-        scope = Recipe.load(name).applies_to
-        if scope is None or data not in scope.data:
+        recipe = Recipe.load(name)
+        scope = recipe.applies_to
+        if recipe.kind != kind or scope is None or data not in scope.data:
             continue
         if model is None or not scope.model or model in scope.model:
             return name
     return None
 
 
-def resolve_recipe(name: str | None, changes: dict[str, Any]) -> tuple[Recipe, str]:
+def resolve_recipe(
+    name: str | None, changes: dict[str, Any], kind: RecipeKind = "heads"
+) -> tuple[Recipe, str]:
     """Return the recipe a command starts from, and what to call it.
 
     Args:
         name: the recipe that was asked for; None for the one that fits the data and backbone.
         changes: the configuration's entries that were given.
+        kind: what the command compares.
+
+    Raises:
+        ValueError: if there is no such recipe, or it is of another kind.
     """
     if name is None:
         data = changes.get("data", {}).get("name", "digits")
-        name = default_recipe(data, changes.get("model", {}).get("name"))
+        name = default_recipe(data, changes.get("model", {}).get("name"), kind)
     if name is None:
-        plain = Recipe(title="Heads side by side", heads=("softmax", "label-smoothing", "dropmax"))
-        return plain, "the defaults"
-    return Recipe.load(name), f"recipe {name}"
+        return _DEFAULTS[kind], "the defaults"
+    recipe = Recipe.load(name)
+    if recipe.kind != kind:
+        command = "lastlayer learn" if recipe.kind == "incremental" else "lastlayer compare"
+        raise ValueError(f"recipe {name} is for {command}")
+    return recipe, f"recipe {name}"
+
+
+_DEFAULTS: dict[RecipeKind, Recipe] = {
+    "heads": Recipe(title="Heads side by side", heads=("softmax", "label-smoothing", "dropmax")),
+    "incremental": Recipe(
+        kind="incremental",
+        title="Classes one task after another",
+        heads=("softmax", "balanced-softmax", "balanced-softmax+distillation"),
+        seeds=3,
+    ),
+}
 
 
 def _folder() -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lastlayer.evaluation import mean_sd
 from lastlayer.experiments.compare import GridProgress, Job, file_name, plan, run
-from lastlayer.experiments.heads import nest
+from lastlayer.training.options import nest
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunDirectory
 from lastlayer.training.config import merge

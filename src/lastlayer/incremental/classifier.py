@@ -1,0 +1,247 @@
+"""A classifier to which classes are added, for one's own stream of data."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lastlayer.incremental.memory import RehearsalMemory
+from torch import Tensor, nn
+
+from lastlayer._checks import check_count
+from lastlayer.data import Split
+from lastlayer.heads import Classifier
+from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.examples import as_inputs, labelled_examples
+from lastlayer.incremental.methods import parse_method
+from lastlayer.incremental.run import IncrementalRun
+from lastlayer.incremental.state import Predictor, new_state
+from lastlayer.incremental.storage import Label, load_state, save_state
+from lastlayer.incremental.task import TaskReport, learn_task
+from lastlayer.training.config import merge
+from lastlayer.training.records import Progress
+
+
+class IncrementalClassifier:
+    r"""A classifier that learns classes one task after another and keeps the old ones.
+
+    Every call of :meth:`learn` adds the classes that are new in its data, trains on these data and
+    the exemplars kept so far, and keeps exemplars of the new classes. With balanced softmax the few
+    exemplars do not make the old classes rare:
+
+    .. math:: \ell = -\log \frac{\lambda_y e^{\eta_y}}{\sum_j \lambda_j e^{\eta_j}}, \qquad
+        \lambda_j = \alpha \, c_j \text{ for old classes}, \; c_j \text{ for new ones}
+
+    with c the examples of each class in the task's training, exemplars included; it predicts by
+    :math:`\eta` alone. Predictions are among all classes seen; no task is ever told.
+
+    Args:
+        method: a head and what is added to it, such as ``"balanced-softmax+distillation"``,
+            ``"softmax+alignment"``, ``"icarl"``; see ``lastlayer list methods``.
+        backbone: a backbone's name; ``"auto"`` by the inputs' shape; or a network that maps inputs
+            to (N, D) features, which is copied and trained.
+        memory: exemplars kept of every class; 0 for none.
+        epochs: passes over the task's examples; 30 if neither this nor ``steps`` is given.
+        steps: training steps of every task, instead.
+        seed: fixes weights, order and exemplars.
+        settings: further entries of the configuration, nested, such as
+            ``{"optimizer": {"lr": 0.01}, "memory": {"total": 2000}}``.
+
+    Raises:
+        ValueError: if an argument is unknown or does not fit.
+
+    Example:
+        >>> inputs, target = torch.randn(40, 6), torch.arange(40) % 4
+        >>> learner = IncrementalClassifier(backbone="mlp", memory=5, steps=3)
+        >>> for classes in ([0, 1], [2, 3]):
+        ...     own = torch.isin(target, torch.tensor(classes))
+        ...     learner = learner.learn(inputs[own], target[own])
+        >>> learner.classes, len(learner.memory), learner.predict(inputs).shape
+        ([0, 1, 2, 3], 20, torch.Size([40]))
+
+    Source: Jodelet, Liu and Murata, "Balanced Softmax Cross-Entropy for Incremental Learning",
+    ICANN 2021, of which the abstract was read: alpha is from memory.
+    """
+
+    def __init__(
+        self,
+        method: str = "balanced-softmax+distillation",
+        *,
+        backbone: str | nn.Module = "auto",
+        memory: int = 20,
+        epochs: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if epochs is not None and steps is not None:
+            raise ValueError(f"give epochs or steps, not both; got {epochs} and {steps}")
+        for name, value in (("epochs", epochs), ("steps", steps)):
+            if value is not None:
+                check_count(name, value)
+        self.epochs = 30 if epochs is None and steps is None else epochs
+        own = None if isinstance(backbone, str) else backbone
+        given: dict[str, Any] = {"seed": seed, "memory": {"per_class": memory}}
+        if isinstance(backbone, str):
+            given["model"] = {"name": backbone}
+        if steps is not None:
+            given["training"] = {"steps": steps}
+        further = dict(settings or {})
+        changes = merge(parse_method(method)[1], further)
+        self.config = IncrementalConfig().updated(merge(given, changes))
+        self._state = new_state(self.config, own)
+        self._labels: list[Label] = []
+        self.reports: list[TaskReport] = []
+
+    # -- learning ---------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        data: Any,
+        target: Any = None,
+        *,
+        classes: Sequence[Label] | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn the classes of some data and keep exemplars of them.
+
+        Args:
+            data: (N, ...) inputs; or a :class:`lastlayer.data.Split`, or a data set of
+                (input, label) pairs.
+            target: (N,) labels, whole numbers or strings; None if ``data`` holds them.
+            classes: the classes of this task in the order in which they are to be kept: a label
+                outside is refused, and so is a class without an example. None for those of the
+                labels, sorted. Those learned before may come again: their examples join in.
+            progress: called with the step and the newest record.
+
+        Returns:
+            The learner itself. If anything is wrong it is as it was before.
+
+        Raises:
+            ValueError: if there is no example, a label is outside ``classes``, or an input is not
+                finite or of another shape than before.
+            FloatingPointError: if the loss is not finite.
+        """
+        inputs, given = labelled_examples(data, target)
+        labels = self._check_task(inputs, given, classes)
+        rows = {label: row for row, label in enumerate(labels)}
+        split = Split(inputs, torch.tensor([rows[label] for label in given]))
+        steps = self._steps(len(split))
+        with tempfile.TemporaryDirectory() as folder:
+            run = IncrementalRun(folder)
+            run.checkpoints.mkdir()
+            self._state, report = learn_task(
+                self._state,
+                split,
+                len(labels) - len(self._labels),
+                run,
+                steps=steps,
+                progress=progress,
+            )
+        self._labels = labels
+        self.reports.append(report)
+        return self
+
+    def _check_task(
+        self, inputs: Tensor, given: Sequence[Label], classes: Sequence[Label] | None
+    ) -> list[Label]:
+        """Return all labels after the task, in order of arrival."""
+        shape = self._state.input_shape
+        if shape is not None and tuple(inputs.shape[1:]) != shape:
+            raise ValueError(
+                f"inputs must have shape {shape} each, as before; got {tuple(inputs.shape[1:])}"
+            )
+        found = set(given)
+        if classes is None:
+            classes = sorted(found, key=lambda label: (isinstance(label, str), label))
+        elif len(set(classes)) < len(classes):
+            raise ValueError(f"classes must name each class once; got {list(classes)}")
+        outside = sorted(map(repr, found - set(classes)))
+        if outside:
+            raise ValueError(f"labels {', '.join(outside)} are not among the task's classes")
+        empty = [label for label in classes if label not in found]
+        if empty:
+            raise ValueError(f"classes {empty} have no example in this task")
+        return [*self._labels, *(label for label in classes if label not in self._labels)]
+
+    def _steps(self, num_examples: int) -> int:
+        if self.epochs is None:
+            return self.config.task_steps(len(self._state.sizes))
+        batch = self.config.training.batch_size
+        return self.epochs * math.ceil((num_examples + len(self._state.memory)) / batch)
+
+    # -- what it knows ----------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> list[Label]:
+        """The classes seen, in order of arrival."""
+        return list(self._labels)
+
+    @property
+    def memory(self) -> RehearsalMemory:
+        """The exemplars; their labels are places in :attr:`classes`."""
+        return self._state.memory
+
+    @property
+    def model(self) -> Classifier:
+        """The trained network, before any bias correction; a row per class of :attr:`classes`."""
+        return self._state.trained
+
+    def predict_log_prob(self, inputs: Any, *, predictor: Predictor | None = None) -> Tensor:
+        """Return (N, K) log-probabilities of the :attr:`classes`.
+
+        Args:
+            inputs: (N, ...).
+            predictor: ``"classifier"`` or ``"nearest-mean"``; the method's own if None.
+        """
+        features = self._state.features(as_inputs(inputs))
+        return self._state.log_prob(features, predictor)
+
+    def predict(self, inputs: Any, *, predictor: Predictor | None = None) -> Tensor | list[Label]:
+        """Return the N predicted labels: an int64 tensor, or a list if labels are strings."""
+        rows = self.predict_log_prob(inputs, predictor=predictor).argmax(dim=-1)
+        if any(isinstance(label, str) for label in self._labels):
+            return [self._labels[row] for row in rows.tolist()]
+        return torch.tensor(self._labels)[rows]
+
+    def score(self, inputs: Any, target: Any = None) -> float:
+        """Return the accuracy on examples given as for :meth:`learn`, all classes seen at choice."""
+        inputs, given = labelled_examples(inputs, target)
+        predicted = self.predict(inputs)
+        listed = predicted.tolist() if isinstance(predicted, Tensor) else predicted
+        return sum(a == b for a, b in zip(listed, given, strict=True)) / len(given)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the learner, with its memory, to a folder; return the folder."""
+        save_state(self._state, Path(path), self._labels, epochs=self.epochs)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, backbone: nn.Module | None = None) -> Self:
+        """Read a learner that was saved, or the one that ``lastlayer learn`` left in a run.
+
+        Args:
+            path: the folder, or the run's.
+            backbone: the network it was built with, if that was not given by name.
+
+        Returns:
+            A learner that predicts, and goes on learning, as the saved one would.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if a file is damaged, or the memory is of other classes than the model.
+        """
+        folder = Path(path)
+        if (folder / "learner").is_dir():
+            folder = folder / "learner"
+        state, labels, epochs = load_state(folder, backbone=backbone)
+        learner = cls.__new__(cls)
+        learner.config, learner._state, learner._labels = state.config, state, labels
+        learner.epochs, learner.reports = epochs, []
+        return learner

@@ -1,0 +1,66 @@
+"""The complete description of a run over a sequence of tasks."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from lastlayer.incremental.sections import (
+    CorrectionConfig,
+    DistillationConfig,
+    MemoryConfig,
+    OldClassesConfig,
+    TasksConfig,
+)
+from lastlayer.training import RunConfig
+from lastlayer.training.sections import HeadConfig
+
+
+class IncrementalConfig(RunConfig):
+    """Everything that makes a run over tasks; the tables of a plain run mean what they mean there.
+
+    Raises:
+        ValueError: if two entries do not fit together.
+
+    Example:
+        >>> config = IncrementalConfig().updated({"tasks": {"first_steps": 300, "steps": 4}})
+        >>> config.task_steps(0), config.task_steps(1)
+        (300, 1500)
+    """
+
+    head: HeadConfig = HeadConfig(name="balanced-softmax")
+    tasks: TasksConfig = TasksConfig()
+    memory: MemoryConfig = MemoryConfig()
+    old_classes: OldClassesConfig = OldClassesConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    correction: CorrectionConfig = CorrectionConfig()
+    #: What predicts: the classifier, or the nearest mean of the exemplars' features (iCaRL).
+    predictor: Literal["classifier", "nearest-mean"] = "classifier"
+
+    @model_validator(mode="after")
+    def _fits_tasks(self) -> Self:
+        training = self.training
+        if training.validate_every is not None:
+            raise ValueError("training.validate_every is not defined for a sequence of tasks")
+        if self.classifier_stage.sampler is not None:
+            raise ValueError("classifier_stage is not defined for a sequence of tasks")
+        if training.devices != 1:
+            raise ValueError("a sequence of tasks is trained on one device")
+        if self.head.options.keys() & {"class_counts", "weight"}:
+            raise ValueError("head.options: class_counts and weight change from task to task")
+        if self.tasks.restart and self.tasks.carry_optimizer:
+            raise ValueError("tasks.restart begins anew: there is no optimizer state to carry")
+        return self
+
+    def task_steps(self, task: int) -> int:
+        """Return the training steps of a task, counted from 0."""
+        first = self.tasks.first_steps or self.training.steps
+        if self.tasks.restart:
+            return first + task * self.training.steps
+        return first if task == 0 else self.training.steps
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all tasks together."""
+        return sum(map(self.task_steps, range(1 + self.tasks.steps)))

@@ -1,0 +1,227 @@
+"""Train one run over its tasks; killed anywhere, it goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lastlayer.data import ClassTasks, Split, Splits, class_tasks, task_indices
+from lastlayer.evaluation import evaluate
+from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.measuring import confusions, incremental_summary
+from lastlayer.incremental.state import LearnerState, new_state
+from lastlayer.incremental.storage import load_state, save_state
+from lastlayer.incremental.task import checkpoint, learn_task
+from lastlayer.training.build import backbone_name, load_splits
+from lastlayer.training.fit import ENCODER_FILE
+from lastlayer.training.measuring import SUMMARY_VERSION
+from lastlayer.training.randomness import derive_seed
+from lastlayer.training.records import Progress
+from lastlayer.training.run_directory import RunDirectory
+
+
+class IncrementalRun(RunDirectory):
+    """A run over tasks: beside a plain run's files, ``tasks/`` has what each task came to.
+
+    - ``tasks/NNN/result.json``: the task's confusions, written last: the task is finished.
+    - ``tasks/NNN/``: the learner after the newest finished task, see ``storage``; at the end it is
+      moved to ``learner/``.
+    """
+
+    config_type = IncrementalConfig
+
+    @property
+    def learner(self) -> Path:
+        """The folder of the finished run's learner."""
+        return self.path / "learner"
+
+    def task_folder(self, task: int) -> Path:
+        """Return the folder of a task, counted from 0."""
+        return self.path / "tasks" / f"{task:03d}"
+
+    def result_path(self, task: int) -> Path:
+        """Return the file that tells that a task is finished."""
+        return self.task_folder(task) / "result.json"
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return what the finished tasks came to, in their order.
+
+        Raises:
+            ValueError: if a file is damaged; the message names it.
+        """
+        found: list[dict[str, Any]] = []
+        while (path := self.result_path(len(found))).is_file():
+            try:
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise ValueError(f"{path} is corrupt: {error}") from error
+        return found
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """Open a run for reading, over tasks or not.
+
+    Raises:
+        FileNotFoundError: if there is no run at ``path``.
+    """
+    over_tasks = (Path(path) / "tasks").is_dir()
+    return IncrementalRun.open(path) if over_tasks else RunDirectory.open(path)
+
+
+def learn(
+    config: IncrementalConfig,
+    path: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    splits: Splits | None = None,
+) -> IncrementalRun:
+    """Learn the tasks of a configuration one after another, measured after each.
+
+    Args:
+        config: the complete description of the run.
+        path: the run directory.
+        resume: take up a run that was stopped, within a task or between two; a finished one is
+            returned as it is.
+        progress: called with the step over all tasks and the newest record.
+        splits: the run's data if they are loaded already.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        FileExistsError: if there is a run and ``resume`` is False.
+        BlockingIOError: if another process trains this run.
+        ValueError: if the configuration does not fit the data or what is there, or a file is
+            damaged or of another class order.
+        FloatingPointError: if the loss is not finite.
+    """
+    with IncrementalRun(path).locked():
+        run = IncrementalRun.create(path, config, resume=resume)
+        if not run.finished:
+            _learn(config, run, load_splits(config) if splits is None else splits, progress)
+    return run
+
+
+def plan_tasks(config: IncrementalConfig, splits: Splits) -> ClassTasks:
+    """Return which classes come when.
+
+    Raises:
+        ValueError: if the classes cannot be divided like that.
+    """
+    tasks = config.tasks
+    seed = config.seed if tasks.order_seed is None else tasks.order_seed
+    base = tasks.base
+    if base is None:
+        base, left = divmod(splits.num_classes, tasks.steps + 1)
+        if left:
+            raise ValueError(
+                f"{splits.num_classes} classes cannot be divided into {tasks.steps + 1} equal "
+                "tasks; set tasks.base"
+            )
+    return class_tasks(
+        splits.num_classes,
+        base=base,
+        steps=tasks.steps,
+        order=tasks.order,
+        seed=derive_seed(seed, "class order"),
+    )
+
+
+def _learn(
+    config: IncrementalConfig, run: IncrementalRun, splits: Splits, progress: Progress | None
+) -> None:
+    plan = plan_tasks(config, splits)
+    measured = splits.validation if config.evaluate_on == "validation" else splits.test
+    if measured is None:
+        raise ValueError("there is no held-out part to measure on; set --validation-size")
+    train = Split(splits.train.inputs, plan.to_rows(splits.train.target))
+    test = Split(measured.inputs, plan.to_rows(measured.target))
+    results = run.results()
+    state = _resumed(config, run, plan, len(results))
+    for task in range(len(results), plan.num_tasks):
+        labels = list(plan.seen(task))
+        rows = range(state.num_classes, len(labels))
+        index = task_indices(train.target, rows)
+        state, report = learn_task(
+            state,
+            Split(train.inputs[index], train.target[index]),
+            len(rows),
+            run,
+            steps=config.task_steps(task),
+            offset=sum(map(config.task_steps, range(task))),
+            progress=progress,
+        )
+        result = asdict(report) | {"confusions": confusions(state, test)}
+        results.append(result)
+        save_state(state, run.task_folder(task), labels)
+        run.write_json(str(run.result_path(task).relative_to(run.path)), result)
+        _forget_before(run, task)
+    _finish(config, run, splits, plan, state, test, results)
+
+
+def _resumed(
+    config: IncrementalConfig, run: IncrementalRun, plan: ClassTasks, finished: int
+) -> LearnerState:
+    if not finished:
+        return new_state(config)
+    folder = run.learner if run.learner.is_dir() else run.task_folder(finished - 1)
+    state, _, _ = load_state(folder, config, class_order=plan.order)
+    return state
+
+
+def _forget_before(run: IncrementalRun, task: int) -> None:
+    """Remove what only going on from an earlier point needs."""
+    (run.checkpoints / f"{checkpoint(task)}.ckpt").unlink(missing_ok=True)
+    for before in range(task):
+        for path in run.task_folder(before).iterdir():
+            if path != run.result_path(before):
+                path.unlink()
+
+
+def _finish(
+    config: IncrementalConfig,
+    run: IncrementalRun,
+    splits: Splits,
+    plan: ClassTasks,
+    state: LearnerState,
+    test: Split,
+    results: list[dict[str, Any]],
+) -> None:
+    names = [splits.class_names[label] for label in plan.order]
+    log_prob = state.log_prob(state.features(test.inputs))
+    run.write_tensors(
+        run.predictions_path, {"log_prob": log_prob, "scores": log_prob.clone(), "target": test.target}
+    )
+    if splits.extras:
+        run.write_json(ENCODER_FILE, dict(splits.extras))
+    if not run.learner.is_dir():
+        last = run.task_folder(plan.num_tasks - 1)
+        made = run.path / "learner.partial"
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(last, made, ignore=shutil.ignore_patterns("result.json"))
+        made.rename(run.learner)
+    classifier = state.trained
+    run.write_summary(
+        {
+            "summary_version": SUMMARY_VERSION,
+            "head": config.head.name,
+            "seed": config.seed,
+            "model": backbone_name(config, splits.input_shape),
+            "measured_on": config.evaluate_on,
+            "metrics": evaluate(log_prob, test.target).as_dict(),
+            "seconds": round(sum(result["seconds"] for result in results), 3),
+            "parameters": sum(p.numel() for p in classifier.parameters()),
+            "train_size": len(splits.train),
+            "validation_size": 0 if splits.validation is None else len(splits.validation),
+            "input_shape": list(splits.input_shape),
+            "class_names": names,
+            "notes": list(splits.notes),
+            "incremental": incremental_summary(results, list(plan.order), names, config.predictor),
+        }
+    )
+    run.remove_checkpoints()
+    _forget_before(run, plan.num_tasks)

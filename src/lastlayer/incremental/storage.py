@@ -1,0 +1,139 @@
+"""A learner's state as files: the model, the memory, and the optimizer where it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lastlayer.incremental.memory import RehearsalMemory
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lastlayer._files import moved_into_place
+from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.state import LearnerState, build_untrained, new_state
+from lastlayer.training.callbacks import load_checkpoint, save_checkpoint
+
+FORMAT, VERSION = "lastlayer incremental learner", 1
+MODEL, MEMORY, OPTIMIZER, CONFIG = (
+    "model.safetensors",
+    "memory.safetensors",
+    "optimizer.ckpt",
+    "config.toml",
+)
+Label = int | str
+
+
+def save_state(
+    state: LearnerState, folder: Path, labels: Sequence[Label], *, epochs: int | None = None
+) -> None:
+    """Write a state that has learned something to a folder, each file whole or not at all.
+
+    Args:
+        state: what is written.
+        folder: made if it is missing.
+        labels: the classes' labels, in order of arrival.
+        epochs: passes over a task's examples, where these fix the steps.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "labels": list(labels),
+        "sizes": state.sizes,
+        "told_counts": [] if state.told_counts is None else state.told_counts.tolist(),
+        "epochs": epochs,
+        "own_backbone": state.backbone is not None,
+        "input_shape": list(state.input_shape or ()),
+    }
+    tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
+    with moved_into_place(folder / MODEL) as temporary:
+        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+    state.memory.save(folder / MEMORY, class_order=labels)
+    if state.optimizer_state is not None:
+        save_checkpoint({"state": state.optimizer_state}, folder / OPTIMIZER)
+    with moved_into_place(folder / CONFIG) as temporary:
+        temporary.write_text(state.config.to_toml(), encoding="utf-8")
+
+
+def load_state(
+    folder: Path,
+    config: IncrementalConfig | None = None,
+    *,
+    backbone: nn.Module | None = None,
+    class_order: Sequence[Label] | None = None,
+) -> tuple[LearnerState, list[Label], int | None]:
+    """Read a state, the classes' labels in order of arrival, and the epochs it was saved with.
+
+    Args:
+        folder: where it was written.
+        config: the configuration if it is known; else the folder's.
+        backbone: an untrained network of the user's, if the state was learned with one.
+        class_order: the labels that the run has, in its order; others are refused.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, of another kind, or of other classes than the others.
+    """
+    if config is None:
+        config = IncrementalConfig.from_toml(folder / CONFIG)
+    about, tensors = _read(folder / MODEL)
+    labels: list[Label] = about["labels"]
+    if class_order is not None and list(class_order[: len(labels)]) != labels:
+        raise ValueError(
+            f"{folder / MODEL} is of another class order: it begins with {labels[:10]}, "
+            f"the run with {list(class_order)[:10]}"
+        )
+    if about["own_backbone"] and backbone is None:
+        raise ValueError(f"{folder} was learned with a network of the user's: give it as backbone")
+    state = new_state(config, backbone)
+    state.sizes, state.input_shape = list(about["sizes"]), tuple(about["input_shape"])
+    state.told_counts = torch.tensor(about["told_counts"], dtype=torch.float64)
+    state.classifier = build_untrained(
+        state, state.input_shape, state.num_classes, state.told_counts
+    )
+    if config.training.precision == "64-true":
+        state.classifier.double()
+    own = _of(tensors, "classifier")
+    try:
+        state.classifier.load_state_dict(own)
+        state.correction.load_state_dict(_of(tensors, "correction"))
+    except RuntimeError as error:
+        raise ValueError(f"{folder / MODEL} does not fit the configuration: {error}") from error
+    state.memory = RehearsalMemory.load(folder / MEMORY, class_order=labels)
+    if config.tasks.carry_optimizer:
+        state.optimizer_state = load_checkpoint(folder / OPTIMIZER)["state"]
+    return state, labels, about["epochs"]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is corrupt: {error}") from error
+    if about.get("format") != FORMAT or about.get("version") != VERSION:
+        raise ValueError(f"{path} is no {FORMAT} of version {VERSION}")
+    return about, tensors
+
+
+def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
