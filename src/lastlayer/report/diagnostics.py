@@ -12,6 +12,7 @@ from torch import Tensor
 from lastlayer.evaluation.calibration import Reliability
 from lastlayer.report.style import (
     COLORS,
+    MARKERS,
     MUTED,
     as_array,
     check_class_names,
@@ -23,7 +24,6 @@ from lastlayer.report.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKERS = "osD^vPX*"
 ANNOTATED_CLASSES = 12
 
 
