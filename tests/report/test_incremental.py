@@ -201,6 +201,11 @@ def test_long_names_and_many_methods_stay_on_the_canvas():
     names = [f"balanced softmax with distillation, alpha 0.{k}" for k in range(9)]
     rows = [row(name, [0.2 + 0.05 * k] * 2) for k, name in enumerate(names)]
     assert drawn_inside(accuracy_curve_figure(rows))
+    for length in range(10, 40, 3):  # from three columns of the legend to one
+        shorter = [
+            dataclasses.replace(r, method=f"{names[0][:length]} {k}") for k, r in enumerate(rows)
+        ]
+        assert drawn_inside(accuracy_curve_figure(shorter))
     assert drawn_inside(old_new_figure(rows))
     assert drawn_inside(task_matrix_figure(np.eye(5), ["a long name of a task"] * 5))
     styles = [

@@ -40,9 +40,10 @@ def accuracy_curve_figure(
             f"got {seen}"
         )
     with style():
-        # The legend's entries are as wide as the longest name.
-        columns = max(1, min(3, 75 // (5 + max(len(row.method) for row in rows))))
-        figure = new_figure(6.2, 3.7 + 0.18 * math.ceil(len(rows) / columns))
+        width = 6.2
+        entry = 0.6 + 0.07 * max(len(row.method) for row in rows)  # of the legend, in inches
+        columns = max(1, min(3, int(width / entry)))
+        figure = new_figure(width, 3.7 + 0.18 * math.ceil(len(rows) / columns))
         axes = figure.subplots()
         for index, row in enumerate(rows):
             _draw_curve(axes, row, seen, index)
