@@ -13,6 +13,7 @@ from lastlayer.data.augmentation import (
     build_augmentation,
 )
 from lastlayer.data.canvases import Canvases, canvas_parts, digit_canvases, read_digits
+from lastlayer.data.class_tasks import ClassTasks, class_order, class_tasks, task_indices
 from lastlayer.data.collages import Collages, digit_collages
 from lastlayer.data.files import DataFileError
 from lastlayer.data.images import read_image
@@ -26,6 +27,7 @@ __all__ = [
     "SOURCES",
     "Augmentation",
     "Canvases",
+    "ClassTasks",
     "Collages",
     "DataFileError",
     "Encoder",
@@ -43,9 +45,12 @@ __all__ = [
     "Tfidf",
     "build_augmentation",
     "canvas_parts",
+    "class_order",
+    "class_tasks",
     "digit_canvases",
     "digit_collages",
     "load",
     "read_digits",
     "read_image",
+    "task_indices",
 ]

@@ -1,6 +1,7 @@
-"""Measures of predictions: error, NLL, Brier, calibration, by class; intervals over seeds."""
+"""Measures of predictions: error, NLL, Brier, calibration, by class and task; intervals."""
 
 from lastlayer.evaluation.calibration import Reliability, reliability
+from lastlayer.evaluation.class_tasks import TaskMatrix, task_confusion
 from lastlayer.evaluation.classes import (
     balanced_accuracy,
     class_accuracy,
@@ -16,6 +17,7 @@ __all__ = [
     "Interval",
     "Metrics",
     "Reliability",
+    "TaskMatrix",
     "apply_temperature",
     "balanced_accuracy",
     "class_accuracy",
@@ -28,4 +30,5 @@ __all__ = [
     "mean_sd",
     "paired_difference",
     "reliability",
+    "task_confusion",
 ]

@@ -9,6 +9,8 @@ from lastlayer.report.curves import Curve, learning_curves
 from lastlayer.report.diagnostics import confusion_figure, reliability_figure
 from lastlayer.report.dots import comparison_figure
 from lastlayer.report.html import html_report
+from lastlayer.report.incremental import IncrementalRow, incremental_table
+from lastlayer.report.incremental_curves import accuracy_curve_figure, old_new_figure
 from lastlayer.report.long_tail import (
     LongTailRow,
     class_accuracy_figure,
@@ -21,13 +23,16 @@ from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
 from lastlayer.report.table import TextTable
+from lastlayer.report.task_maps import task_confusion_figure, task_matrix_figure
 
 __all__ = [
     "ComparisonRow",
     "Curve",
+    "IncrementalRow",
     "LongTailRow",
     "SolverCurve",
     "TextTable",
+    "accuracy_curve_figure",
     "class_accuracy_figure",
     "comparison_figure",
     "comparison_table",
@@ -36,9 +41,11 @@ __all__ = [
     "convergence_figure",
     "filtering_figure",
     "html_report",
+    "incremental_table",
     "learning_curves",
     "long_tail_table",
     "map_overlays",
+    "old_new_figure",
     "path_figure",
     "rates_figure",
     "reliability_figure",
@@ -46,4 +53,6 @@ __all__ = [
     "retain_panels",
     "save_figure",
     "tail_confusion_figure",
+    "task_confusion_figure",
+    "task_matrix_figure",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from lastlayer._checks import check_choice
-from lastlayer.evaluation.intervals import mean_sd, paired_difference
+from lastlayer.report.cells import difference_cell, spread_cell
 from lastlayer.report.table import TextTable, find_baseline
 
 MEASURES = {  # field -> (column, unit factor, decimals)
@@ -106,8 +106,14 @@ def comparison_table(
         (
             row.head,
             str(len(row.seeds)),
-            *(_mean_sd_text(getattr(row, name), *MEASURES[name][1:]) for name in shown),
-            *(_difference_text(row, reference, name) for name in differences),
+            *(
+                spread_cell(getattr(row, name), *MEASURES[name][1:], undefined="nan")
+                for name in shown
+            ),
+            *(
+                difference_cell(row, reference, attrgetter(name), *MEASURES[name][1:])
+                for name in differences
+            ),
         )
         for row in rows
     ]
@@ -121,29 +127,3 @@ def comparison_table(
     if any(name.endswith("_scaled") for name in shown):
         note += " Scaled: after temperature scaling on held-out data."
     return TextTable(columns, tuple(cells), note)
-
-
-def _mean_sd_text(values: list[float], factor: float, decimals: int) -> str:
-    if not values:
-        return "–"
-    if any(math.isnan(value) for value in values):
-        return "nan"
-    mean, sd = mean_sd([factor * value for value in values])
-    return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
-
-
-def _difference_text(row: ComparisonRow, reference: ComparisonRow, measure: str) -> str:
-    if row is reference:
-        return "baseline"
-    mine, theirs = (dict(zip(r.seeds, getattr(r, measure), strict=False)) for r in (row, reference))
-    shared = [seed for seed in mine if seed in theirs]
-    if not shared:
-        return "–"
-    _, factor, digits = MEASURES[measure]
-    mean, low, high, _ = paired_difference(
-        [factor * mine[seed] for seed in shared], [factor * theirs[seed] for seed in shared]
-    )
-    if math.isnan(mean):
-        return "–"
-    interval = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) else ""
-    return f"{mean:+.{digits}f}{interval}"

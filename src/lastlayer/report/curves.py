@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lastlayer.report.style import COLORS, as_array, new_figure, style
+from lastlayer.report.style import COLORS, DASHES, as_array, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DASHES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True, eq=False)

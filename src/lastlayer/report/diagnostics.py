@@ -10,21 +10,19 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lastlayer.evaluation.calibration import Reliability
+from lastlayer.report.heat_map import heat_map
 from lastlayer.report.style import (
     COLORS,
+    MARKERS,
     MUTED,
     as_array,
     check_class_names,
-    class_ticks,
     new_figure,
     style,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MARKERS = "osD^vPX*"
-ANNOTATED_CLASSES = 12
 
 
 def reliability_figure(tables: Mapping[str, Reliability], title: str = "") -> Figure:
@@ -109,23 +107,9 @@ def confusion_figure(
         )
     names = check_class_names(class_names, size)
     top = float(np.nanmax(array, initial=0.0)) or 1.0
-    with style():
-        side = 1.3 + min(5.2, max(2.2, 0.38 * size)) + 0.06 * max(map(len, names))
-        figure = new_figure(side + 0.4, side)
-        axes = figure.subplots()
-        image = axes.imshow(array, cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
-        class_ticks(axes, names, rows=True, columns=True)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
-        if size <= ANNOTATED_CLASSES:
-            for (row, column), value in np.ndenumerate(array):
-                if not np.isnan(value):
-                    ink = "white" if value > 0.6 * top else "#222222"
-                    axes.text(
-                        column, row, _short(value), ha="center", va="center", color=ink, fontsize=7
-                    )
-        else:
-            figure.colorbar(image, ax=axes, shrink=0.8)
-    return figure
+    return heat_map(
+        array, names, top=top, text=_short, title=title, x_label=x_label, y_label=y_label
+    )
 
 
 def _short(value: float) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lastlayer.evaluation.intervals import mean_sd, paired_difference
-from lastlayer.report.style import COLORS, MUTED, new_figure, style
+from lastlayer.report.cells import difference_cell, spread_cell
+from lastlayer.report.style import COLORS, MARKERS, MUTED, new_figure, style
 from lastlayer.report.table import TextTable, find_baseline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MARKERS = "osD^vPX*"
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,11 @@ def long_tail_table(rows: Sequence[LongTailRow], baseline: str | None = None) ->
         (
             row.head,
             str(len(row.seeds)),
-            _mean_sd(row.balanced_accuracy),
-            *(_mean_sd(row.group_accuracy[name]) for name in groups),
-            _mean_sd(row.confusion_into_first()),
-            _difference(row, row.balanced_accuracy, reference, reference.balanced_accuracy),
-            _difference(row, row.group_accuracy[last], reference, reference.group_accuracy[last]),
+            spread_cell(row.balanced_accuracy),
+            *(spread_cell(row.group_accuracy[name]) for name in groups),
+            spread_cell(row.confusion_into_first()),
+            difference_cell(row, reference, lambda each: each.balanced_accuracy),
+            difference_cell(row, reference, lambda each: each.group_accuracy[last]),
         )
         for row in rows
     ]
@@ -198,27 +195,3 @@ def _by_rank(row: LongTailRow) -> tuple[np.ndarray, np.ndarray]:
     table = np.stack(accuracies)
     known = ~np.isnan(table).all(axis=0)
     return np.mean(counts, axis=0)[known], np.nanmean(table[:, known], axis=0)
-
-
-def _mean_sd(values: list[float]) -> str:
-    if any(math.isnan(value) for value in values):
-        return "–"
-    mean, sd = mean_sd([100 * value for value in values])
-    return f"{mean:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
-
-
-def _difference(
-    row: LongTailRow, mine: list[float], reference: LongTailRow, theirs: list[float]
-) -> str:
-    if row is reference:
-        return "baseline"
-    ours, other = (
-        dict(zip(row.seeds, mine, strict=True)),
-        dict(zip(reference.seeds, theirs, strict=True)),
-    )
-    pairs = [(100 * ours[seed], 100 * other[seed]) for seed in ours if seed in other]
-    pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
-    if not pairs:
-        return "–"
-    mean, low, high, _ = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
-    return f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "")

@@ -85,15 +85,10 @@ def write_comparison(
     if published is not None:
         markdown += "\n" + published.to_markdown()
     write_atomically(out / "comparison.md", f"# {title}\n\n{intro}\n\n{markdown}".encode())
-    record: dict[str, Any] = {
-        "title": title,
-        "environment": describe_environment(),
-        "rows": [asdict(row) for row in rows],
-    }
+    entries: dict[str, Any] = {"rows": [asdict(row) for row in rows]}
     if tails:
-        record["long_tail"] = [_without_nan(asdict(row)) for row in tails]
-    text = json.dumps(without_infinities(record), indent=1, allow_nan=False)
-    write_atomically(out / "comparison.json", (text + "\n").encode())
+        entries["long_tail"] = [without_nan(asdict(row)) for row in tails]
+    write_record(out / "comparison.json", title, entries, indent=1)
     html_report(
         out / "report.html",
         title,
@@ -155,10 +150,29 @@ def published_table(
     return TextTable(("Head", "Ours", *sources), tuple(cells), text)
 
 
-def _without_nan(value: Any) -> Any:
+def write_record(
+    path: Path, title: str, entries: Mapping[str, Any], *, indent: int | None = None
+) -> None:
+    """Write a comparison's numbers as JSON, with the environment they come from.
+
+    Args:
+        path: the file.
+        title: heading of the comparison.
+        entries: the numbers by name; infinity becomes null.
+        indent: spaces a level; None for one line, far smaller where there are matrices.
+
+    Raises:
+        ValueError: if an entry holds NaN.
+    """
+    record = {"title": title, "environment": describe_environment(), **entries}
+    text = json.dumps(without_infinities(record), indent=indent, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def without_nan(value: Any) -> Any:
     """Return nested data with null for NaN: what has no example has no accuracy."""
     if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return {key: without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
+        return [without_nan(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

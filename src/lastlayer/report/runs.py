@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from lastlayer.evaluation import Reliability, reliability
+from lastlayer.evaluation import Reliability, reliability, task_confusion
 from lastlayer.report.comparison import ComparisonRow
 from lastlayer.report.curves import Curve
+from lastlayer.report.incremental import IncrementalRow
 from lastlayer.report.long_tail import LongTailRow
 from lastlayer.training import RunDirectory
 
@@ -98,6 +100,75 @@ def long_tail_rows(runs: Runs) -> list[LongTailRow]:
             )
         )
     return rows
+
+
+def incremental_rows(runs: Runs) -> list[IncrementalRow]:
+    """Return one row per method from its finished runs on classes that arrive task by task.
+
+    A row holds what the run's own predictor (its classifier, or the nearest mean) reached.
+
+    Args:
+        runs: paths by method; methods without such a run are left out.
+
+    Raises:
+        ValueError: if a run's summary is corrupt, or two runs have tasks of other sizes.
+    """
+    rows = []
+    first: tuple[Path, list[int]] | None = None
+    for method, paths in runs.items():
+        summaries = {
+            path: RunDirectory(path).summary() for path in paths if RunDirectory(path).finished
+        }
+        own = {path: s for path, s in summaries.items() if "incremental" in s}
+        for path, summary in own.items():
+            sizes = summary["incremental"]["sizes"]
+            first = first or (path, sizes)
+            if sizes != first[1]:
+                raise ValueError(
+                    "runs must have tasks of the same sizes; "
+                    f"{first[0]} has {first[1]}, {path} {sizes}"
+                )
+        if own:
+            rows.append(_incremental_row(method, own))
+    return rows
+
+
+def _incremental_row(method: str, summaries: Mapping[Path, dict[str, Any]]) -> IncrementalRow:
+    results = [_of_predictor(path, s["incremental"]) for path, s in summaries.items()]
+    entries = [summary["incremental"] for summary in summaries.values()]
+    measures = [result["measures"] for result in results]
+    sizes = entries[0]["sizes"]
+    single = (
+        "average_incremental_accuracy",
+        "final_accuracy",
+        "forgetting",
+        "backward_transfer",
+    )
+    return IncrementalRow(
+        method=method,
+        seeds=[int(summary["seed"]) for summary in summaries.values()],
+        class_sizes=sizes,
+        matrices=[[[_number(v) for v in line] for line in m["matrix"]] for m in measures],
+        accuracies=[m["accuracies"] for m in measures],
+        **{name: [_number(m[name]) for m in measures] for name in single},
+        old_as_new=[_number(m["old_as_new"][-1]) for m in measures],
+        new_as_old=[_number(m["new_as_old"][-1]) for m in measures],
+        task_confusions=[
+            task_confusion(result["confusions"][-1], sizes).tolist() for result in results
+        ],
+        seconds=[summary["seconds"] for summary in summaries.values()],
+    )
+
+
+def _of_predictor(path: Path, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the run's own predictor reached."""
+    predictor = entry["predictor"]
+    result: Mapping[str, Any] | None = entry.get(predictor)
+    if result is None:
+        raise ValueError(
+            f"{path}: the summary is corrupt: it has no result of its predictor {predictor!r}"
+        )
+    return result
 
 
 def _number(value: float | None) -> float:

@@ -22,6 +22,8 @@ Array: TypeAlias = NDArray[np.float64]
 
 # Okabe and Ito's palette: distinct with every common colour-vision deficiency.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")
 TRUTH, WRONG, MUTED = "#009E73", "#D55E00", "#6B6B6B"
 FORMATS = (".png", ".svg", ".pdf")
 

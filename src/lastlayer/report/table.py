@@ -62,15 +62,20 @@ class TextTable:
         return table
 
 
-def find_baseline(heads: list[str], baseline: str | None) -> str:
+def find_baseline(names: list[str], baseline: str | None, what: str = "head") -> str:
     """Return the head that the rows of a table are held against: the first if None.
 
+    Args:
+        names: of the rows.
+        baseline: one of them, or None.
+        what: what a row is of, for the message.
+
     Raises:
-        ValueError: if there is no head, one comes twice, or the baseline is not among them.
+        ValueError: if there is no row, a name comes twice, or the baseline is not among them.
     """
-    if not heads or len(set(heads)) != len(heads):
-        raise ValueError(f"rows must hold one row per head, one or more; got {heads}")
-    baseline = heads[0] if baseline is None else baseline
-    if baseline not in heads:
-        raise ValueError(f"baseline must be one of {', '.join(heads)}; got {baseline!r}")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"rows must hold one row per {what}, one or more; got {names}")
+    baseline = names[0] if baseline is None else baseline
+    if baseline not in names:
+        raise ValueError(f"baseline must be one of {', '.join(names)}; got {baseline!r}")
     return baseline

@@ -1,0 +1,121 @@
+"""Class-incremental methods drawn side by side: accuracy as classes arrive, and the bias left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lastlayer.evaluation.intervals import mean_interval
+from lastlayer.report.incremental import IncrementalRow, check_same_tasks
+from lastlayer.report.style import COLORS, DASHES, MARKERS, WRONG, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def accuracy_curve_figure(
+    rows: Sequence[IncrementalRow], classes_seen: Sequence[int] | None = None
+) -> Figure:
+    """Accuracy over all classes seen against their number: mean and 95 % band over seeds.
+
+    Args:
+        rows: one ``IncrementalRow`` per method, all of the same tasks.
+        classes_seen: T numbers of classes, rising; from the sizes of the tasks if None.
+
+    Returns:
+        A matplotlib figure; a single seed has no band.
+
+    Raises:
+        ValueError: if ``rows`` is empty, the tasks differ or ``classes_seen`` does not fit.
+    """
+    check_same_tasks(rows)
+    seen = np.cumsum(rows[0].class_sizes).tolist() if classes_seen is None else list(classes_seen)
+    if len(seen) != len(rows[0].class_sizes) or sorted(set(seen)) != seen:
+        raise ValueError(
+            f"classes_seen must hold {len(rows[0].class_sizes)} rising numbers, one per task; "
+            f"got {seen}"
+        )
+    with style():
+        width = 6.2
+        entry = 0.6 + 0.07 * max(len(row.method) for row in rows)  # of the legend, in inches
+        columns = max(1, min(3, int(width / entry)))
+        figure = new_figure(width, 3.7 + 0.18 * math.ceil(len(rows) / columns))
+        axes = figure.subplots()
+        for index, row in enumerate(rows):
+            _draw_curve(axes, row, seen, index)
+        shown = 100 * np.concatenate([np.ravel(row.accuracies) for row in rows])
+        room = 0.06 * (float(np.ptp(shown)) or 1.0)
+        axes.set(
+            xlabel="classes seen",
+            ylabel="accuracy on the classes seen %",
+            # A band of two seeds would leave nothing of the curves.
+            ylim=(max(-1.0, shown.min() - room), min(101.0, shown.max() + room)),
+        )
+        if len(seen) <= 13:
+            axes.set_xticks(seen)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _draw_curve(axes: Axes, row: IncrementalRow, seen: Sequence[int], index: int) -> None:
+    color = COLORS[index % len(COLORS)]
+    steps = 100 * np.transpose(row.accuracies)
+    by_step = [mean_interval(step.tolist()) for step in steps]
+    axes.plot(
+        seen,
+        [interval.mean for interval in by_step],
+        color=color,
+        linestyle=DASHES[index // len(COLORS) % len(DASHES)],
+        marker=MARKERS[index % len(MARKERS)],
+        ms=4,
+        lw=1.3,
+        label=row.method,
+    )
+    if math.isfinite(by_step[0].low):
+        low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
+        axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
+
+
+def old_new_figure(rows: Sequence[IncrementalRow]) -> Figure:
+    """How much each method prefers new classes to old ones, or old to new, after the last task.
+
+    Args:
+        rows: one ``IncrementalRow`` per method, of two or more tasks.
+
+    Returns:
+        A matplotlib figure: means over seeds large, single seeds faint.
+
+    Raises:
+        ValueError: if ``rows`` is empty, the tasks differ, or there is one task only.
+    """
+    check_same_tasks(rows)
+    if len(rows[0].class_sizes) < 2:
+        raise ValueError("rows must be of two or more tasks; got one, where no class is old")
+    with style():
+        longest = max(len(row.method) for row in rows)
+        figure = new_figure(4.4 + 0.07 * longest, 1.0 + 0.4 * len(rows))
+        axes = figure.subplots()
+        for field, name, color, marker, shift in (
+            ("old_as_new", "old taken for new", WRONG, "o", -0.14),
+            ("new_as_old", "new taken for old", COLORS[0], "s", 0.14),
+        ):
+            shares = [[100 * value for value in getattr(row, field)] for row in rows]
+            places = np.arange(len(rows)) + shift
+            for y, values in zip(places, shares, strict=True):
+                axes.plot(values, [y] * len(values), marker, color=color, alpha=0.3, ms=4, mew=0)
+            means = [float(np.mean(values)) for values in shares]
+            axes.plot(means, places, marker, color=color, ms=5.5, mec="white", mew=0.6, label=name)
+        axes.set_yticks(range(len(rows)), [row.method for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set(xlabel="test examples of the old, or of the new, classes %")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
