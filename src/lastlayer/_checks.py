@@ -179,3 +179,18 @@ def check_labels(name: str, labels: Tensor, num_examples: int) -> None:
             f"{name} must have shape ({num_examples},), one label per example; "
             f"got {tuple(labels.shape)}"
         )
+
+
+def check_whole(name: str, value: int, minimum: int, maximum: int | None = None) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number of [minimum, maximum]."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < minimum or (maximum is not None and value > maximum):
+        wanted = f"of at least {minimum}" if maximum is None else f"in [{minimum}, {maximum}]"
+        raise ValueError(f"{name} must be a whole number {wanted}; got {value!r}")
+
+
+def check_matrix(name: str, tensor: Tensor) -> None:
+    """Raise unless ``tensor`` is floating point of shape (N, D) with D >= 1."""
+    check_floating(name, tensor)
+    if tensor.dim() != 2 or tensor.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (N, D) with D >= 1; got {tuple(tensor.shape)}")
