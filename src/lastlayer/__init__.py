@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lastlayer import (
         functional,
         heads,
+        incremental,
         information,
         linear_model,
         longtail,
@@ -28,6 +29,7 @@ __all__ = [
     "attach",
     "functional",
     "heads",
+    "incremental",
     "information",
     "linear_model",
     "longtail",
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 _ROOMS = (
     "functional",
     "heads",
+    "incremental",
     "information",
     "linear_model",
     "longtail",

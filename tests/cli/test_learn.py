@@ -56,7 +56,7 @@ def test_called_again_nothing_is_trained_again(learned, lastlayer):
 
 def test_a_learned_run_is_loaded_and_goes_on(learned):
     folder, _ = learned
-    learner = IncrementalClassifier.load(folder / "balanced-softmax+distillation-seed0")
+    learner = IncrementalClassifier.load(folder / "balanced-softmax_distillation-seed0")
     assert sorted(learner.classes) == list(range(10))
     inputs = torch.rand(12, 1, 8, 8)
     assert learner.learn(inputs, [10] * 12).predict(inputs).shape == (12,)
@@ -67,7 +67,7 @@ def test_a_process_killed_within_a_task_goes_on_to_the_same_matrix(
 ):
     folder = tmp_path / "killed"
     words = [*WORDS, "--methods", "balanced-softmax+distillation", "--seeds", 1, "--out", folder]
-    run = IncrementalRun(folder / "balanced-softmax+distillation-seed0")
+    run = IncrementalRun(folder / "balanced-softmax_distillation-seed0")
 
     def within_the_third_task():
         return (run.checkpoints / "task-002.ckpt").exists()
@@ -77,7 +77,7 @@ def test_a_process_killed_within_a_task_goes_on_to_the_same_matrix(
     assert len(run.results()) == 2
     again = lastlayer(*words)
     assert again.status == 0, again.err
-    whole = IncrementalRun(learned[0] / "balanced-softmax+distillation-seed0")
+    whole = IncrementalRun(learned[0] / "balanced-softmax_distillation-seed0")
     assert run.summary()["incremental"] == whole.summary()["incremental"]
     ours, theirs = (load_state(each.learner)[0].trained.state_dict() for each in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

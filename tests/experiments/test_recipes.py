@@ -4,10 +4,12 @@ from importlib import resources
 import pytest
 
 from lastlayer.cli.settings import Settings
-from lastlayer.data import SOURCES
+from lastlayer.data import SOURCES, class_tasks
 from lastlayer.experiments import SCHEMES, Recipe, catalog, default_recipe, plan, recipe_names
+from lastlayer.experiments.incremental import plan_methods
 from lastlayer.experiments.recipe import resolve_recipe
 from lastlayer.heads import HEADS
+from lastlayer.incremental import ADDITIONS, METHODS
 from lastlayer.longtail import long_tail_counts
 from lastlayer.models import BACKBONES
 from lastlayer.regularizers import REGULARIZERS
@@ -47,14 +49,15 @@ def recipe(request):
 
 
 def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
-    jobs = plan(recipe, recipe.heads, range(recipe.seeds), tmp_path)
+    planned = plan_methods if recipe.kind == "incremental" else plan
+    jobs = planned(recipe, recipe.heads, range(recipe.seeds), tmp_path)
     assert len(jobs) == recipe.seeds * len(recipe.heads)
     assert len({job.path for job in jobs}) == len(jobs)
     for seed in range(recipe.seeds):
         configs = [job.config for job in jobs if job.config.seed == seed]
         assert [job.label for job in jobs if job.config.seed == seed] == list(recipe.heads)
         assert len({config.data.model_dump_json() for config in configs}) == 1
-        if not recipe.head_config:
+        if not recipe.head_config and recipe.kind == "heads":
             equal = {_without_variant(config).model_dump_json() for config in configs}
             assert len(equal) == 1
 
@@ -74,14 +77,62 @@ def test_every_recipe_builds_every_head(recipe):
 
 def test_every_published_number_belongs_to_a_head_we_have(recipe):
     for variant in {*recipe.published, *recipe.head_config}:
-        head, _, regularizer = variant.partition("+")
+        head, *added = variant.split("+")
+        if recipe.kind == "incremental":
+            assert head in HEADS.names() or head in METHODS
+            assert set(added) <= set(ADDITIONS)
+            continue
         assert head in HEADS.names() or head in SCHEMES
-        assert not regularizer or regularizer in REGULARIZERS.names()
+        assert len(added) <= 1
+        assert set(added) <= set(REGULARIZERS.names())
     errors = [error for by_source in recipe.published.values() for error in by_source.values()]
     assert all(0 < error < 100 for error in errors)
     assert bool(recipe.published) == bool(recipe.published_note)
     assert recipe.title
     assert recipe.source
+
+
+TASKS = {
+    "digits-5x2": (10, [2] * 5),
+    "mnist-5x2": (10, [2] * 5),
+    "banking77-37-4x10": (77, [37, 10, 10, 10, 10]),
+    "cifar100-50-5x10": (100, [50, 10, 10, 10, 10, 10]),
+    "cifar100-50-5x10-small": (100, [50, 10, 10, 10, 10, 10]),
+    "cifar100-50-10x5": (100, [50] + [5] * 10),
+}
+
+
+def test_recipes_of_tasks_divide_the_classes_as_their_names_say():
+    kinds = {name: Recipe.load(name).kind for name in recipe_names()}
+    assert {name for name, kind in kinds.items() if kind == "incremental"} == set(TASKS)
+    for name, (num_classes, sizes) in TASKS.items():
+        tasks = Recipe.load(name).run_config("softmax", {}).tasks
+        planned = class_tasks(num_classes, base=tasks.base, steps=tasks.steps)
+        assert list(planned.sizes) == sizes
+
+
+def test_methods_of_a_recipe_differ_in_nothing_but_the_method():
+    recipe = Recipe.load("digits-5x2")
+    plain = recipe.run_config("softmax", {})
+    for method, tables in {
+        "balanced-softmax": {"head"},
+        "softmax+distillation": {"distillation"},
+        "softmax+distillation+alignment": {"distillation", "correction"},
+        "icarl": {"distillation", "predictor"},
+        "joint": {"memory", "tasks"},
+        "weighted": {"head"},
+        "softmax+class-sampling": {"training"},
+    }.items():
+        other = recipe.run_config(method, {})
+        names = type(plain).model_fields
+        differ = {name for name in names if getattr(plain, name) != getattr(other, name)}
+        assert differ == tables, method
+
+
+def test_a_memory_that_is_given_stays_out_of_the_way_of_joint_training():
+    config = Recipe.load("digits-5x2").run_config("joint", {"memory": {"per_class": 5}})
+    assert config.memory.everything
+    assert config.memory.budget == {"per_class": None, "total": None}
 
 
 LONG_TAILS = {

@@ -201,14 +201,17 @@ def test_what_a_head_cannot_do_is_refused(digits, method, message):
 
 # -- heads and backbones --------------------------------------------------------------------------
 
-HEADS = ["softmax", "dropmax", "dropmax-mixed", "weighted", "ldam", "logit-adjusted", "sparsemax"]
+#: These make up for rare classes by themselves; the others need balanced batches.
+COUNTING = ["weighted", "logit-adjusted", "balanced-softmax"]
+PLAIN = ["softmax", "dropmax", "dropmax-mixed", "sparsemax", "sampled", "class-dropout", "ldam"]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", COUNTING + PLAIN)
 def test_heads_learn_in_tasks(digits, head):
-    model = learner(f"{head}+distillation", steps=60)
+    sampling = "+class-sampling" if head in PLAIN else ""
+    model = learner(f"{head}+distillation{sampling}", steps=80)
     model.learn(*part(digits, 0, 1)).learn(*part(digits, 2, 3))
-    assert model.score(*part(digits, 0, 1, 2, 3)) > 0.7
+    assert model.score(*part(digits, 0, 1, 2, 3)) > 0.8
     assert model.model.head.num_classes == 4
 
 

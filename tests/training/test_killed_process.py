@@ -4,11 +4,14 @@ import torch
 
 from lastlayer.training import RunDirectory, train
 
+
 def records(run):
     return [{k: v for k, v in record.items() if k != "elapsed"} for record in run.metrics()]
 
 
-def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(tmp_path, lastlayer, kill_when):
+def test_sigkill_in_the_middle_of_train_then_resume_ends_bitwise_the_same(
+    tmp_path, lastlayer, kill_when
+):
     run = RunDirectory(tmp_path / "killed")
     words = ["train", "--head", "dropmax", "--out", run.path, "--train-size", 100]
     words += ["--steps", 200, "--batch-size", 20, "--recipe", "digits"]

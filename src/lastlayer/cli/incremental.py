@@ -146,7 +146,7 @@ def run_learning(
     """Train, write and print one comparison of methods; exit with 1 if a run failed."""
     from lastlayer.experiments.incremental import plan_methods, run_methods
     from lastlayer.report.incremental import incremental_table
-    from lastlayer.report.pages import write_incremental
+    from lastlayer.report.incremental_page import published_accuracies, write_incremental
     from lastlayer.report.runs import incremental_rows
 
     planned = plan_methods(recipe, methods, seeds, folder, changes)
@@ -158,7 +158,12 @@ def run_learning(
         runs[job.label].append(job.path)
     rows = incremental_rows(runs)
     if rows:
-        write_incremental(folder, runs, title=recipe.title, intro=recipe.source)
+        published = published_accuracies(rows, recipe.published, recipe.published_note)
+        write_incremental(
+            folder, rows, title=recipe.title, intro=recipe.source, published=published
+        )
         print_table(incremental_table(rows))
+        if published is not None:
+            print_table(published)
         say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
     stop_if(errors)

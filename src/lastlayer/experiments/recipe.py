@@ -13,7 +13,6 @@ from lastlayer.experiments.heads import parse_variant
 from lastlayer.incremental import IncrementalConfig, parse_method
 from lastlayer.training.config import RunConfig, explain, merge
 
-
 RecipeKind = Literal["heads", "incremental"]
 
 

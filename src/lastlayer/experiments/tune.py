@@ -10,10 +10,10 @@ from typing import Any
 
 from lastlayer.evaluation import mean_sd
 from lastlayer.experiments.compare import GridProgress, Job, file_name, plan, run
-from lastlayer.training.options import nest
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunDirectory
 from lastlayer.training.config import merge
+from lastlayer.training.options import nest
 
 Grid = Mapping[str, Sequence[Any]]
 

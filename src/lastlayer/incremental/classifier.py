@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lastlayer.incremental.memory import RehearsalMemory
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count
@@ -17,6 +16,7 @@ from lastlayer.data import Split
 from lastlayer.heads import Classifier
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.examples import as_inputs, labelled_examples
+from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.methods import parse_method
 from lastlayer.incremental.run import IncrementalRun
 from lastlayer.incremental.state import Predictor, new_state
@@ -209,11 +209,12 @@ class IncrementalClassifier:
         return torch.tensor(self._labels)[rows]
 
     def score(self, inputs: Any, target: Any = None) -> float:
-        """Return the accuracy on examples given as for :meth:`learn`, all classes seen at choice."""
+        """Return the accuracy, among all classes seen, on examples given as for :meth:`learn`."""
         inputs, given = labelled_examples(inputs, target)
         predicted = self.predict(inputs)
         listed = predicted.tolist() if isinstance(predicted, Tensor) else predicted
-        return sum(a == b for a, b in zip(listed, given, strict=True)) / len(given)
+        right = sum(bool(a == b) for a, b in zip(listed, given, strict=True))
+        return right / len(given)
 
     # -- files ------------------------------------------------------------------------------------
 

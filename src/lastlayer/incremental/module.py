@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lastlayer.functional.incremental import (
-    distillation_loss,
-    feature_distillation_loss,
-)
-from lastlayer.incremental.old_class_weight import MetaOldWeight
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lastlayer.data import Split
+from lastlayer.functional.incremental import (
+    distillation_loss,
+    feature_distillation_loss,
+)
 from lastlayer.heads import Classifier, HeadOutput, set_class_counts
 from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.old_class_weight import MetaOldWeight
 from lastlayer.longtail import ClassDraw, sampling_prior
 from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.module import TrainingModule

@@ -194,7 +194,8 @@ def _finish(
     names = [splits.class_names[label] for label in plan.order]
     log_prob = state.log_prob(state.features(test.inputs))
     run.write_tensors(
-        run.predictions_path, {"log_prob": log_prob, "scores": log_prob.clone(), "target": test.target}
+        run.predictions_path,
+        {"log_prob": log_prob, "scores": log_prob.clone(), "target": test.target},
     )
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))

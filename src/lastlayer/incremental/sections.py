@@ -27,7 +27,7 @@ class TasksConfig(Section):
     order_seed: Whole | None = None
     #: Training steps of the first task; those of every task if None.
     first_steps: Positive | None = None
-    #: Whether every task starts again from untrained weights, for as many steps as all tasks so far.
+    #: Whether every task starts from untrained weights, for as many steps as all tasks so far.
     restart: bool = False
     #: Whether the optimizer's state goes on into the next task, with zeros for the new rows.
     carry_optimizer: bool = False

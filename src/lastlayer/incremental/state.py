@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from lastlayer.functional.incremental import class_means, nearest_mean_scores
-from lastlayer.incremental.bias_correction import BiasCorrection
-from lastlayer.incremental.memory import RehearsalMemory
 from torch import Tensor, nn
 
+from lastlayer.functional.incremental import class_means, nearest_mean_scores
 from lastlayer.heads import Classifier, build_head, takes_class_counts
+from lastlayer.incremental.bias_correction import BiasCorrection
 from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.training.build import build_classifier
 from lastlayer.training.measuring import EVALUATION_BATCH
 from lastlayer.training.randomness import derive_seed
@@ -125,7 +125,9 @@ def new_state(config: IncrementalConfig, backbone: nn.Module | None = None) -> L
     if wanted.everything:
         memory = RehearsalMemory.unlimited()
     else:
-        memory = RehearsalMemory(**wanted.budget, selection=wanted.selection, seed=derive_seed(config.seed, "memory"))
+        memory = RehearsalMemory(
+            **wanted.budget, selection=wanted.selection, seed=derive_seed(config.seed, "memory")
+        )
     return LearnerState(config, memory, backbone)
 
 

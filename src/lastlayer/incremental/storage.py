@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lastlayer.incremental.memory import RehearsalMemory
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lastlayer._files import moved_into_place
 from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.state import LearnerState, build_untrained, new_state
 from lastlayer.training.callbacks import load_checkpoint, save_checkpoint
 

@@ -6,15 +6,14 @@ import copy
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
+from lastlayer.data import Split
 from lastlayer.functional.incremental import (
     aligned_weight,
     alignment_factor,
     rehearsal_counts,
 )
-from lastlayer.incremental.old_class_weight import MetaOldWeight
-from torch import Tensor
-
-from lastlayer.data import Split
 from lastlayer.heads import (
     LDAM,
     BalancedSoftmax,
@@ -26,6 +25,7 @@ from lastlayer.heads import (
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.held_out import hold_out
 from lastlayer.incremental.module import TaskModule
+from lastlayer.incremental.old_class_weight import MetaOldWeight
 from lastlayer.incremental.optimizer_state import grown_optimizer_state, kept_state
 from lastlayer.incremental.state import LearnerState, build_untrained
 from lastlayer.longtail import class_counts

@@ -12,7 +12,7 @@ from lastlayer._checks import check_choice
 from lastlayer.report.html import html_report
 from lastlayer.report.incremental import IncrementalRow, incremental_table
 from lastlayer.report.incremental_curves import accuracy_curve_figure, old_new_figure
-from lastlayer.report.pages import without_nan, write_record
+from lastlayer.report.pages import beside_published, without_nan, write_record
 from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.table import TextTable
 from lastlayer.report.task_maps import task_confusion_figure, task_matrix_figure
@@ -73,6 +73,21 @@ def write_incremental(
         figures=figures | dict(extra_figures or {}),
         sections={} if published is None else {"Published numbers": published.to_markdown()},
     )
+
+
+def published_accuracies(
+    rows: Sequence[IncrementalRow], published: Mapping[str, Mapping[str, float]], note: str = ""
+) -> TextTable | None:
+    """Return our average incremental accuracy beside the published ones; None if there are none.
+
+    Args:
+        rows: our results.
+        published: accuracy in per cent by method and source.
+        note: what to know about the published numbers.
+    """
+    ours = {row.method: 100 * float(np.mean(row.average_incremental_accuracy)) for row in rows}
+    measure = "Average incremental accuracy"
+    return beside_published(ours, published, note, names="Method", measure=measure)
 
 
 def _side_by_side(folder: Path, rows: Sequence[IncrementalRow]) -> dict[str, Path]:

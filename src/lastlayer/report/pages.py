@@ -137,17 +137,37 @@ def published_table(
         published: error in per cent by head and source.
         note: what to know about the published numbers.
     """
+    ours = {row.head: 100 * sum(row.error) / len(row.error) for row in rows}
+    return beside_published(ours, published, note, names="Head", measure="Test error")
+
+
+def beside_published(
+    ours: Mapping[str, float],
+    published: Mapping[str, Mapping[str, float]],
+    note: str,
+    *,
+    names: str,
+    measure: str,
+) -> TextTable | None:
+    """Return our numbers beside the published ones, in per cent; None if none were published.
+
+    Args:
+        ours: a number by head or method, options included.
+        published: numbers by head or method, without options, and source.
+        note: what to know about the published numbers.
+        names: what the rows are.
+        measure: what the numbers are.
+    """
     sources = list(dict.fromkeys(source for by in published.values() for source in by))
     if not sources:
         return None
     cells = []
-    for row in rows:
-        by_source = published.get(row.head.partition(":")[0], {})
-        ours = 100 * sum(row.error) / len(row.error)
+    for name, number in ours.items():
+        by_source = published.get("+".join(w.partition(":")[0] for w in name.split("+")), {})
         numbers = [f"{by_source[s]:.2f}" if s in by_source else "–" for s in sources]
-        cells.append((row.head, f"{ours:.2f}", *numbers))
-    text = "Test error in per cent; ours is the mean over seeds." + (f" {note}." if note else "")
-    return TextTable(("Head", "Ours", *sources), tuple(cells), text)
+        cells.append((name, f"{number:.2f}", *numbers))
+    text = f"{measure} in per cent; ours is the mean over seeds." + (f" {note}." if note else "")
+    return TextTable((names, "Ours", *sources), tuple(cells), text)
 
 
 def write_record(

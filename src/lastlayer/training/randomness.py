@@ -21,6 +21,18 @@ def derive_seed(seed: int, *purpose: int | str) -> int:
     return int(low) | (int(high & 0x7FFFFFFF) << 32)
 
 
+def seed_step(seed: int) -> None:
+    """Seed torch's default generators, as ``torch.manual_seed`` does.
+
+    Where there is no accelerator, the processor's alone: for the others torch would keep a request
+    of every step, with a stack trace each, for the day that one appears.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 class SeedEveryStep(Callback):
     """Seed torch before every step from the run's seed, the step and the process's rank.
 
@@ -36,4 +48,4 @@ class SeedEveryStep(Callback):
     ) -> None:
         """Seed the step's dropout and masks."""
         seed = derive_seed(self.seed, "step", trainer.global_step, trainer.global_rank)
-        torch.manual_seed(seed)
+        seed_step(seed)
