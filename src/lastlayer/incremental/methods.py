@@ -57,6 +57,11 @@ ADDITIONS: dict[str, Addition] = {
 
 #: Names that stand for a head and additions.
 METHODS: dict[str, tuple[str, Changes, str]] = {
+    "balanced": (
+        "balanced-softmax:tau=0.35+class-sampling+distillation:weight=0.5,temperature=4.0",
+        {},
+        "where to begin: class-balanced batches, a third of a balanced softmax, distillation",
+    ),
     "weighted": (
         "class-balanced:beta=1.0",
         {},
