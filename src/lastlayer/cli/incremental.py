@@ -159,9 +159,10 @@ def run_learning(
     rows = incremental_rows(runs)
     if rows:
         published = published_accuracies(rows, recipe.published, recipe.published_note)
-        write_incremental(
-            folder, rows, title=recipe.title, intro=recipe.source, published=published
-        )
+        # What is kept of old classes, but for methods that say so themselves.
+        kept = planned[0].config.memory.describe()
+        intro = f"{recipe.source}. Memory: {kept}."
+        write_incremental(folder, rows, title=recipe.title, intro=intro, published=published)
         print_table(incremental_table(rows))
         if published is not None:
             print_table(published)

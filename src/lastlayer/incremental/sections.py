@@ -44,6 +44,14 @@ class MemoryConfig(Section):
     everything: bool = False
     selection: Literal["herding", "random", "reservoir"] = "herding"
 
+    def describe(self) -> str:
+        """Return what is kept, in words."""
+        if self.everything:
+            return "every example"
+        number = self.per_class if self.total is None else self.total
+        whose = "of every class" if self.total is None else "in all"
+        return f"{number} exemplars {whose}, by {self.selection}" if number else "nothing"
+
     @property
     def budget(self) -> dict[str, int | None]:
         """The memory's arguments."""
