@@ -160,7 +160,8 @@ def run_learning(
     if rows:
         published = published_accuracies(rows, recipe.published, recipe.published_note)
         # What is kept of old classes, but for methods that say so themselves.
-        kept = planned[0].config.memory.describe()
+        config: Any = planned[0].config
+        kept = config.memory.describe()
         intro = f"{recipe.source}. Memory: {kept}."
         write_incremental(folder, rows, title=recipe.title, intro=intro, published=published)
         print_table(incremental_table(rows))
