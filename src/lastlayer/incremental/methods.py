@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def parse_method(text: str) -> tuple[str, Changes]:
     if name in METHODS:
         head, changes, _ = METHODS[name]
         _, base = parse_method(head)
-        changes = merge(base, changes)
+        changes = merge(base, copy.deepcopy(changes))  # the caller may change what it gets
         changes["head"] = merge(changes["head"], {"options": options})
     else:
         if name not in HEADS.names():
