@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -154,6 +155,8 @@ class TaskModule(TrainingModule):
 
 
 def carry_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
-    """Give an optimizer another one's state, by the order of their parameters."""
+    """Give an optimizer a copy of another one's state, by the order of their parameters."""
     own = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    # Loading alone would share the tensors, and a step would change the state it came from.
+    copied = copy.deepcopy(state)
+    optimizer.load_state_dict({"state": copied, "param_groups": own["param_groups"]})
