@@ -9,9 +9,9 @@ from typing import Any
 from lastlayer.experiments.compare import GridProgress, Job, Kind, file_name, run
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
-from lastlayer.incremental.run import plan_tasks
+from lastlayer.incremental.head_checks import check_head
+from lastlayer.incremental.run import check_remembered, plan_tasks
 from lastlayer.incremental.state import build_untrained, new_state
-from lastlayer.incremental.task import check_head
 from lastlayer.longtail import class_counts
 from lastlayer.training.build import load_splits
 from lastlayer.training.config import merge
@@ -67,12 +67,20 @@ def _check_learnable(configs: Sequence[IncrementalConfig]) -> None:
     splits = load_splits(configs[0])
     built: list[tuple[Any, ...]] = []
     for config in configs:
-        parts = (config.model, config.head, config.correction, config.old_classes, config.tasks)
+        check_remembered(config, splits.num_classes)
+        parts = (
+            config.model,
+            config.head,
+            config.regularizer,
+            config.correction,
+            config.old_classes,
+            config.tasks,
+        )
         if parts in built or config.data != configs[0].data:
             continue
         plan = plan_tasks(config, splits)
         counts = class_counts(splits)[: plan.sizes[0]]
         state = new_state(config)
         classifier = build_untrained(state, splits.input_shape, plan.sizes[0], counts)
-        check_head(config.head.name, classifier, state)
+        check_head(config, classifier.head)
         built.append(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,19 +12,21 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count
+from lastlayer._checks import check_choice, check_count
 from lastlayer.data import Split
 from lastlayer.heads import Classifier
 from lastlayer.incremental.config import IncrementalConfig
-from lastlayer.incremental.examples import as_inputs, labelled_examples
+from lastlayer.incremental.examples import as_inputs, as_labels, labelled_examples
+from lastlayer.incremental.head_checks import try_head
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.methods import parse_method
 from lastlayer.incremental.run import IncrementalRun
-from lastlayer.incremental.state import Predictor, new_state
+from lastlayer.incremental.state import PREDICTORS, Predictor, new_state
 from lastlayer.incremental.storage import Label, load_state, save_state
 from lastlayer.incremental.task import TaskReport, learn_task
 from lastlayer.training.config import merge
 from lastlayer.training.records import Progress
+from lastlayer.training.run_directory import TASKS_FOLDER
 
 
 class IncrementalClassifier:
@@ -45,13 +48,18 @@ class IncrementalClassifier:
         backbone: a backbone's name; ``"auto"`` by the inputs' shape; or a network that maps inputs
             to (N, D) features, which is copied and trained.
         memory: exemplars kept of every class; 0 for none.
-        epochs: passes over the task's examples; 30 if neither this nor ``steps`` is given.
-        steps: training steps of every task, instead.
+        epochs: passes over the task's examples; 30 if the steps are not given either.
+        steps: training steps of every task, instead; also ``training.steps`` in the settings.
         seed: fixes weights, order and exemplars.
         settings: further entries of the configuration, nested, such as
             ``{"optimizer": {"lr": 0.01}, "memory": {"total": 2000}}``.
 
+    Attributes:
+        config: the complete configuration.
+        reports: how each task since construction or loading was learned.
+
     Raises:
+        TypeError: if ``backbone`` is neither a name nor a network.
         ValueError: if an argument is unknown or does not fit.
 
     Example:
@@ -83,16 +91,20 @@ class IncrementalClassifier:
         for name, value in (("epochs", epochs), ("steps", steps)):
             if value is not None:
                 check_count(name, value)
-        self.epochs = 30 if epochs is None and steps is None else epochs
-        own = None if isinstance(backbone, str) else backbone
-        given: dict[str, Any] = {"seed": seed, "memory": {"per_class": memory}}
-        if isinstance(backbone, str):
-            given["model"] = {"name": backbone}
+        own, given = _of_backbone(backbone)
+        given |= {"seed": seed, "memory": {"per_class": memory}}
+        changes = merge(parse_method(method)[1], dict(settings or {}))
+        if own is not None and (unused := sorted(changes.keys() & {"model", "regularizer"})):
+            raise ValueError(f"settings {unused} are for a backbone given by name; got a network")
         if steps is not None:
             given["training"] = {"steps": steps}
-        further = dict(settings or {})
-        changes = merge(parse_method(method)[1], further)
-        self.config = IncrementalConfig().updated(merge(given, changes))
+        all_changes = merge(given, changes)
+        fixed = "steps" in all_changes.get("training", {})
+        if fixed and epochs is not None:
+            raise ValueError(f"give epochs or training.steps, not both; got epochs={epochs}")
+        self.epochs = 30 if epochs is None and not fixed else epochs
+        self.config = IncrementalConfig().updated(all_changes)
+        try_head(self.config)
         self._state = new_state(self.config, own)
         self._labels: list[Label] = []
         self.reports: list[TaskReport] = []
@@ -122,12 +134,13 @@ class IncrementalClassifier:
             The learner itself. If anything is wrong it is as it was before.
 
         Raises:
+            TypeError: if labels are neither whole numbers nor strings.
             ValueError: if there is no example, a label is outside ``classes``, or an input is not
                 finite or of another shape than before.
             FloatingPointError: if the loss is not finite.
         """
-        inputs, given = labelled_examples(data, target)
-        labels = self._check_task(inputs, given, classes)
+        inputs, given = labelled_examples(data, target, shape=self._state.input_shape)
+        labels = self._labels_after(given, None if classes is None else as_labels(classes))
         rows = {label: row for row, label in enumerate(labels)}
         split = Split(inputs, torch.tensor([rows[label] for label in given]))
         steps = self._steps(len(split))
@@ -146,20 +159,13 @@ class IncrementalClassifier:
         self.reports.append(report)
         return self
 
-    def _check_task(
-        self, inputs: Tensor, given: Sequence[Label], classes: Sequence[Label] | None
-    ) -> list[Label]:
-        """Return all labels after the task, in order of arrival."""
-        shape = self._state.input_shape
-        if shape is not None and tuple(inputs.shape[1:]) != shape:
-            raise ValueError(
-                f"inputs must have shape {shape} each, as before; got {tuple(inputs.shape[1:])}"
-            )
+    def _labels_after(self, given: list[Label], classes: list[Label] | None) -> list[Label]:
+        """Return all labels after a task, in order of arrival."""
         found = set(given)
         if classes is None:
             classes = sorted(found, key=lambda label: (isinstance(label, str), label))
         elif len(set(classes)) < len(classes):
-            raise ValueError(f"classes must name each class once; got {list(classes)}")
+            raise ValueError(f"classes must name each class once; got {classes}")
         outside = sorted(map(repr, found - set(classes)))
         if outside:
             raise ValueError(f"labels {', '.join(outside)} are not among the task's classes")
@@ -195,21 +201,35 @@ class IncrementalClassifier:
         """Return (N, K) log-probabilities of the :attr:`classes`.
 
         Args:
-            inputs: (N, ...).
+            inputs: (N, ...) of the shape of those learned.
             predictor: ``"classifier"`` or ``"nearest-mean"``; the method's own if None.
+
+        Raises:
+            ValueError: if nothing was learned yet, an input does not fit, the predictor is unknown,
+                or a class has no exemplar whose mean could be taken.
         """
-        features = self._state.features(as_inputs(inputs))
-        return self._state.log_prob(features, predictor)
+        if predictor is not None:
+            check_choice("predictor", predictor, PREDICTORS)
+        examples = as_inputs(inputs, self._state.input_shape)
+        return self._state.log_prob(self._state.features(examples), predictor)
 
     def predict(self, inputs: Any, *, predictor: Predictor | None = None) -> Tensor | list[Label]:
-        """Return the N predicted labels: an int64 tensor, or a list if labels are strings."""
+        """Return the N predicted labels: an int64 tensor, or a list if a label is a string.
+
+        Args:
+            inputs: see :meth:`predict_log_prob`.
+            predictor: see there.
+        """
         rows = self.predict_log_prob(inputs, predictor=predictor).argmax(dim=-1)
         if any(isinstance(label, str) for label in self._labels):
             return [self._labels[row] for row in rows.tolist()]
         return torch.tensor(self._labels)[rows]
 
     def score(self, inputs: Any, target: Any = None) -> float:
-        """Return the accuracy, among all classes seen, on examples given as for :meth:`learn`."""
+        """Return the accuracy, among all classes seen, on examples given as for :meth:`learn`.
+
+        An example of a class that was not learned counts as wrong.
+        """
         inputs, given = labelled_examples(inputs, target)
         predicted = self.predict(inputs)
         listed = predicted.tolist() if isinstance(predicted, Tensor) else predicted
@@ -219,7 +239,14 @@ class IncrementalClassifier:
     # -- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write the learner, with its memory, to a folder; return the folder."""
+        """Write the learner, with its memory, to a folder; return the folder.
+
+        Raises:
+            ValueError: if nothing was learned yet, or the folder is a run's, which holds a learner
+                of its own.
+        """
+        if (Path(path) / TASKS_FOLDER).is_dir():
+            raise ValueError(f"{path} holds a run over tasks; save the learner to another folder")
         save_state(self._state, Path(path), self._labels, epochs=self.epochs)
         return Path(path)
 
@@ -235,14 +262,26 @@ class IncrementalClassifier:
             A learner that predicts, and goes on learning, as the saved one would.
 
         Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if a file is damaged, or the memory is of other classes than the model.
+            FileNotFoundError: if there is none, or the run is not finished.
+            ValueError: if a file is damaged, the memory is of other classes than the model, or
+                ``backbone`` is missing or not needed.
         """
         folder = Path(path)
-        if (folder / "learner").is_dir():
-            folder = folder / "learner"
+        if (folder / TASKS_FOLDER).is_dir():
+            run = IncrementalRun(folder)
+            run.summary()  # refuses a run that is not finished
+            folder = run.learner
         state, labels, epochs = load_state(folder, backbone=backbone)
         learner = cls.__new__(cls)
         learner.config, learner._state, learner._labels = state.config, state, labels
         learner.epochs, learner.reports = epochs, []
         return learner
+
+
+def _of_backbone(backbone: str | nn.Module) -> tuple[nn.Module | None, dict[str, Any]]:
+    """Return a copy of a network of the user's, or None, and what a name changes."""
+    if isinstance(backbone, str):
+        return None, {"model": {"name": backbone}}
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be a name or a torch.nn.Module; got {backbone!r}")
+    return copy.deepcopy(backbone), {}

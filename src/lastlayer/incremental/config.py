@@ -51,6 +51,31 @@ class IncrementalConfig(RunConfig):
             raise ValueError("head.options: class_counts and weight change from task to task")
         if self.tasks.restart and self.tasks.carry_optimizer:
             raise ValueError("tasks.restart begins anew: there is no optimizer state to carry")
+        first = self.tasks.first_steps
+        if first is not None and self.optimizer.warmup >= first:
+            raise ValueError(
+                "optimizer.warmup must be below tasks.first_steps; got "
+                f"{self.optimizer.warmup} of {first} steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _remembers_enough(self) -> Self:
+        each = self.memory.at_most_per_class
+        if self.predictor == "nearest-mean" and each == 0:
+            raise ValueError('predictor="nearest-mean" needs memory: an exemplar of every class')
+        if self.predictor == "nearest-mean" and self.memory.is_one_reservoir:
+            raise ValueError(
+                'predictor="nearest-mean" needs an exemplar of every class, which one reservoir '
+                "over all does not promise; choose memory.per_class or another memory.selection"
+            )
+        if self.correction.kind == "bias-correction" and each is not None and each < 2:
+            raise ValueError(
+                "bias-correction needs memory: two exemplars of every class, one to train on and "
+                f"one held out; got memory.per_class={each}"
+            )
+        if self.old_classes.learn_alpha and each == 0:
+            raise ValueError("old_classes.learn_alpha needs memory: it is learned on exemplars")
         return self
 
     def task_steps(self, task: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,8 @@ def parse_method(text: str) -> tuple[str, Changes]:
             each with options: ``balanced-softmax+old-classes:alpha=0.5+distillation:weight=2``.
 
     Raises:
-        ValueError: if a word is unknown, comes twice, or an option has no value.
+        ValueError: if a word is unknown or comes twice, two words exclude each other, or an option
+            has no value.
 
     Example:
         >>> parse_method("softmax+distillation:weight=2")[1]["distillation"]
@@ -101,20 +103,29 @@ def parse_method(text: str) -> tuple[str, Changes]:
     if name in METHODS:
         head, changes, _ = METHODS[name]
         _, base = parse_method(head)
-        changes = merge(base, changes)
+        changes = merge(base, copy.deepcopy(changes))  # the caller may change what it gets
         changes["head"] = merge(changes["head"], {"options": options})
     else:
         if name not in HEADS.names():
             known = ", ".join([*METHODS, *HEADS.names()])
             raise ValueError(f"unknown method {name!r}. Known: {known}")
         changes = {"head": {"name": name, "options": options}}
-    names = [name]
+    names: list[str] = []
     for word in added:
         addition, options = parse_head(word, kind="addition")
-        if addition not in ADDITIONS:
-            raise ValueError(f"unknown addition {addition!r}. Known: {', '.join(ADDITIONS)}")
-        if addition in names:
-            raise ValueError(f"{addition} comes twice in {text!r}")
+        _check_addition(addition, names, text)
         names.append(addition)
         changes = merge(changes, ADDITIONS[addition].apply(options))
-    return "+".join(names), changes
+    return "+".join([name, *names]), changes
+
+
+def _check_addition(addition: str, before: list[str], text: str) -> None:
+    """Raise ``ValueError`` unless an addition is known and fits those before it."""
+    if addition not in ADDITIONS:
+        raise ValueError(f"unknown addition {addition!r}. Known: {', '.join(ADDITIONS)}")
+    if addition in before:
+        raise ValueError(f"{addition} comes twice in {text!r}")
+    own = ADDITIONS[addition]
+    for other in before:
+        if ADDITIONS[other].table == own.table and ADDITIONS[other].changes.keys() & own.changes:
+            raise ValueError(f"{other} and {addition} exclude each other; got both in {text!r}")

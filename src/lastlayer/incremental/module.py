@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -29,11 +30,16 @@ class TaskModule(TrainingModule):
         classifier: with a row for every class seen, the new ones last.
         config: the run's configuration; its seed is the task's.
         num_old: classes of the tasks before.
-        teacher: the classifier as the task before left it; None for no distillation.
-        alpha: the learned factor of the old counts, with the examples it is learned on and all
-            classes' counts there; None for a fixed one.
+        teacher: the classifier as the task before left it; None for no distillation. It is held
+            beside the module: neither trained nor checkpointed.
+        alpha: the learned factor of the old counts; None for a fixed one.
+        meta_data: the task's examples, on which alpha is learned, and the (K,) counts of all
+            classes among them; None without alpha.
         augmentation: changes the training inputs of a step; None leaves them.
         optimizer_state: what to go on with, by parameter; None for a fresh optimizer.
+
+    Raises:
+        ValueError: if of ``alpha`` and ``meta_data`` only one is given.
     """
 
     def __init__(
@@ -51,11 +57,14 @@ class TaskModule(TrainingModule):
         super().__init__(
             classifier, config.optimizer, config.training.steps, augmentation=augmentation
         )
+        if (alpha is None) != (meta_data is None):
+            raise ValueError("alpha needs the meta_data it is learned on, and they need alpha")
         self.config, self.num_old = config, num_old
-        # Not a part of the module: it is neither trained nor checkpointed.
+        # In a list, for a module would be a part of this one.
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
-        self.alpha, self._meta_data = alpha, meta_data
-        self._draw = None if meta_data is None else ClassDraw(meta_data[0].target)
+        self.alpha = alpha
+        # Sorted by class once.
+        self._meta = None if meta_data is None else (*meta_data, ClassDraw(meta_data[0].target))
         self._optimizer_state = optimizer_state
 
     def on_fit_start(self) -> None:
@@ -66,8 +75,8 @@ class TaskModule(TrainingModule):
     def output(self, inputs: Tensor, target: Tensor) -> HeadOutput:
         """Return a batch's loss: the head's own, and the distillation's term."""
         features = self.classifier.features(inputs)
-        if self.alpha is not None:
-            self._move_alpha(self.alpha, features, target)
+        if self.alpha is not None and self._meta is not None:
+            self._move_alpha(self.alpha, *self._meta, features, target)
         out = self.classifier.head(features, target)
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
@@ -93,21 +102,21 @@ class TaskModule(TrainingModule):
             )
         return wanted.factor(self.num_old, head.num_classes - self.num_old) * loss
 
-    def _move_alpha(self, alpha: MetaOldWeight, features: Tensor, target: Tensor) -> None:
+    def _move_alpha(
+        self,
+        alpha: MetaOldWeight,
+        data: Split,
+        counts: Tensor,
+        draw: ClassDraw,
+        features: Tensor,
+        target: Tensor,
+    ) -> None:
         """Take a step of alpha on a class-balanced batch, and tell the head its counts."""
-        if self._meta_data is None or self._draw is None:
-            raise ValueError("alpha needs the examples it is learned on; got None")
-        data, counts = self._meta_data
         head = self.classifier.head
         seed = derive_seed(self.config.seed, "meta batch", self.global_step)
         generator = torch.Generator().manual_seed(seed)
-        prior = sampling_prior(self._draw.counts, "class-balanced", 0.0)
-        rows = self._draw(self.config.old_classes.batch_size, prior, generator)
-        training = self.classifier.backbone.training
-        self.classifier.backbone.eval()  # its statistics are of the training batches
-        with torch.no_grad():
-            meta_features = self.classifier.features(data.inputs[rows].to(features))
-        self.classifier.backbone.train(training)
+        prior = sampling_prior(draw.counts, "class-balanced")
+        rows = draw(self.config.old_classes.batch_size, prior, generator)
         alpha.meta_step(
             head.classifier.weight,
             head.classifier.bias,
@@ -115,11 +124,22 @@ class TaskModule(TrainingModule):
             target,
             counts,
             self.num_old,
-            meta_features,
+            self._meta_features(data.inputs[rows].to(head.classifier.weight)),
             data.target[rows].to(target.device),
             lr=self._learning_rate(),
         )
         set_class_counts(head, alpha.counts(counts, self.num_old))
+
+    @torch.no_grad()
+    def _meta_features(self, inputs: Tensor) -> Tensor:
+        """Return features without noise; the backbone's statistics are of training batches."""
+        backbone = self.classifier.backbone
+        training = [module for module in backbone.modules() if module.training]
+        backbone.eval()
+        features = self.classifier.features(inputs)
+        for module in training:
+            module.training = True
+        return features
 
     def _learning_rate(self) -> float:
         optimizer: Any = self.optimizers()
@@ -135,6 +155,8 @@ class TaskModule(TrainingModule):
 
 
 def carry_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
-    """Give an optimizer another one's state, by the order of their parameters."""
+    """Give an optimizer a copy of another one's state, by the order of their parameters."""
     own = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    # Loading alone would share the tensors, and a step would change the state it came from.
+    copied = copy.deepcopy(state)
+    optimizer.load_state_dict({"state": copied, "param_groups": own["param_groups"]})

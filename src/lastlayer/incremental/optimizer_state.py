@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch.optim import Optimizer
@@ -12,7 +10,7 @@ from torch.optim import Optimizer
 from lastlayer.heads import Classifier
 from lastlayer.incremental.module import TaskModule, carry_state
 from lastlayer.incremental.state import LearnerState
-from lastlayer.training.module import build_optimizer
+from lastlayer.training.module import build_optimizer, parameter_groups
 
 
 def kept_state(module: TaskModule) -> dict[int, Any]:
@@ -22,16 +20,17 @@ def kept_state(module: TaskModule) -> dict[int, Any]:
     return state
 
 
-@contextmanager
-def grown_optimizer_state(
-    state: LearnerState, classifier: Classifier
-) -> Iterator[Optimizer | None]:
-    """Give an optimizer of the classifier's parameters with the state so far, or None for none."""
+def carried_optimizer(state: LearnerState, classifier: Classifier) -> Optimizer | None:
+    """Return an optimizer of a classifier's parameters with the state so far; None for no state.
+
+    Args:
+        state: after the task before.
+        classifier: a copy of the state's own, not grown yet.
+    """
     if state.optimizer_state is None:
-        yield None
-        return
+        return None
     config = state.config.optimizer
     device = classifier.head.classifier.weight.device
-    optimizer = build_optimizer(config, classifier.param_groups(config.weight_decay), device)
+    optimizer = build_optimizer(config, parameter_groups(classifier, config.weight_decay), device)
     carry_state(optimizer, state.optimizer_state)
-    yield optimizer
+    return optimizer

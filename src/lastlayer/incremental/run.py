@@ -20,7 +20,7 @@ from lastlayer.training.fit import ENCODER_FILE
 from lastlayer.training.measuring import SUMMARY_VERSION
 from lastlayer.training.randomness import derive_seed
 from lastlayer.training.records import Progress
-from lastlayer.training.run_directory import RunDirectory
+from lastlayer.training.run_directory import TASKS_FOLDER, RunDirectory
 
 
 class IncrementalRun(RunDirectory):
@@ -32,6 +32,8 @@ class IncrementalRun(RunDirectory):
     """
 
     config_type = IncrementalConfig
+    over_tasks = True
+    resumed_with = "lastlayer learn"
 
     @property
     def learner(self) -> Path:
@@ -40,7 +42,7 @@ class IncrementalRun(RunDirectory):
 
     def task_folder(self, task: int) -> Path:
         """Return the folder of a task, counted from 0."""
-        return self.path / "tasks" / f"{task:03d}"
+        return self.path / TASKS_FOLDER / f"{task:03d}"
 
     def result_path(self, task: int) -> Path:
         """Return the file that tells that a task is finished."""
@@ -55,9 +57,12 @@ class IncrementalRun(RunDirectory):
         found: list[dict[str, Any]] = []
         while (path := self.result_path(len(found))).is_file():
             try:
-                found.append(json.loads(path.read_text(encoding="utf-8")))
+                result = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{path} is corrupt: {error}") from error
+            if not isinstance(result, dict) or "confusions" not in result:
+                raise ValueError(f"{path} is corrupt: it has no entry 'confusions'")
+            found.append(result)
         return found
 
 
@@ -67,7 +72,7 @@ def open_run(path: str | Path) -> RunDirectory:
     Raises:
         FileNotFoundError: if there is no run at ``path``.
     """
-    over_tasks = (Path(path) / "tasks").is_dir()
+    over_tasks = (Path(path) / TASKS_FOLDER).is_dir()
     return IncrementalRun.open(path) if over_tasks else RunDirectory.open(path)
 
 
@@ -131,10 +136,23 @@ def plan_tasks(config: IncrementalConfig, splits: Splits) -> ClassTasks:
     )
 
 
+def check_remembered(config: IncrementalConfig, num_classes: int) -> None:
+    """Raise ``ValueError`` if the method predicts by exemplars and will have none of some class."""
+    total = config.memory.total
+    if config.predictor != "nearest-mean" or config.memory.everything or total is None:
+        return
+    if total < num_classes:
+        raise ValueError(
+            f"memory.total must be at least {num_classes}, an exemplar of every class, for "
+            f'predictor="nearest-mean"; got {total}'
+        )
+
+
 def _learn(
     config: IncrementalConfig, run: IncrementalRun, splits: Splits, progress: Progress | None
 ) -> None:
     plan = plan_tasks(config, splits)
+    check_remembered(config, splits.num_classes)
     measured = splits.validation if config.evaluate_on == "validation" else splits.test
     if measured is None:
         raise ValueError("there is no held-out part to measure on; set --validation-size")

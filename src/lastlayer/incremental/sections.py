@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from lastlayer.incremental.old_class_weight import MAX_ALPHA, MIN_ALPHA
 from lastlayer.training.sections import Fraction, Positive, Section
 
 Whole = Annotated[int, Field(ge=0)]
@@ -53,6 +54,18 @@ class MemoryConfig(Section):
         return f"{number} exemplars {whose}, by {self.selection}" if number else "nothing"
 
     @property
+    def at_most_per_class(self) -> int | None:
+        """Exemplars that a class has, if it has the examples; None where it depends."""
+        if self.everything or self.total:
+            return None
+        return self.per_class if self.total is None else 0
+
+    @property
+    def is_one_reservoir(self) -> bool:
+        """Whether exemplars are drawn from all examples at once, whatever their classes."""
+        return not self.everything and self.total is not None and self.selection == "reservoir"
+
+    @property
     def budget(self) -> dict[str, int | None]:
         """The memory's arguments."""
         if self.everything or self.total is not None:
@@ -70,8 +83,16 @@ class OldClassesConfig(Section):
     #: Whether alpha is learned, for the cross entropy on class-balanced batches.
     learn_alpha: bool = False
     #: Learning rate of that, and examples of a class-balanced batch.
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     batch_size: Positive = 128
+
+    @model_validator(mode="after")
+    def _can_be_learned(self) -> Self:
+        if self.learn_alpha and not MIN_ALPHA < self.alpha < MAX_ALPHA:
+            raise ValueError(
+                f"a learned alpha must begin in ({MIN_ALPHA:g}, {MAX_ALPHA:g}); got {self.alpha}"
+            )
+        return self
 
 
 class DistillationConfig(Section):
@@ -88,7 +109,12 @@ class DistillationConfig(Section):
     scale: Literal["old-share", "root-ratio", "constant"] = "old-share"
 
     def factor(self, num_old: int, num_new: int) -> float:
-        """Return the weight of the term, with so many old and new classes."""
+        """Return the weight of the term, with so many old and new classes.
+
+        Example:
+            >>> DistillationConfig(weight=2.0).factor(num_old=3, num_new=1)
+            1.5
+        """
         if self.scale == "old-share":
             return self.weight * num_old / max(1, num_old + num_new)
         if self.scale == "root-ratio":
@@ -104,5 +130,6 @@ class CorrectionConfig(Section):
     """
 
     kind: Literal["none", "weight-alignment", "bias-correction"] = "none"
-    #: Share of the examples of a class that is held out for the fit, by the class that has fewest.
+    #: Share of the examples of a class that is held out for the fit, by the class that has fewest;
+    #: where no old class can spare one, the new logits stay as they are, with a warning.
     held_out: Fraction = 0.1

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lastlayer._checks import check_choice
 from lastlayer.functional.incremental import class_means, nearest_mean_scores
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.incremental.bias_correction import BiasCorrection
@@ -94,10 +95,17 @@ class LearnerState:
         Those of the nearest mean are a softmax over minus its squared distances: their order is the
         prediction, their size has no meaning beyond.
 
+        Args:
+            features: (N, D).
+            predictor: the configuration's if None.
+
         Raises:
-            ValueError: if a class has no exemplar whose mean could be taken.
+            ValueError: if the predictor is unknown, or a class has no exemplar whose mean could be
+                taken.
         """
-        if (predictor or self.config.predictor) == "nearest-mean":
+        wanted = self.config.predictor if predictor is None else predictor
+        check_choice("predictor", wanted, PREDICTORS)
+        if wanted == "nearest-mean":
             return nearest_mean_scores(features, self.exemplar_means()).log_softmax(dim=-1)
         if self.has_correction:
             return self.class_logits(features).log_softmax(dim=-1)
@@ -109,11 +117,16 @@ class LearnerState:
         return len(self.memory) > 0 and bool((self.memory.counts(self.num_classes) > 0).all())
 
     def exemplar_means(self) -> Tensor:
-        """Return the (K, D) means of the exemplars' directions in feature space."""
+        """Return the (K, D) means of the exemplars' directions in feature space.
+
+        Raises:
+            ValueError: if a class has no exemplar.
+        """
         if not self.has_exemplars():
+            held = len(set(self.memory.target.tolist()))
             raise ValueError(
-                "predicting by the nearest mean needs an exemplar of every class; "
-                f"the memory holds {len(self.memory)} of {self.num_classes} classes"
+                "predicting by the nearest mean needs an exemplar of every class; the memory holds "
+                f"some of {held} of the {self.num_classes} classes"
             )
         features = self.features(self.memory.inputs)
         return class_means(features, self.memory.target, self.num_classes)
@@ -134,15 +147,25 @@ def new_state(config: IncrementalConfig, backbone: nn.Module | None = None) -> L
 def build_untrained(
     state: LearnerState, input_shape: tuple[int, ...], num_classes: int, counts: Tensor
 ) -> Classifier:
-    """Return the untrained classifier of a state's configuration, for so many classes."""
+    """Return the untrained classifier of a state's configuration, for so many classes.
+
+    Raises:
+        ValueError: if a network of the user's does not return (N, D) features.
+    """
     if state.backbone is None:
         return build_classifier(state.config, input_shape, num_classes, class_counts=counts)
     backbone = copy.deepcopy(state.backbone)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(derive_seed(state.config.seed, "initial weights"))
-        width = backbone.eval()(torch.zeros(1, *input_shape)).shape[-1]
+        features = backbone.eval()(torch.zeros(1, *input_shape))
+        if not isinstance(features, Tensor) or features.dim() != 2:
+            got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(
+                f"backbone must map inputs of shape (N, {', '.join(map(str, input_shape))}) to "
+                f"features of shape (N, D); of one it made {got}"
+            )
         options = dict(state.config.head.options)
         if takes_class_counts(state.config.head.name):
             options["class_counts"] = counts
-        head = build_head(state.config.head.name, width, num_classes, **options)
+        head = build_head(state.config.head.name, features.shape[1], num_classes, **options)
     return Classifier(backbone.train(), head)

@@ -38,7 +38,11 @@ def save_state(
         folder: made if it is missing.
         labels: the classes' labels, in order of arrival.
         epochs: passes over a task's examples, where these fix the steps.
+
+    Raises:
+        ValueError: if nothing was learned yet.
     """
+    tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "format": FORMAT,
@@ -50,7 +54,6 @@ def save_state(
         "own_backbone": state.backbone is not None,
         "input_shape": list(state.input_shape or ()),
     }
-    tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
     with moved_into_place(folder / MODEL) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
     state.memory.save(folder / MEMORY, class_order=labels)
@@ -80,6 +83,8 @@ def load_state(
         ValueError: if a file is damaged, of another kind, or of other classes than the others.
     """
     if config is None:
+        if not (folder / CONFIG).is_file():
+            raise FileNotFoundError(f"{folder} holds no learner: {CONFIG} is missing")
         config = IncrementalConfig.from_toml(folder / CONFIG)
     about, tensors = _read(folder / MODEL)
     labels: list[Label] = about["labels"]
@@ -90,24 +95,40 @@ def load_state(
         )
     if about["own_backbone"] and backbone is None:
         raise ValueError(f"{folder} was learned with a network of the user's: give it as backbone")
+    if backbone is not None and not about["own_backbone"]:
+        raise ValueError(f"{folder} was learned with a backbone given by name: give none")
     state = new_state(config, backbone)
+    _load_model(state, about, tensors, folder / MODEL)
+    state.memory = RehearsalMemory.load(folder / MEMORY, class_order=labels)
+    if config.tasks.carry_optimizer:
+        state.optimizer_state = _read_optimizer(folder / OPTIMIZER)
+    return state, labels, about["epochs"]
+
+
+def _load_model(
+    state: LearnerState, about: dict[str, Any], tensors: dict[str, Tensor], path: Path
+) -> None:
+    """Give a new state what the model's file holds."""
     state.sizes, state.input_shape = list(about["sizes"]), tuple(about["input_shape"])
     state.told_counts = torch.tensor(about["told_counts"], dtype=torch.float64)
     state.classifier = build_untrained(
         state, state.input_shape, state.num_classes, state.told_counts
     )
-    if config.training.precision == "64-true":
+    if state.config.training.precision == "64-true":
         state.classifier.double()
-    own = _of(tensors, "classifier")
     try:
-        state.classifier.load_state_dict(own)
+        state.classifier.load_state_dict(_of(tensors, "classifier"))
         state.correction.load_state_dict(_of(tensors, "correction"))
     except RuntimeError as error:
-        raise ValueError(f"{folder / MODEL} does not fit the configuration: {error}") from error
-    state.memory = RehearsalMemory.load(folder / MEMORY, class_order=labels)
-    if config.tasks.carry_optimizer:
-        state.optimizer_state = load_checkpoint(folder / OPTIMIZER)["state"]
-    return state, labels, about["epochs"]
+        raise ValueError(f"{path} does not fit the configuration: {error}") from error
+    state.classifier.eval()
+
+
+def _read_optimizer(path: Path) -> dict[int, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the optimizer cannot go on")
+    state: dict[int, Any] = load_checkpoint(path)["state"]
+    return state
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -126,7 +147,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous()
+        # Copied, for a file cannot hold tensors that share their memory, as tied weights do.
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
         for name, tensor in module.state_dict().items()
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,19 +16,13 @@ from lastlayer.functional.incremental import (
     alignment_factor,
     rehearsal_counts,
 )
-from lastlayer.heads import (
-    LDAM,
-    BalancedSoftmax,
-    Classifier,
-    Softmax,
-    grow,
-    takes_class_counts,
-)
+from lastlayer.heads import Classifier, grow, takes_class_counts
 from lastlayer.incremental.config import IncrementalConfig
+from lastlayer.incremental.head_checks import check_head
 from lastlayer.incremental.held_out import hold_out
 from lastlayer.incremental.module import TaskModule
 from lastlayer.incremental.old_class_weight import MetaOldWeight
-from lastlayer.incremental.optimizer_state import grown_optimizer_state, kept_state
+from lastlayer.incremental.optimizer_state import carried_optimizer, kept_state
 from lastlayer.incremental.state import LearnerState, build_untrained
 from lastlayer.longtail import class_counts
 from lastlayer.models import Backbone
@@ -34,6 +30,7 @@ from lastlayer.training.build import build_augmentations
 from lastlayer.training.fitting import fit_module
 from lastlayer.training.randomness import derive_seed
 from lastlayer.training.records import Progress
+from lastlayer.training.regularization import spread_penalties
 from lastlayer.training.run_directory import RunDirectory
 
 
@@ -89,28 +86,15 @@ def learn_task(
     config = _task_config(state, task, steps)
     examples, held_out = _examples(state, data, num_new)
     counts = class_counts(examples.target, num_old + num_new)
-    wanted = config.old_classes
-    told = rehearsal_counts(counts, num_old, alpha=wanted.alpha, epsilon=wanted.epsilon)
-    classifier, optimizer_state = _grown(state, task, num_new, told, tuple(data.inputs.shape[1:]))
-    teaches = config.distillation.kind != "none" and num_old > 0
-    learns_alpha = config.old_classes.learn_alpha and num_old > 0
-    alpha = MetaOldWeight(initial=wanted.alpha, lr=wanted.lr, epsilon=wanted.epsilon)
-    module = TaskModule(
-        classifier,
-        config,
-        num_old=num_old,
-        teacher=copy.deepcopy(state.trained) if teaches else None,
-        alpha=alpha if learns_alpha else None,
-        meta_data=(examples, counts) if learns_alpha else None,
-        augmentation=build_augmentations(config, tuple(data.inputs.shape[1:])),
-        optimizer_state=optimizer_state,
-    )
+    old = config.old_classes
+    told = rehearsal_counts(counts, num_old, alpha=old.alpha, epsilon=old.epsilon)
+    module = _module(state, config, examples, counts, told)
     seconds = fit_module(
         module, config, run, examples, progress=progress, checkpoint=checkpoint(task), offset=offset
     )
     after = replace(
         state,
-        classifier=classifier,
+        classifier=module.classifier.eval(),
         input_shape=tuple(data.inputs.shape[1:]),
         sizes=[*state.sizes, num_new],
         told_counts=told,
@@ -124,11 +108,39 @@ def learn_task(
         num_new=num_new,
         num_examples=len(examples),
         class_counts=counts.tolist(),
-        alpha=float(alpha.alpha),
+        alpha=old.alpha if module.alpha is None else module.alpha.alpha,
         alignment=alignment,
         seconds=seconds,
     )
     return after, report
+
+
+def _module(
+    state: LearnerState,
+    config: IncrementalConfig,
+    examples: Split,
+    counts: Tensor,
+    told: Tensor,
+) -> TaskModule:
+    """Return what is trained: the grown classifier, its teacher and what else goes with it."""
+    num_old, input_shape = state.num_classes, tuple(examples.inputs.shape[1:])
+    classifier, optimizer_state = _grown(state, told, input_shape)
+    spread_penalties(classifier, len(examples))
+    teaches = config.distillation.kind != "none" and num_old > 0
+    alpha = None
+    if config.old_classes.learn_alpha and num_old > 0:
+        old = config.old_classes
+        alpha = MetaOldWeight(initial=old.alpha, lr=old.lr, epsilon=old.epsilon)
+    return TaskModule(
+        classifier,
+        config,
+        num_old=num_old,
+        teacher=copy.deepcopy(state.trained) if teaches else None,
+        alpha=alpha,
+        meta_data=None if alpha is None else (examples, counts),
+        augmentation=build_augmentations(config, input_shape),
+        optimizer_state=optimizer_state,
+    )
 
 
 def _remember(state: LearnerState, data: Split) -> None:
@@ -149,7 +161,7 @@ def checkpoint(task: int) -> str:
 
 
 def check_task(state: LearnerState, data: Split, num_new: int) -> None:
-    """Raise ``ValueError`` unless every new class has an example and the head fits the settings."""
+    """Raise ``ValueError`` unless there is a class, and every new one has an example."""
     known = state.num_classes + num_new
     counts = class_counts(data.target, known)
     missing = [row for row in range(state.num_classes, known) if counts[row] == 0]
@@ -157,26 +169,6 @@ def check_task(state: LearnerState, data: Split, num_new: int) -> None:
         raise ValueError(f"new classes need at least one example; rows {missing} have none")
     if known < 1:
         raise ValueError("a first task needs at least one class; got none")
-
-
-def check_head(config_head: str, classifier: Classifier, state: LearnerState) -> None:
-    """Raise ``ValueError`` if the head cannot do what the configuration asks for."""
-    head, config = classifier.head, state.config
-    wants_counts = config.old_classes.alpha != 1.0 or config.old_classes.learn_alpha
-    if wants_counts and not takes_class_counts(config_head):
-        raise ValueError(
-            f"old_classes.alpha and learn_alpha need a head that takes class counts; "
-            f"{config_head!r} does not"
-        )
-    if config.old_classes.learn_alpha and type(head) is not BalancedSoftmax:
-        raise ValueError(f"old_classes.learn_alpha is for balanced-softmax; got {config_head!r}")
-    if config.correction.kind == "weight-alignment" and isinstance(head, LDAM):
-        raise ValueError("weight-alignment does nothing for a head of cosines; choose another")
-    if config.correction.kind == "bias-correction" and type(head) not in (Softmax, BalancedSoftmax):
-        raise ValueError(
-            "bias-correction is for heads that predict the softmax of their logits: softmax and "
-            f"balanced-softmax; got {config_head!r}"
-        )
 
 
 def _task_config(state: LearnerState, task: int, steps: int) -> IncrementalConfig:
@@ -190,35 +182,32 @@ def _examples(state: LearnerState, data: Split, num_new: int) -> tuple[Split, Sp
     if len(state.memory):
         kept = state.memory
         both = Split(torch.cat([data.inputs, kept.inputs]), torch.cat([data.target, kept.target]))
-    if not state.has_correction or not state.num_classes:
+    if not (state.has_correction and state.num_classes and num_new):
         return both, None
     seed = derive_seed(state.config.seed, "held out", len(state.sizes))
     return hold_out(both, state.config.correction.held_out, seed)
 
 
 def _grown(
-    state: LearnerState, task: int, num_new: int, told: Tensor, input_shape: tuple[int, ...]
-) -> tuple[Classifier, dict[int, object] | None]:
+    state: LearnerState, told: Tensor, input_shape: tuple[int, ...]
+) -> tuple[Classifier, dict[int, Any] | None]:
     """Return the classifier that is to be trained, and the optimizer's state to go on with."""
-    num_classes = state.num_classes + num_new
     if state.classifier is None or state.config.tasks.restart:
-        classifier = build_untrained(state, input_shape, num_classes, told)
-        check_head(state.config.head.name, classifier, state)
+        classifier = build_untrained(state, input_shape, len(told), told)
+        check_head(state.config, classifier.head)
         return classifier, None
     classifier = copy.deepcopy(state.trained).train()
     backbone = classifier.backbone
-    init = backbone.init_classifier_ if isinstance(backbone, Backbone) else None
-    counts = told if takes_class_counts(state.config.head.name) else None
+    optimizer = carried_optimizer(state, classifier)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(state.config.seed, "new classes", task))
-        with grown_optimizer_state(state, classifier) as optimizer:
-            grow(
-                classifier.head,
-                num_new,
-                class_counts=counts,
-                init_classifier=init,
-                optimizer=optimizer,
-            )
+        torch.manual_seed(derive_seed(state.config.seed, "new classes", len(state.sizes)))
+        grow(
+            classifier.head,
+            len(told) - state.num_classes,
+            class_counts=told if takes_class_counts(state.config.head.name) else None,
+            init_classifier=backbone.init_classifier_ if isinstance(backbone, Backbone) else None,
+            optimizer=optimizer,
+        )
     return classifier, None if optimizer is None else optimizer.state_dict()["state"]
 
 
@@ -233,7 +222,23 @@ def _correct(state: LearnerState, num_old: int, held_out: Split | None) -> float
         return factor
     if state.has_correction and num_new:
         state.correction.add_task(num_new)
-        if held_out is not None and bool((held_out.target >= num_old).any()):
-            logits = head.logits(state.features(held_out.inputs).to(head.classifier.weight)).cpu()
-            state.correction.fit(logits.detach(), held_out.target)
+        if num_old:
+            _fit_correction(state, num_old, held_out)
     return None
+
+
+def _fit_correction(state: LearnerState, num_old: int, held_out: Split | None) -> None:
+    """Fit the newest task's scale and bias, if old and new classes have examples held out."""
+    is_new = torch.zeros(0) if held_out is None else (held_out.target >= num_old).double()
+    if held_out is None or not 0 < float(is_new.mean()) < 1:
+        warnings.warn(
+            "bias-correction needs held-out examples of old and of new classes, and a class with "
+            "one example keeps it for training: the logits of this task's classes stay as they are",
+            stacklevel=2,
+        )
+        return
+    head = state.trained.head
+    features = state.features(held_out.inputs).to(head.classifier.weight)
+    with torch.no_grad():
+        logits = head.logits(features).cpu()
+    state.correction.fit(logits, held_out.target)

@@ -106,9 +106,14 @@ def explain(error: ValidationError) -> str:
     """Return a validation error on one line: entry, what is wrong, what came."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-        + (f" (got {item['input']!r})" if item["type"] != "missing" else "")
+        + (f" (got {item['input']!r})" if _tells_more(item["type"], item["input"]) else "")
         for item in error.errors()
     )
+
+
+def _tells_more(kind: str, came: Any) -> bool:
+    # Where the entries of a table do not fit together, the message has those that matter.
+    return kind != "missing" and not (kind == "value_error" and isinstance(came, dict))
 
 
 def _without_empty(config: dict[str, Any]) -> dict[str, Any]:

@@ -78,8 +78,7 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimiser and its schedule from the configuration."""
         config = self.optimizer_config
-        groups = self.classifier.param_groups(config.weight_decay)
-        groups = without_decay(groups, self._learned_rates)
+        groups = parameter_groups(self.classifier, config.weight_decay)
         optimizer = build_optimizer(config, groups, self.device)
         schedule = build_schedule(config, optimizer, self.total_steps)
         if schedule is None:
@@ -99,6 +98,11 @@ def check_finite_loss(out: HeadOutput, step: int) -> None:
         f"the loss is {float(out.loss.detach())} at step {step} ({listed}); "
         "try a smaller learning rate, --set training.clip_norm=1, or precision 32-true"
     )
+
+
+def parameter_groups(classifier: Classifier, weight_decay: float) -> list[dict[str, Any]]:
+    """Return a classifier's groups of parameters, learned rates of regularisers undecayed."""
+    return without_decay(classifier.param_groups(weight_decay), learned_rates(classifier))
 
 
 def build_optimizer(

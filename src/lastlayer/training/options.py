@@ -23,7 +23,8 @@ def parse_head(text: str, kind: str = "head") -> tuple[str, dict[str, Any]]:
     """
     name, _, options = text.strip().partition(":")
     if not name:
-        raise ValueError(f"a {kind} needs a name; got {text!r}")
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ValueError(f"{article} {kind} needs a name; got {text!r}")
     return name, dict(parse_option(part) for part in options.split(",") if part)
 
 

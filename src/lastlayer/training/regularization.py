@@ -45,6 +45,18 @@ def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_exam
                 regularizer.p = regularizer.p * place.factor
 
 
+def spread_penalties(model: nn.Module, num_examples: int) -> None:
+    """Tell the regularisers that learn their rate how many training examples there are now.
+
+    Args:
+        model: a network with regularisers or without.
+        num_examples: over which a learned rate's penalty is spread.
+    """
+    for _, regularizer in inserted(model):
+        if isinstance(regularizer, AdaptiveRegularizer):
+            regularizer.num_examples = num_examples
+
+
 class RateSchedule(Callback):
     """Move the rate of every regulariser from step to step, a function of the step alone.
 

@@ -24,6 +24,9 @@ from lastlayer.training.config import RunConfig
 #: What readers of a summary rely on.
 SUMMARY_ENTRIES = ("seed", "measured_on", "metrics", "seconds", "input_shape", "class_names")
 
+#: A run over a sequence of tasks has this folder; what a plain run's files hold is in others.
+TASKS_FOLDER = "tasks"
+
 PACKAGES = ("lastlayer", "torch", "lightning", "numpy", "scikit-learn")
 
 
@@ -46,6 +49,10 @@ class RunDirectory:
 
     #: What ``config.toml`` holds.
     config_type: ClassVar[type[RunConfig]] = RunConfig
+    #: Whether it is a run over a sequence of tasks.
+    over_tasks: ClassVar[bool] = False
+    #: The command that takes the run up again.
+    resumed_with: ClassVar[str] = "lastlayer train --resume"
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -83,6 +90,8 @@ class RunDirectory:
         run._write_text(run.config_path, config.to_toml())
         run._write_text(run.path / "environment.json", json.dumps(describe_environment(), indent=1))
         run._drop_incomplete_record()
+        if cls.over_tasks:
+            (run.path / TASKS_FOLDER).mkdir(exist_ok=True)
         return run
 
     @classmethod
@@ -91,11 +100,20 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: if there is no run at ``path``.
+            ValueError: if it is a run over tasks, and this is not their class.
         """
         run = cls(path)
         if not run.config_path.is_file():
             raise FileNotFoundError(f"{run.path} is not a run: {run.config_path} is missing")
+        run._check_kind()
         return run
+
+    def _check_kind(self) -> None:
+        if (self.path / TASKS_FOLDER).is_dir() and not self.over_tasks:
+            raise ValueError(
+                f"{self.path} holds a run over a sequence of tasks; read it with lastlayer predict "
+                "or lastlayer.incremental.IncrementalClassifier.load"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -133,7 +151,12 @@ class RunDirectory:
         return self.summary_path.is_file()
 
     def config(self) -> RunConfig:
-        """Return the run's configuration."""
+        """Return the run's configuration.
+
+        Raises:
+            ValueError: if the file is damaged, or it is a run over tasks and this not their class.
+        """
+        self._check_kind()
         return self.config_type.from_toml(self.config_path)
 
     def summary(self) -> dict[str, Any]:
@@ -146,7 +169,7 @@ class RunDirectory:
         if not self.finished:
             raise FileNotFoundError(
                 f"{self.path} is not finished: {self.summary_path.name} is missing; resume it with "
-                "lastlayer train --resume"
+                f"{self.resumed_with}"
             )
         try:
             text = self.summary_path.read_text(encoding="utf-8")
