@@ -27,6 +27,11 @@ OPTIONS = {
     "memory": ("total=30,selection=random", {"total": 30, "selection": "random"}),
 }
 BY_NAME = {
+    "balanced": {
+        "head": {"name": "balanced-softmax", "options": {"tau": 0.35}},
+        "training": {"sampler": "class-balanced"},
+        "distillation": {"kind": "logits", "weight": 0.5, "temperature": 4.0},
+    },
     "weighted": {"head": {"name": "class-balanced", "options": {"beta": 1.0}}},
     "icarl": {
         "head": {"name": "softmax", "options": {}},
@@ -126,7 +131,7 @@ def test_the_tables_of_words_and_names_stay_as_they_are():
     ("text", "message"),
     [
         ("", "a method needs a name"),
-        ("nonsense", r"unknown method 'nonsense'. Known: weighted, icarl, joint, .*softmax"),
+        ("nonsense", r"unknown method 'nonsense'. Known: balanced, weighted, icarl, joint, .*softmax"),
         ("softmax+", "an addition needs a name"),
         ("softmax+nonsense", "unknown addition 'nonsense'. Known: distillation, "),
         ("softmax+icarl", "unknown addition 'icarl'"),

@@ -141,7 +141,7 @@ _DEFAULTS: dict[RecipeKind, Recipe] = {
     "incremental": Recipe(
         kind="incremental",
         title="Classes one task after another",
-        heads=("softmax", "balanced-softmax", "balanced-softmax+distillation"),
+        heads=("softmax", "weighted", "balanced-softmax", "balanced"),
         seeds=3,
     ),
 }

@@ -43,8 +43,9 @@ class IncrementalClassifier:
     :math:`\eta` alone. Predictions are among all classes seen; no task is ever told.
 
     Args:
-        method: a head and what is added to it, such as ``"balanced-softmax+distillation"``,
-            ``"softmax+alignment"``, ``"icarl"``; see ``lastlayer list methods``.
+        method: a head and what is added to it, such as ``"balanced-softmax+distillation"``, or a
+            name such as ``"icarl"``; see ``lastlayer list methods``. ``"balanced"`` is balanced
+            batches, a third of a balanced softmax, and distillation.
         backbone: a backbone's name; ``"auto"`` by the inputs' shape; or a network that maps inputs
             to (N, D) features, which is copied and trained.
         memory: exemplars kept of every class; 0 for none.
@@ -77,7 +78,7 @@ class IncrementalClassifier:
 
     def __init__(
         self,
-        method: str = "balanced-softmax+distillation",
+        method: str = "balanced",
         *,
         backbone: str | nn.Module = "auto",
         memory: int = 20,
