@@ -96,7 +96,9 @@ def test_a_correction_changes_the_predictions_by_its_scales_and_biases():
     inputs, target = seen_part()
     logits = made.trained.head.classifier(made.trained.backbone(inputs)).detach()
     logits[:, 2] = 0.5 * logits[:, 2] + 3.0
-    assert confusions(made, measured_on())["classifier"] == counted(logits.argmax(-1).tolist(), target)
+    assert confusions(made, measured_on())["classifier"] == counted(
+        logits.argmax(-1).tolist(), target
+    )
     features = made.features(inputs)
     torch.testing.assert_close(made.log_prob(features), logits.log_softmax(-1))
 
