@@ -69,6 +69,12 @@ class IncrementalRun(RunDirectory):
 def open_run(path: str | Path) -> RunDirectory:
     """Open a run for reading, over tasks or not.
 
+    Args:
+        path: the run directory.
+
+    Returns:
+        An :class:`IncrementalRun` for a run over tasks.
+
     Raises:
         FileNotFoundError: if there is no run at ``path``.
     """
@@ -103,6 +109,14 @@ def learn(
         ValueError: if the configuration does not fit the data or what is there, or a file is
             damaged or of another class order.
         FloatingPointError: if the loss is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> changes = {"training": {"steps": 2}, "tasks": {"base": 6, "steps": 2}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = learn(IncrementalConfig().updated(changes), folder)
+        ...     [len(result["class_counts"]) for result in run.results()]
+        [6, 8, 10]
     """
     with IncrementalRun(path).locked():
         run = IncrementalRun.create(path, config, resume=resume)
@@ -113,6 +127,10 @@ def learn(
 
 def plan_tasks(config: IncrementalConfig, splits: Splits) -> ClassTasks:
     """Return which classes come when.
+
+    Args:
+        config: the run's configuration; the order depends on its seeds alone.
+        splits: the data, whose classes are divided.
 
     Raises:
         ValueError: if the classes cannot be divided like that.
@@ -200,6 +218,16 @@ def _forget_before(run: IncrementalRun, task: int) -> None:
                 path.unlink()
 
 
+def _move_learner(run: IncrementalRun, task: int) -> None:
+    """Put the learner after the last task into the run's own folder, if it is not there yet."""
+    if run.learner.is_dir():
+        return
+    made = run.path / "learner.partial"
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(run.task_folder(task), made, ignore=shutil.ignore_patterns("result.json"))
+    made.rename(run.learner)
+
+
 def _finish(
     config: IncrementalConfig,
     run: IncrementalRun,
@@ -217,12 +245,7 @@ def _finish(
     )
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    if not run.learner.is_dir():
-        last = run.task_folder(plan.num_tasks - 1)
-        made = run.path / "learner.partial"
-        shutil.rmtree(made, ignore_errors=True)
-        shutil.copytree(last, made, ignore=shutil.ignore_patterns("result.json"))
-        made.rename(run.learner)
+    _move_learner(run, plan.num_tasks - 1)
     classifier = state.trained
     run.write_summary(
         {
