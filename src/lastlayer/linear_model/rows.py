@@ -7,7 +7,7 @@ files larger than it and rows spread over processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +38,18 @@ class Block:
 
 
 Step = Callable[..., tuple[Tensor, ...]]
+
+
+def add_up(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the sums of tuples of tensors; the first tuple's are overwritten."""
+    totals: tuple[Tensor, ...] | None = None
+    for found in parts:
+        if totals is None:
+            totals = found
+            continue
+        for total, part in zip(totals, found, strict=True):
+            total += part
+    return totals or ()
 
 
 class Rows(Protocol):
@@ -91,15 +103,7 @@ class LocalRows:
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""
-        totals: list[Tensor] | None = None
-        for block in self:
-            found = step(block, *shared)
-            if totals is None:
-                totals = list(found)
-            else:
-                for total, part in zip(totals, found, strict=True):
-                    total += part
-        return tuple(totals or ())
+        return add_up(step(block, *shared) for block in self)
 
     def clear(self) -> None:
         """Forget what solvers kept."""
