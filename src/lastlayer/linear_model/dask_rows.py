@@ -99,6 +99,8 @@ class ClusterRows:
         classes: (K,) labels by class index.
     """
 
+    in_memory = False
+
     def __init__(
         self, client: Any, blocks: Sequence[Any], num_features: int, classes: NDArray[Any]
     ) -> None:

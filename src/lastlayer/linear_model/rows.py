@@ -53,11 +53,21 @@ def add_up(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 
 class Rows(Protocol):
-    """All examples, wherever they are."""
+    """All examples, wherever they are.
+
+    Attributes:
+        num_features: d.
+        dtype: of the features.
+        device: where the sums are.
+        in_memory: whether this process holds all rows as they are to be weighed. Only then may
+            some be drawn, as a sample does not depend on how files or processes cut the rows, and
+            a copy be made, as it fits beside them.
+    """
 
     num_features: int
     dtype: torch.dtype
     device: torch.device
+    in_memory: bool
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over all blocks of what ``step(block, *shared)`` returns.
@@ -78,6 +88,8 @@ class LocalRows:
         device: of the features.
         num_features: if it is known without a look at a block.
     """
+
+    in_memory = True
 
     def __init__(
         self,
@@ -109,6 +121,34 @@ class LocalRows:
         """Forget what solvers kept."""
         for block in self.blocks:
             block.state.clear()
+
+    def rounded(self, mean: Tensor) -> LocalRows:
+        """Return a copy in float32 of the features less their mean, whose sums are in float64.
+
+        Args:
+            mean: (d,); taken off before the rounding, so that it costs no digits.
+
+        Raises:
+            TypeError: if the features are sparse.
+        """
+        return RoundedRows([_rounded(block, mean) for block in self], torch.float32, self.device)
+
+
+class RoundedRows(LocalRows):
+    """Rows in float32 whose sums over blocks are in float64."""
+
+    def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
+        """Return the sums over the blocks."""
+        found = (step(block, *shared) for block in self)
+        return add_up(tuple(part.to(torch.float64) for part in parts) for parts in found)
+
+
+def _rounded(block: Block, mean: Tensor) -> Block:
+    if not isinstance(block.matrix, DenseMatrix):
+        raise TypeError("features that are sparse are not centred, and so not rounded")
+    values = (block.matrix.values - mean).to(torch.float32)
+    weight = None if block.weight is None else block.weight.to(torch.float32)
+    return Block(DenseMatrix(values), block.target, weight)
 
 
 def rows_in_memory(

@@ -127,6 +127,7 @@ class StreamedRows(LocalRows):
     """
 
     blocks: StreamedBlocks
+    in_memory = False
 
     def __init__(
         self,
