@@ -113,6 +113,11 @@ class LocalRows:
         """Return the number of examples."""
         return sum(len(block.target) for block in self.blocks)
 
+    @property
+    def block_rows(self) -> int:
+        """Return the number of examples of the largest block."""
+        return max(len(block.target) for block in self.blocks)
+
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""
         return add_up(step(block, *shared) for block in self)

@@ -160,6 +160,11 @@ class StreamedRows(LocalRows):
         """Return the number of examples."""
         return len(self.blocks.target)
 
+    @property
+    def block_rows(self) -> int:
+        """Return the number of examples of the largest block."""
+        return max(chunk.num_rows for chunk in self.blocks.chunks)
+
     def __iter__(self) -> Iterator[Block]:
         if not self.prefetch or len(self.blocks) == 1:
             for number in range(len(self.blocks)):
