@@ -83,7 +83,7 @@ def test_a_linear_model_on_a_runs_features_is_about_as_good_as_the_run(lastlayer
     assert lastlayer("features", run, "--out", "F.npz").status == 0
     printed = lastlayer("fit-linear", "--features", "F.npz", "--out", "found")
     assert printed.status == 0, printed.err
-    summary = json.loads((tmp_path / "found" / "lbfgs" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "found" / "auto" / "summary.json").read_text())
     assert summary["test"]["error"] < RunDirectory(run).summary()["metrics"]["error"] + 0.05
 
 
@@ -103,7 +103,7 @@ def test_it_finds_scikit_learns_optimum_and_writes_model_history_and_summary(
     words = ("--features", file, "--dtype", "float64", "--tol", "1e-10", "--C", 0.3, "--out", "o")
     printed = lastlayer("fit-linear", *words)
     assert printed.status == 0, printed.err
-    folder = tmp_path / "o" / "lbfgs"
+    folder = tmp_path / "o" / "auto"
     assert {path.name for path in folder.iterdir()} == FILES
     arrays = np.load(file)
     X, X_test = (arrays[name].astype(np.float32).astype(float) for name in ("x_train", "x_test"))
@@ -120,9 +120,11 @@ def test_it_finds_scikit_learns_optimum_and_writes_model_history_and_summary(
     assert 0 <= summary["gap"] <= 1e-10
     history = json.loads((folder / "history.json").read_text())
     assert len(history["objective"]) == summary["iterations"] + 1
-    for word in ("lbfgs", "Iterations", "Gap", "Test NLL", f"{summary['test']['nll']:.4f}"):
+    assert (summary["solver"], summary["taken"]) == ("auto", "newton-krylov")
+    nll = f"{summary['test']['nll']:.4f}"
+    for word in ("auto (newton-krylov)", "Iterations", "Gap", "Test NLL", nll):
         assert word in printed.out
-    assert all(line.startswith("lbfgs: iteration ") for line in printed.err.splitlines())
+    assert all(line.startswith("auto: iteration ") for line in printed.err.splitlines())
 
 
 def test_every_solver_named_gets_its_row_its_folder_and_its_curve(lastlayer, file, tmp_path):
@@ -160,7 +162,7 @@ def test_a_finished_solver_is_fitted_again_only_if_settings_or_data_change(
     assert times().items() > first.items()
     assert (tmp_path / "o" / "convergence.png").is_file()
 
-    assert lastlayer(*words, "--C", 2.0).status == 0
+    assert lastlayer(*words, "--solver", "lbfgs", "--C", 2.0).status == 0
     assert times()["lbfgs"] > first["lbfgs"]
     assert times()["admm"] == first["admm"]
 
@@ -175,10 +177,10 @@ def test_a_finished_solver_is_fitted_again_only_if_settings_or_data_change(
 def test_a_damaged_summary_is_fitted_again(lastlayer, file, tmp_path):
     words = ("fit-linear", "--features", file, "--out", "o")
     assert lastlayer(*words).status == 0
-    summary = tmp_path / "o" / "lbfgs" / "summary.json"
+    summary = tmp_path / "o" / "auto" / "summary.json"
     summary.write_text("{")
     assert lastlayer(*words).status == 0
-    assert json.loads(summary.read_text())["solver"] == "lbfgs"
+    assert json.loads(summary.read_text())["solver"] == "auto"
 
 
 def test_a_path_is_chosen_by_the_files_own_validation_part(lastlayer, file, tmp_path):
@@ -199,7 +201,7 @@ def test_a_path_is_chosen_by_the_files_own_validation_part(lastlayer, file, tmp_
     assert summary["train_size"] == 120
     strict = lastlayer("fit-linear", "--features", file, *words, "--one-standard-error")
     assert strict.status == 0
-    chosen = json.loads((tmp_path / "o" / "lbfgs" / "summary.json").read_text())
+    chosen = json.loads((tmp_path / "o" / "auto" / "summary.json").read_text())
     assert chosen["C"] <= summary["C"]
 
 
@@ -212,7 +214,7 @@ def test_without_a_validation_part_the_path_draws_one_from_the_training_examples
     printed = lastlayer("fit-linear", *words)
     assert printed.status == 0, printed.err
     assert "note: No test arrays: 20 examples" in printed.out
-    folder = tmp_path / "runs" / "linear-plain" / "lbfgs"
+    folder = tmp_path / "runs" / "linear-plain" / "auto"
     assert json.loads((folder / "summary.json").read_text())["train_size"] == 60
     assert set(load_linear(folder).predict(X)) == {"ant", "bee", "cat"}
 
@@ -234,7 +236,7 @@ def test_without_a_file_a_data_source_is_flattened(lastlayer, tmp_path):
     printed = lastlayer("fit-linear", "--train-size", 100, "--tol", 0.1)
     assert printed.status == 0, printed.err
     assert "digits, 100 training examples of 64 features" in printed.out
-    model = load_linear(tmp_path / "runs" / "linear-digits" / "lbfgs")
+    model = load_linear(tmp_path / "runs" / "linear-digits" / "auto")
     assert model.classes_.tolist() == list(range(10))
 
 

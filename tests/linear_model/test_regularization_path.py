@@ -16,9 +16,13 @@ from lastlayer.linear_model import (
     NewtonKrylovSoftmax,
     PathPoint,
     RegularizationPath,
+    coarse,
     regularization_path,
+    shared_rows,
 )
 from lastlayer.linear_model import passes as linear_passes
+from lastlayer.linear_model import problem as linear_problem
+from lastlayer.linear_model import rows as linear_rows
 from lastlayer.linear_model.shared_rows import Refits, similar
 
 CS = (1e-3, 1e-1, 1e1)
@@ -85,6 +89,40 @@ def test_the_gram_matrix_is_formed_once(digits, monkeypatch):
     blocks = len(Refits(estimator, X, y).rows.blocks)
     assert len(calls) == blocks
     assert all(point.model.converged_ for point in fits.points)
+
+
+def counted(monkeypatch, module, name):
+    """Replace a function by one that counts its calls."""
+    plain, calls = getattr(module, name), []
+
+    def count(*arguments):
+        calls.append(arguments)
+        return plain(*arguments)
+
+    monkeypatch.setattr(module, name, count)
+    return calls
+
+
+@pytest.mark.parametrize("solver", [LBFGSSoftmax, NewtonKrylovSoftmax])
+def test_fits_of_many_rows_share_a_copy_in_float32_and_the_gram_matrix_of_a_sample(
+    monkeypatch, solver
+):
+    X, y = load_digits(return_X_y=True)
+    X, estimator = X[:, 26:40] / 16, solver(tol=1e-10, preconditioner="gram")
+    held_out = X[:100], y[:100]
+    exact = similar(estimator, mixed_precision=False)
+    plain = regularization_path(exact, X, y, Cs=CS, validation=held_out)
+    monkeypatch.setattr(coarse, "WORTH", 0)
+    monkeypatch.setattr(linear_problem, "CHEAP", 0)
+    copies = counted(monkeypatch, linear_rows, "_rounded")
+    grams = counted(monkeypatch, linear_passes, "gram")
+    monkeypatch.setattr(shared_rows, "CONSTANT_STEPS", (linear_passes.totals, linear_passes.gram))
+    fits = regularization_path(estimator, X, y, Cs=CS, validation=held_out)
+    assert len(copies) == len(Refits(estimator, X, y).rows.blocks)
+    assert [every for _, every in grams] == [len(X) // (8 * 14)] * len(copies)
+    for one, other in zip(fits.points, plain.points, strict=True):
+        assert one.model.converged_
+        np.testing.assert_allclose(one.model.coef_, other.model.coef_, atol=1e-4)
 
 
 def points(nll, error):

@@ -9,9 +9,13 @@ import pytest
 import torch
 from scipy import sparse
 
-from lastlayer.linear_model import SoftmaxProblem
+from lastlayer.linear_model import DistributedRows, SoftmaxProblem, coarse, rows_from_files
+from lastlayer.linear_model import problem as linear_problem
+from lastlayer.linear_model.class_weights import ClassWeightedRows
+from lastlayer.linear_model.dask_rows import ClusterRows
 from lastlayer.linear_model.matrices import SparseMatrix
 from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.shared_rows import SharedRows
 
 
 def direct(case, problem):
@@ -195,3 +199,39 @@ def test_separation_is_seen(noisy, random_theta):
     theta = problem.join(torch.eye(4, 3).double(), torch.zeros(3).double())
     assert problem.separates(theta)
     assert not problem.separates(problem.start() * 0)  # a tie wins nothing
+
+
+def test_only_rows_in_memory_are_sampled_and_copied(noisy, monkeypatch, tmp_path):
+    """A sample of files or of other processes' rows would depend on how they are cut."""
+    monkeypatch.setattr(linear_problem, "CHEAP", 0)
+    monkeypatch.setattr(coarse, "WORTH", 0)
+    given = noisy(count=200)
+    here = given.problem().rows
+    np.save(tmp_path / "X.npy", given.X)
+    there = {
+        "shared": SharedRows(here),
+        "files": rows_from_files(tmp_path / "X.npy", given.y),
+        "weighted": ClassWeightedRows(here, torch.ones(3)),
+    }
+    problems = {
+        name: SoftmaxProblem(rows, 3, given.problem().penalty) for name, rows in there.items()
+    }
+    every = given.problem().sampling
+    assert every == 200 // (8 * 4)
+    assert {name: p.sampling for name, p in problems.items()} == {
+        "shared": every,
+        "files": 1,
+        "weighted": 1,
+    }
+    copied = {name for name, p in problems.items() if coarse.coarse_problem(p) is not None}
+    assert copied == {"shared"}
+    torch.testing.assert_close(problems["shared"].sampled_gram(), given.problem().sampled_gram())
+    assert not any(kind.in_memory for kind in (DistributedRows, ClusterRows))
+
+
+def test_sparse_features_are_not_rounded(noisy):
+    block = noisy().problem().rows.blocks[0]
+    matrix = SparseMatrix(sparse.csr_array(noisy().X))
+    rows = LocalRows([Block(matrix, block.target)], matrix.dtype, matrix.device)
+    with pytest.raises(TypeError, match="sparse"):
+        rows.rounded(torch.zeros(4, dtype=torch.float64))

@@ -45,7 +45,7 @@ def fit_linear(
     data_option: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     train_size: int | None = None,
     validation_size: str | None = None,
-    solver: str = "lbfgs",
+    solver: str = "auto",
     C: Annotated[float, Parameter(name="--C")] = 1.0,
     path: str | None = None,
     one_standard_error: Annotated[bool, Parameter(negative=())] = False,
@@ -73,7 +73,8 @@ def fit_linear(
         train_size: training examples, drawn class-balanced; default: all.
         validation_size: for --path: held-out examples, a number or a fraction of the training
             examples; default: x_validation of the file, or a tenth.
-        solver: one or more, separated by commas; see `lastlayer list solvers`.
+        solver: one or more, separated by commas; see `lastlayer list solvers`. auto takes the one
+            that suits the data's size.
         C: inverse strength of the penalty, as in scikit-learn's LogisticRegression.
         path: strengths separated by commas; C is chosen from them by held-out NLL.
         one_standard_error: of a path, choose the strongest penalty within one standard error.
@@ -171,8 +172,9 @@ def _cells(summary: dict[str, Any], bounds: list[float]) -> dict[str, str]:
     if len(bounds) > 1 and summary["path"] is None:
         above = summary["objective"] / max(bounds) - 1
         shared = {"Above the best bound": f"{max(above, 0.0):.1e}"}
+    taken = summary.get("taken")
     return {
-        "Solver": summary["solver"],
+        "Solver": summary["solver"] + (f" ({taken})" if taken else ""),
         "C": "inf" if summary["C"] is None else f"{summary['C']:g}",
         "Iterations": str(summary["iterations"]),
         "Seconds": f"{summary['seconds']:.2f}",

@@ -175,6 +175,7 @@ def fit_linear(
     estimator.callback = None
     summary = {
         "solver": name,
+        "taken": getattr(estimator, "solver_", None),  # of auto, the solver that it chose
         "data": data.name,
         "train_size": len(data.train.labels),
         "features": int(data.train.features.shape[1]),

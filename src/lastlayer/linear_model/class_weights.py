@@ -22,6 +22,8 @@ class ClassWeightedRows:
         factors: (K,) by class index.
     """
 
+    in_memory = False
+
     def __init__(self, rows: Rows, factors: Tensor) -> None:
         self.rows = rows
         self.factors = factors.to(rows.device, rows.dtype)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from lastlayer.linear_model import passes
 from lastlayer.linear_model.matrices import DenseMatrix
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem, centred_gram
-from lastlayer.linear_model.rows import Block, LocalRows, Step
+from lastlayer.linear_model.rows import LocalRows
 
 #: Below so many products (rows x features x classes) a copy of the features does not pay.
 WORTH = 5e7
@@ -18,9 +16,6 @@ WORTH = 5e7
 
 class CoarseProblem:
     """A float64 problem computed with in float32; theta and what comes back stay in float64.
-
-    The copy of the features is centred before it is rounded, so that their mean costs no digits.
-    Sums over blocks are in float64.
 
     Args:
         fine: the problem; its rows must be dense, in float64 and of this process.
@@ -31,20 +26,19 @@ class CoarseProblem:
             raise TypeError("a coarse problem needs rows held by this process")
         self.fine = fine
         self._fine_blocks = fine.rows.blocks
-        rounded = [_rounded(block, fine.mean) for block in fine.rows]
-        self._rows = LocalRows(rounded, torch.float32, fine.rows.device)
+        self._rows = fine.rows.rounded(fine.mean)
         self._mean = torch.zeros_like(fine.mean)
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Return value, bound and gradient of about seven digits."""
         weights, bias = self._single(theta)
-        sums = self._reduce(passes.evaluate, weights, bias, False)
+        sums = self._rows.reduce(passes.evaluate, weights, bias, False)
         return self.fine.assemble(theta[: len(self._mean)], sums, self._mean)
 
     def hessian_times(self, direction: Tensor) -> Tensor:
         """Return the Hessian's product with a direction, at the fine problem's last kept point."""
         weights, bias = self._single(direction)
-        along, sums = self._reduce(passes.hessian_times, weights, bias)
+        along, sums = self._rows.reduce(passes.hessian_times, weights, bias)
         along = along + self.fine.penalty.times(direction[: len(self._mean)])
         return self.fine.with_intercept(along, sums)
 
@@ -56,22 +50,19 @@ class CoarseProblem:
     def sampled_gram(self) -> Tensor:
         """Return the fine problem's, a float64 sum of float32 products."""
         every = self.fine.sampling
-        return every * centred_gram(self._reduce(passes.gram, every), self._mean)
+        return every * centred_gram(self._rows.reduce(passes.gram, every), self._mean)
 
     def _single(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         weights = theta[: len(self._mean)].to(torch.float32)
         bias = theta[-1].to(torch.float32) if self.fine.fit_intercept else weights.new_zeros(())
         return weights, bias
 
-    def _reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
-        return self._rows.reduce(_summed_in_double, step, *shared)
-
 
 def coarse_problem(problem: SoftmaxProblem) -> CoarseProblem | None:
     """Return the problem in float32 if it is one in float64 where that pays, else None."""
     rows = problem.rows
-    if type(rows) is not LocalRows or rows.dtype != torch.float64:
-        return None  # not even of files: the copy would be in memory
+    if not (isinstance(rows, LocalRows) and rows.in_memory) or rows.dtype != torch.float64:
+        return None
     if not all(isinstance(block.matrix, DenseMatrix) for block in rows.blocks):
         return None
     if problem.num_rows * rows.num_features * problem.num_classes < WORTH:
@@ -80,14 +71,3 @@ def coarse_problem(problem: SoftmaxProblem) -> CoarseProblem | None:
     if not 1e-20 < spread < 1e20:  # squares must stay within float32
         return None
     return CoarseProblem(problem)
-
-
-def _summed_in_double(block: Block, step: Step, *shared: object) -> tuple[Tensor, ...]:
-    return tuple(part.to(torch.float64) for part in step(block, *shared))
-
-
-def _rounded(block: Block, mean: Tensor) -> Block:
-    assert isinstance(block.matrix, DenseMatrix)
-    values = (block.matrix.values - mean).to(torch.float32)
-    weight = None if block.weight is None else block.weight.to(torch.float32)
-    return replace(block, matrix=DenseMatrix(values), weight=weight, state={})

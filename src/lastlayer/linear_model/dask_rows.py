@@ -16,7 +16,7 @@ from torch import Tensor
 from lastlayer.linear_model.chunks import Chunk, check_numeric
 from lastlayer.linear_model.labels import as_weight, index_classes
 from lastlayer.linear_model.matrices import DenseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows, Rows, Step
+from lastlayer.linear_model.rows import Block, LocalRows, Rows, Step, add_up
 from lastlayer.linear_model.streams import StreamedRows
 
 #: Bytes of chunks that are kept by this process where there is no cluster.
@@ -99,6 +99,8 @@ class ClusterRows:
         classes: (K,) labels by class index.
     """
 
+    in_memory = False
+
     def __init__(
         self, client: Any, blocks: Sequence[Any], num_features: int, classes: NDArray[Any]
     ) -> None:
@@ -125,11 +127,8 @@ class ClusterRows:
         with self.client.as_current():
             asked = [worker.reduce(step, *shared) for worker in self._workers]
             found = [answer.result() for answer in asked]
-        totals = [part.clone() for part in found[0]]
-        for parts in found[1:]:
-            for total, part in zip(totals, parts, strict=True):
-                total += part
-        return tuple(totals)
+        # Cloned, since what has come from a worker may be read-only.
+        return add_up([tuple(part.clone() for part in found[0]), *found[1:]])
 
     def clear(self) -> None:
         """Forget what solvers kept."""

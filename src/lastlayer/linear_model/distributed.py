@@ -52,6 +52,8 @@ class DistributedRows:
             dtype, kind of device or classes.
     """
 
+    in_memory = False
+
     def __init__(
         self, local_rows: LocalRows | Callable[[], LocalRows | None] | None, group: Any = None
     ) -> None:

@@ -284,6 +284,8 @@ class ADMMSoftmax(LinearSoftmax):
 class SGDSoftmax(LinearSoftmax):
     r"""Softmax classifier by stochastic gradient descent: the rival that learns from a stream.
 
+    A fit averages the iterates, the last ones most, and looks at the objective after every epoch.
+
     Args:
         C: inverse strength of the penalty, above 0; infinity for none.
         penalty_operator: L of the penalty, (m, d); the identity if None.
@@ -293,8 +295,9 @@ class SGDSoftmax(LinearSoftmax):
         max_iter: most epochs.
         warm_start: whether to start from the last fit.
         batch_size: rows of a step.
-        learning_rate: first step, of the mean loss, falling with the root of the epoch; ``"auto"``
-            by the features' size.
+        learning_rate: first step, of the mean loss, halved after every epoch that brings nothing;
+            ``"auto"`` is as large as the rows' second moment, the loss's curvature and the size of
+            the batches allow, for ``partial_fit`` one over the rows' mean squared norm.
         momentum: in [0, 1).
         random_state: seed of the order of the rows.
         device: where to compute; where the features are if None.
@@ -348,6 +351,13 @@ class SGDSoftmax(LinearSoftmax):
             check_positive("learning_rate", float(self.learning_rate))
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1); got {self.momentum}")
+
+    def _advice(self, progress: Progress) -> str:
+        advice = super()._advice(progress)
+        start, *epochs = (record.objective for record in progress.records)
+        if self.learning_rate != "auto" and epochs and min(epochs) >= start:
+            advice += f"; no epoch came below the start: lower learning_rate={self.learning_rate:g}"
+        return advice
 
     def _generator(self) -> torch.Generator:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -439,7 +449,7 @@ class SGDSoftmax(LinearSoftmax):
         self.rows_seen_ += problem.total_weight
         problem.total_weight = self.rows_seen_
         velocity = torch.zeros_like(theta) if first else self._velocity
-        theta, self._velocity = descend(
+        theta, self._velocity, _ = descend(
             problem,
             theta,
             velocity,

@@ -35,6 +35,9 @@ class Matrix(Protocol):
     def square_sums(self, row_weight: Tensor | None) -> Tensor:
         """Return the diagonal of the Gram matrix, (d,)."""
 
+    def row_squares(self) -> Tensor:
+        """Return the squared norms of the rows, (n,)."""
+
     def rows(self, index: Tensor) -> Matrix:
         """Return some of the rows."""
 
@@ -82,6 +85,10 @@ class DenseMatrix:
         if row_weight is None:
             return (self.values * self.values).sum(0)
         return row_weight @ (self.values * self.values)
+
+    def row_squares(self) -> Tensor:
+        """Return the squared norms of the rows."""
+        return (self.values * self.values).sum(1)
 
     def rows(self, index: Tensor) -> DenseMatrix:
         """Return some of the rows."""
@@ -134,6 +141,11 @@ class SparseMatrix:
         squares = self._columns.multiply(self._columns).tocsr()
         weight = torch.ones(self.shape[0], dtype=self.dtype) if row_weight is None else row_weight
         return torch.from_numpy(squares @ weight.numpy())
+
+    def row_squares(self) -> Tensor:
+        """Return the squared norms of the rows."""
+        squares = self.values.multiply(self.values).tocsr()
+        return torch.from_numpy(squares @ torch.ones(self.shape[1], dtype=self.dtype).numpy())
 
     def rows(self, index: Tensor) -> SparseMatrix:
         """Return some of the rows."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lastlayer.linear_model import passes
 from lastlayer.linear_model.penalties import Penalty
-from lastlayer.linear_model.rows import LocalRows, Rows
+from lastlayer.linear_model.rows import Rows
 
 #: Products of a Gram matrix (rows x features^2) that are not worth saving.
 CHEAP = 1e9
@@ -216,11 +216,10 @@ class SoftmaxProblem:
     def sampling(self) -> int:
         """Every how many rows a preconditioner looks at: so that 8 remain for each feature.
 
-        All, where that costs little (below about 0.1 s), and all of files and of other processes:
-        there the sample, and with it every iterate, would depend on how they are cut.
+        All, where that costs little (below about 0.1 s), and all of rows that are not in memory.
         """
         width = self.rows.num_features
-        if type(self.rows) is not LocalRows or self.num_rows * width**2 < CHEAP:
+        if not self.rows.in_memory or self.num_rows * width**2 < CHEAP:
             return 1
         return max(1, self.num_rows // (8 * width))
 

@@ -7,7 +7,7 @@ files larger than it and rows spread over processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,12 +40,34 @@ class Block:
 Step = Callable[..., tuple[Tensor, ...]]
 
 
+def add_up(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the sums of tuples of tensors; the first tuple's are overwritten."""
+    totals: tuple[Tensor, ...] | None = None
+    for found in parts:
+        if totals is None:
+            totals = found
+            continue
+        for total, part in zip(totals, found, strict=True):
+            total += part
+    return totals or ()
+
+
 class Rows(Protocol):
-    """All examples, wherever they are."""
+    """All examples, wherever they are.
+
+    Attributes:
+        num_features: d.
+        dtype: of the features.
+        device: where the sums are.
+        in_memory: whether this process holds all rows as they are to be weighed. Only then may
+            some be drawn, as a sample does not depend on how files or processes cut the rows, and
+            a copy be made, as it fits beside them.
+    """
 
     num_features: int
     dtype: torch.dtype
     device: torch.device
+    in_memory: bool
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over all blocks of what ``step(block, *shared)`` returns.
@@ -66,6 +88,8 @@ class LocalRows:
         device: of the features.
         num_features: if it is known without a look at a block.
     """
+
+    in_memory = True
 
     def __init__(
         self,
@@ -89,22 +113,47 @@ class LocalRows:
         """Return the number of examples."""
         return sum(len(block.target) for block in self.blocks)
 
+    @property
+    def block_rows(self) -> int:
+        """Return the number of examples of the largest block."""
+        return max(len(block.target) for block in self.blocks)
+
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""
-        totals: list[Tensor] | None = None
-        for block in self:
-            found = step(block, *shared)
-            if totals is None:
-                totals = list(found)
-            else:
-                for total, part in zip(totals, found, strict=True):
-                    total += part
-        return tuple(totals or ())
+        return add_up(step(block, *shared) for block in self)
 
     def clear(self) -> None:
         """Forget what solvers kept."""
         for block in self.blocks:
             block.state.clear()
+
+    def rounded(self, mean: Tensor) -> LocalRows:
+        """Return a copy in float32 of the features less their mean, whose sums are in float64.
+
+        Args:
+            mean: (d,); taken off before the rounding, so that it costs no digits.
+
+        Raises:
+            TypeError: if the features are sparse.
+        """
+        return RoundedRows([_rounded(block, mean) for block in self], torch.float32, self.device)
+
+
+class RoundedRows(LocalRows):
+    """Rows in float32 whose sums over blocks are in float64."""
+
+    def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
+        """Return the sums over the blocks."""
+        found = (step(block, *shared) for block in self)
+        return add_up(tuple(part.to(torch.float64) for part in parts) for parts in found)
+
+
+def _rounded(block: Block, mean: Tensor) -> Block:
+    if not isinstance(block.matrix, DenseMatrix):
+        raise TypeError("features that are sparse are not centred, and so not rounded")
+    values = (block.matrix.values - mean).to(torch.float32)
+    weight = None if block.weight is None else block.weight.to(torch.float32)
+    return Block(DenseMatrix(values), block.target, weight)
 
 
 def rows_in_memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from lastlayer.linear_model import passes
@@ -20,22 +21,38 @@ CONSTANT_STEPS: tuple[Step, ...] = (passes.totals, passes.gram)
 class SharedRows(LocalRows):
     """Rows that several fits look at: sums that no weights go into are taken once.
 
+    So is the copy in float32, with its own sums.
+
     Args:
         rows: in memory.
     """
 
     def __init__(self, rows: LocalRows) -> None:
         super().__init__(rows.blocks, rows.dtype, rows.device)
+        self._rows = rows
         self._sums: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+        self._copy: tuple[Tensor, LocalRows] | None = None
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""
         if step not in CONSTANT_STEPS:
-            return super().reduce(step, *shared)
+            return self._rows.reduce(step, *shared)
         key = (step, *shared)
         if key not in self._sums:
-            self._sums[key] = super().reduce(step, *shared)
+            self._sums[key] = self._rows.reduce(step, *shared)
         return tuple(part.clone() for part in self._sums[key])
+
+    def rounded(self, mean: Tensor) -> LocalRows:
+        """Return the copy in float32, made once for a mean."""
+        if self._copy is None or not torch.equal(self._copy[0], mean):
+            self._copy = mean.clone(), SharedRows(self._rows.rounded(mean))
+        return self._copy[1]
+
+    def clear(self) -> None:
+        """Forget what solvers kept."""
+        super().clear()
+        if self._copy is not None:
+            self._copy[1].clear()
 
 
 class Refits:

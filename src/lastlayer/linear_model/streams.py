@@ -127,6 +127,7 @@ class StreamedRows(LocalRows):
     """
 
     blocks: StreamedBlocks
+    in_memory = False
 
     def __init__(
         self,
@@ -158,6 +159,11 @@ class StreamedRows(LocalRows):
     def num_rows(self) -> int:
         """Return the number of examples."""
         return len(self.blocks.target)
+
+    @property
+    def block_rows(self) -> int:
+        """Return the number of examples of the largest block."""
+        return max(chunk.num_rows for chunk in self.blocks.chunks)
 
     def __iter__(self) -> Iterator[Block]:
         if not self.prefetch or len(self.blocks) == 1:

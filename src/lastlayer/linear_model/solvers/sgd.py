@@ -1,17 +1,23 @@
-"""Stochastic gradient descent with momentum and a decaying step."""
+"""Stochastic gradient descent with momentum, averages of its tail, and steps cut when they fail."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lastlayer.linear_model import passes
-from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
 from lastlayer.linear_model.rows import Block, LocalRows
 from lastlayer.linear_model.solvers.progress import Progress
+from lastlayer.linear_model.solvers.step_size import row_scale
+
+#: The t-th of T epochs at one step weighs about (t / T) to this power in their average.
+TAIL_POWER = 3
+#: What steps that bring nothing are multiplied by.
+CUT = 0.5
 
 
 def solve_sgd(
@@ -27,7 +33,11 @@ def solve_sgd(
 ) -> Tensor:
     r"""Minimise from theta; an iteration is an epoch and a look at the objective.
 
-    The step of epoch t is the learning rate over :math:`\sqrt{1 + t}`.
+    What is looked at is an average over the epochs, of which the last weigh most: noise averages
+    out at steps that still get somewhere. Where the average no longer falls, steps of half the size
+    follow from the best one, with a new average, and with one epoch more to come below the best
+    before the next halving: fewer would not tell noise from standing still. Steps so large that the
+    objective is above that at the start are halved at once.
 
     Args:
         problem: what to minimise; its rows must be local.
@@ -35,71 +45,170 @@ def solve_sgd(
         progress: stopping rule and history.
         max_iter: most epochs.
         batch_size: rows of a step.
-        learning_rate: of the mean loss; ``"auto"`` is one over the mean squared norm of a row, half
-            of what is safe without momentum, as the loss's second derivative is at most 1/2.
+        learning_rate: first step, of the mean loss; ``"auto"`` as large as the rows allow, see
+            ``step_size``, following the loss's curvature.
         momentum: in [0, 1).
         generator: shuffles the rows.
 
     Returns:
         The best theta.
+
+    Raises:
+        FloatingPointError: if the objective is no longer finite.
     """
-    if learning_rate == "auto":
-        learning_rate = safe_rate(problem)
-    velocity = torch.zeros_like(theta)
-    here = problem.evaluate(theta)
-    best, least = theta, here.value
-    if progress.note(here):
+    start = best = problem.evaluate(theta)
+    if progress.note(start):
         return theta
-    for epoch in range(max_iter):
-        rate = float(learning_rate) / math.sqrt(1 + epoch)
-        theta, velocity = descend(
-            problem, theta, velocity, rate, momentum, batch_size=batch_size, generator=generator
+    step_of = _steps(problem, learning_rate, batch_size, momentum)
+    least, velocity, tail, cuts = theta, torch.zeros_like(theta), TailAverage(), 0
+    for _ in range(max_iter):
+        theta, velocity, mean = descend(
+            problem,
+            theta,
+            velocity,
+            CUT**cuts * step_of(best),
+            momentum,
+            batch_size=batch_size,
+            generator=generator,
         )
-        here = problem.evaluate(theta)
-        if here.value < least:
-            best, least = theta, here.value
-        if progress.note(here):
+        tail.add(mean)
+        here = problem.evaluate(tail.value)
+        done = _note(progress, here, learning_rate)
+        if here.value < best.value:
+            best, least = here, tail.value
+        elif tail.count > cuts or here.value > start.value:
+            cuts += 1
+            theta, velocity, tail = least, torch.zeros_like(theta), TailAverage()
+        if done:
             break
-    return best
+    return least
+
+
+class TailAverage:
+    """Average of points of which the later ones weigh more.
+
+    Attributes:
+        count: of the points.
+        value: their average.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.value = torch.empty(0)
+
+    def add(self, point: Tensor) -> None:
+        """Take a point in."""
+        self.count += 1
+        share = (1 + TAIL_POWER) / (self.count + TAIL_POWER)
+        self.value = point if self.count == 1 else torch.lerp(self.value, point, share)
+
+
+def _steps(
+    problem: SoftmaxProblem, learning_rate: float | str, batch_size: int, momentum: float
+) -> Callable[[Evaluation], Tensor]:
+    """Return the steps, a column beside theta, as a function of where it is."""
+    rows = _local(problem)
+    width = rows.num_features
+    column = problem.mean.new_empty((width + problem.fit_intercept, 1))
+    if learning_rate != "auto":
+        return lambda here: column.fill_(float(learning_rate))
+    scale, size = row_scale(problem, rows), min(batch_size, rows.block_rows)
+    share = (1 - size / problem.num_rows) / size
+
+    def follow(here: Evaluation) -> Tensor:
+        weights, intercept = scale.rates(here.curvature, share, momentum)
+        column[:width], column[width:] = weights, intercept
+        return column
+
+    return follow
+
+
+def _note(progress: Progress, here: Evaluation, learning_rate: float | str) -> bool:
+    try:
+        return progress.note(here)
+    except FloatingPointError as error:
+        if learning_rate == "auto":
+            raise
+        raise FloatingPointError(
+            f"learning_rate={learning_rate} is too large, take a smaller one or 'auto': {error}"
+        ) from None
 
 
 def safe_rate(problem: SoftmaxProblem) -> float:
-    """Return one over the mean squared norm of a row, the intercept's 1 included."""
+    """Return one over the mean squared norm of a row, the intercept's 1 included.
+
+    Half of what is safe for steps of one row, as the loss's second derivative is at most 1/2: for a
+    stream, whose rows to come are unknown and whose objective nobody looks at.
+    """
     return 1.0 / (float(problem.square_sums.sum()) / problem.total_weight + 1.0)
+
+
+class Epoch(NamedTuple):
+    """Where an epoch of steps ended.
+
+    Attributes:
+        theta: the last iterate.
+        velocity: the last step.
+        mean: of the iterates.
+    """
+
+    theta: Tensor
+    velocity: Tensor
+    mean: Tensor
 
 
 def descend(
     problem: SoftmaxProblem,
     theta: Tensor,
     velocity: Tensor,
-    rate: float,
+    step: float | Tensor,
     momentum: float,
     *,
     batch_size: int,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Take one epoch of steps on the mean objective; return theta and velocity."""
-    rows = problem.rows
-    if not isinstance(rows, LocalRows):
-        raise TypeError(
-            "stochastic gradient descent draws batches, which needs rows read by this process, "
-            f"without class_weight in fit_rows; got {type(rows).__name__}"
-        )
-    width = rows.num_features
+) -> Epoch:
+    """Take one epoch of steps on the mean objective.
+
+    A batch's gradient is summed, not averaged by its own weight, and a smaller batch makes a
+    smaller step: so the gradients of an epoch sum up to that of all rows.
+
+    Args:
+        problem: what to minimise; its rows must be local.
+        theta: where to start.
+        velocity: the step before, like theta.
+        step: the learning rate, of the mean loss, or a column of one for each row of theta.
+        momentum: in [0, 1).
+        batch_size: rows of a step.
+        generator: shuffles the rows.
+
+    Raises:
+        TypeError: if the rows are not local.
+    """
+    rows = _local(problem)
+    size = min(batch_size, rows.block_rows)
+    weight = float(problem.class_weight.sum()) * size / problem.num_rows
+    total, count = torch.zeros_like(theta), 0
     for batch in batches(rows, batch_size, generator):
         weights, bias = problem.split(theta)
         gradient, residual = passes.gradient(batch, weights, bias)
-        count = float(len(batch.target) if batch.weight is None else batch.weight.sum())
-        if count == 0:
-            continue
-        gradient = (gradient - torch.outer(problem.mean, residual)) / count
-        gradient += problem.penalty.times(weights) / problem.total_weight
-        velocity = momentum * velocity
-        velocity[:width] -= rate * gradient
-        if problem.fit_intercept:
-            velocity[width] -= rate * residual / count
+        gradient = (gradient - torch.outer(problem.mean, residual)) / weight
+        share = len(batch.target) / (size * problem.total_weight)
+        gradient += share * problem.penalty.times(weights)
+        change = problem.with_intercept(gradient, residual / weight)
+        velocity = momentum * velocity - step * change
         theta = theta + velocity
-    return theta, velocity
+        total += theta
+        count += 1
+    return Epoch(theta, velocity, total / count)
+
+
+def _local(problem: SoftmaxProblem) -> LocalRows:
+    if not isinstance(problem.rows, LocalRows):
+        raise TypeError(
+            "stochastic gradient descent draws batches, which needs rows read by this process, "
+            f"without class_weight in fit_rows; got {type(problem.rows).__name__}"
+        )
+    return problem.rows
 
 
 def batches(rows: LocalRows, size: int, generator: torch.Generator | None) -> Iterator[Block]:
