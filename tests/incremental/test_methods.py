@@ -131,7 +131,10 @@ def test_the_tables_of_words_and_names_stay_as_they_are():
     ("text", "message"),
     [
         ("", "a method needs a name"),
-        ("nonsense", r"unknown method 'nonsense'. Known: balanced, weighted, icarl, joint, .*softmax"),
+        (
+            "nonsense",
+            r"unknown method 'nonsense'. Known: balanced, weighted, icarl, joint, .*softmax",
+        ),
         ("softmax+", "an addition needs a name"),
         ("softmax+nonsense", "unknown addition 'nonsense'. Known: distillation, "),
         ("softmax+icarl", "unknown addition 'icarl'"),
