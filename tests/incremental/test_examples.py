@@ -1,5 +1,7 @@
 """Inputs and labels from whatever holds them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_inputs_become_the_same_float32_tensor(inputs):
         (iter([3, 1]), [3, 1]),
         ([], []),
     ],
-    ids=repr,
+    ids=lambda given: re.sub(r" at 0x\w+", "", repr(given)),
 )
 def test_labels_become_plain_numbers_and_words(labels, expected):
     found = as_labels(labels)
@@ -88,7 +90,7 @@ def test_labels_become_plain_numbers_and_words(labels, expected):
         "cat",
         None,
     ],
-    ids=repr,
+    ids=lambda given: re.sub(r" at 0x\w+", "", repr(given)),
 )
 def test_what_is_no_label_is_refused(labels):
     with pytest.raises(TypeError, match=r"labels must be (whole numbers or strings|a sequence)"):
