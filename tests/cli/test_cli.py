@@ -301,6 +301,7 @@ def test_list_names_everything_on_one_line_each(lastlayer):
     assert [line for line in printed.out.splitlines() if not line.startswith("  ")] == [
         "heads",
         "schemes",
+        "methods",
         "regularizers",
         "data",
         "models",

@@ -17,7 +17,9 @@ WORDS = [
 def learned(tmp_path_factory, lastlayer):
     folder = tmp_path_factory.mktemp("learn") / "out"
     methods = "softmax,balanced-softmax+distillation,icarl"
-    printed = lastlayer(*WORDS, "--methods", methods, "--seeds", 2, "--out", folder)
+    with pytest.MonkeyPatch.context() as patch:  # set up before any test's own environment
+        patch.delenv("LASTLAYER_DATA", raising=False)
+        printed = lastlayer(*WORDS, "--methods", methods, "--seeds", 2, "--out", folder)
     return folder, printed
 
 
