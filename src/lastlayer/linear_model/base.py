@@ -18,7 +18,7 @@ from torch import Tensor
 from lastlayer.linear_model.class_weights import weigh_classes
 from lastlayer.linear_model.inputs import check_examples, check_rows_finite
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
-from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.problem import SoftmaxProblem, centred
 from lastlayer.linear_model.rows import Rows
 from lastlayer.linear_model.solvers.progress import Progress
 
@@ -112,10 +112,8 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         theta = self._solve(problem, self._start(problem, classes), progress)
         rows.clear()
         separated = math.isinf(self.C) and problem.separates(theta)
-        weights, intercept = problem.split(theta)
         self.classes_ = classes
-        self.coef_ = weights.T.contiguous().cpu().numpy()
-        self.intercept_ = intercept.cpu().numpy()
+        self._keep(problem, theta)
         self.n_iter_ = max(1, len(progress.records) - 1)
         self.history_ = progress.columns()
         self.converged_ = progress.converged and not separated
@@ -133,9 +131,17 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         shape = (len(classes), problem.rows.num_features)
         if not self.warm_start or getattr(self, "coef_", np.empty(0)).shape != shape:
             return problem.start()
-        like = problem.mean
-        weights = torch.from_numpy(self.coef_.T.copy()).to(like)
-        return problem.join(weights, torch.from_numpy(self.intercept_.copy()).to(like))
+        return problem.warm_start(*self._kept(problem))
+
+    def _keep(self, problem: SoftmaxProblem, theta: Tensor) -> None:
+        weights, intercept = (centred(part) for part in problem.split(theta))
+        self.coef_ = weights.T.contiguous().cpu().numpy()
+        self.intercept_ = intercept.cpu().numpy()
+
+    def _kept(self, problem: SoftmaxProblem) -> tuple[Tensor, Tensor]:
+        parts = (self.coef_.T, self.intercept_)
+        weights, intercept = (torch.from_numpy(part.copy()).to(problem.mean) for part in parts)
+        return weights, intercept
 
     def _penalty(self, rows: Rows) -> Penalty:
         strength = 0.0 if math.isinf(self.C) else 1.0 / self.C

@@ -437,11 +437,7 @@ class SGDSoftmax(LinearSoftmax):
         # Centring by the rows of one call would make intercepts of different calls incomparable.
         problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
-        like = problem.mean
-        theta = problem.join(
-            torch.from_numpy(self.coef_.T.copy()).to(like),
-            torch.from_numpy(self.intercept_.copy()).to(like),
-        )
+        theta = problem.join(*self._kept(problem))
         rate = self.learning_rate
         if rate == "auto":
             rate = safe_rate(problem)
@@ -458,7 +454,5 @@ class SGDSoftmax(LinearSoftmax):
             batch_size=self.batch_size,
             generator=self._generator(),
         )
-        weights, intercept = problem.split(theta)
-        self.coef_ = weights.T.contiguous().cpu().numpy()
-        self.intercept_ = intercept.cpu().numpy()
+        self._keep(problem, theta)
         self.n_iter_ += 1

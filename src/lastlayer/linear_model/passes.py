@@ -45,10 +45,11 @@ def gram_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...
 
 
 def evaluate(block: Block, weights: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, ...]:
-    """Sum loss, entropy, curvature, gradient in the weights and residual.
+    """Sum loss, entropy, curvatures, gradient in the weights and residual.
 
-    The residual is p - e_y, times the row's weight; the curvature 1 - |p|^2 of a row is the trace
-    of its Hessian. ``keep`` leaves the probabilities with the rows, for products with the Hessian.
+    The residual is p - e_y, times the row's weight. The curvatures of a row are 1 - |p|^2, the
+    trace of its Hessian, and |p - e_y|^2. ``keep`` leaves the probabilities with the rows, for
+    products with the Hessian.
     """
     log_probability = torch.log_softmax(block.matrix.times(weights).add_(bias), dim=1)
     column = block.target.unsqueeze(1)
@@ -59,13 +60,14 @@ def evaluate(block: Block, weights: Tensor, bias: Tensor, keep: bool) -> tuple[T
     if block.weight is None:
         loss = -_total(picked)
         entropy = -_inner(probability, log_probability)
-        curvature = len(picked) - _inner(probability, probability)
+        curvature = _curvatures(block, picked, _inner(probability, probability))
         probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
     else:
         loss = -_inner(block.weight, picked)
         # p log p is 0 where p has underflown, whatever log p is.
         entropy = -_inner(block.weight, (probability * log_probability).sum(1))
-        curvature = _inner(block.weight, 1 - (probability * probability).sum(1))
+        squares = _inner(block.weight, (probability * probability).sum(1))
+        curvature = _curvatures(block, picked, squares)
         probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
         probability.mul_(block.weight.unsqueeze(1))
     gradient = block.matrix.transposed_times(probability)
@@ -83,14 +85,24 @@ def gradient(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 
 
 def loss_and_curvature(block: Block, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed loss and the summed curvature at logits."""
+    """Return the summed loss and the summed curvatures at logits."""
     log_probability = torch.log_softmax(logits, dim=1)
     picked = log_probability.gather(1, block.target.unsqueeze(1)).squeeze(1)
     probability = log_probability.exp_()
     if block.weight is None:
-        return -_total(picked), len(picked) - _inner(probability, probability)
-    rows = 1 - (probability * probability).sum(1)
-    return -_inner(block.weight, picked), _inner(block.weight, rows)
+        loss, squares = -_total(picked), _inner(probability, probability)
+    else:
+        loss = -_inner(block.weight, picked)
+        squares = _inner(block.weight, (probability * probability).sum(1))
+    return loss, _curvatures(block, picked, squares)
+
+
+def _curvatures(block: Block, picked: Tensor, squares: Tensor) -> Tensor:
+    """Return the summed 1 - |p|^2 and |p - e_y|^2 of the labels' log p and the summed |p|^2."""
+    missed = 1 - picked.exp()
+    weight = torch.ones_like(missed) if block.weight is None else block.weight
+    spread = _total(weight) - squares
+    return torch.stack([spread, 2 * _inner(weight, missed) - spread])
 
 
 def not_won(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:

@@ -37,8 +37,8 @@ class Evaluation:
         value: F.
         bound: a number that F is above everywhere; minus infinity where none is known.
         gradient: of F, like theta; empty where it was not asked for.
-        curvature: mean over rows and classes but one of the loss's second derivative,
-            (1 - |p|^2) / (K - 1).
+        curvature: mean over rows and classes but one of the loss's second derivative, see
+            ``mean_curvature``.
         slack: what was taken off the bound for rounding errors.
     """
 
@@ -92,6 +92,30 @@ class SoftmaxProblem:
         share = self.class_weight.clamp_min(1e-3 * self.total_weight / self.num_classes).log()
         return torch.cat([weights, (share - share.mean()).unsqueeze(0)])
 
+    def start_value(self) -> float:
+        """Return F at the start, without a pass over the rows."""
+        log_share = torch.log_softmax(self._start_logits(), dim=0)
+        return -float(self.class_weight @ log_share)
+
+    def start_gradient(self) -> Tensor:
+        """Return F's gradient at the start, without a pass over the rows."""
+        share = torch.softmax(self._start_logits(), dim=0)
+        features = torch.outer(self._class_features.sum(1), share) - self._class_features
+        return self.with_intercept(features, self.total_weight * share - self.class_weight)
+
+    def _start_logits(self) -> Tensor:
+        start = self.start()
+        return start[-1] if self.fit_intercept else torch.zeros_like(self.class_weight)
+
+    def warm_start(self, weights: Tensor, intercept: Tensor) -> Tensor:
+        """Return theta of earlier weights, or the start where that has a lower objective.
+
+        Weights that were found at another scale of the features are wrong for certain about many
+        rows; from there the way is longer than from zero, by any factor.
+        """
+        theta = centred(self.join(weights, intercept))
+        return theta if self.evaluate(theta).value <= self.start_value() else self.start()
+
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (d, K) and intercept (K,) of the features as they are."""
         weights = theta[: self.rows.num_features]
@@ -125,7 +149,7 @@ class SoftmaxProblem:
             bound=bound,
             slack=slack,
             gradient=self.with_intercept(gradient + pull, residual),
-            curvature=self.mean_curvature(float(curvature)),
+            curvature=self.mean_curvature(curvature),
         )
 
     def without_gradient(self, theta: Tensor, loss: float, curvature: float) -> Evaluation:
@@ -135,9 +159,20 @@ class SoftmaxProblem:
         empty = theta.new_empty(0)
         return Evaluation(value=value, bound=-math.inf, gradient=empty, curvature=curvature)
 
-    def mean_curvature(self, total: float) -> float:
-        """Return the curvature summed over rows per unit of weight and class but one."""
-        return max(total / self.total_weight / (self.num_classes - 1), 1e-300)
+    def mean_curvature(self, totals: Tensor) -> float:
+        r"""Return the loss's curvature per unit of weight and class but one.
+
+        .. math:: c = \max\left(\textstyle\sum_i s_i (1 - |p_i|^2), \sum_i s_i |p_i - e_{y_i}|^2
+            \right) / (n (K - 1))
+
+        The two are the traces of the Hessian, which is Fisher's information, and of its estimate
+        from the labels; they agree in expectation where the probabilities are right. Where rows
+        are wrong for certain the Hessian vanishes, though the loss bends before they are right:
+        steps by the Hessian alone would go too far by any factor. Below a rounding error no
+        curvature is known.
+        """
+        mean = float(totals.max()) / self.total_weight / (self.num_classes - 1)
+        return max(mean, torch.finfo(self.rows.dtype).eps)
 
     def _penalty_value(self, weights: Tensor, pull: Tensor) -> float:
         return 0.5 * float((weights * pull).sum(dtype=torch.float64))
@@ -222,6 +257,14 @@ class SoftmaxProblem:
         if not self.rows.in_memory or self.num_rows * width**2 < CHEAP:
             return 1
         return max(1, self.num_rows // (8 * width))
+
+
+def centred(theta: Tensor) -> Tensor:
+    """Return parameters less their mean over the classes, (K,) the last dimension.
+
+    Softmax does not see what all classes share, and a penalty is least without it.
+    """
+    return theta - theta.mean(-1, keepdim=True)
 
 
 def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lastlayer.functional.softmax_prox import softmax_prox
 from lastlayer.linear_model import passes
-from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.problem import SoftmaxProblem, centred
 from lastlayer.linear_model.rows import Block
 from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.least_squares import build_least_squares
@@ -69,7 +69,7 @@ def solve_admm(
     features, sums = problem.rows.reduce(start_rows, *problem.split(theta), penalty)
     values = [here.value]
     for iteration in range(max_iter):
-        theta = system.solve(features, sums, theta)
+        theta = centred(system.solve(features, sums, theta))
         features, sums, *measured = problem.rows.reduce(
             iterate_rows, *problem.split(theta), penalty, over_relaxation, prox_steps
         )
@@ -146,10 +146,10 @@ def _sums(block: Block) -> tuple[Tensor, ...]:
 
 def _measures(measured: list[Tensor], problem: SoftmaxProblem) -> tuple[float, float, float, float]:
     """Return loss, mean curvature and the relative residuals."""
-    loss, curvature, apart, size, moved, pull = (float(value) for value in measured)
+    loss, apart, size, moved, pull = (float(value) for value in (measured[0], *measured[2:]))
     primal = math.sqrt(apart / max(size, 1e-300))
     dual = math.sqrt(moved / max(pull, 1e-300))
-    return loss, problem.mean_curvature(curvature), primal, dual
+    return loss, problem.mean_curvature(measured[1]), primal, dual
 
 
 def _slow(values: list[float]) -> bool:

@@ -16,6 +16,9 @@ from lastlayer.linear_model.solvers.progress import Progress, inner
 
 ARMIJO = 1e-4
 
+#: A step and the evaluation behind it.
+Step = tuple[Tensor, Evaluation]
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -138,7 +141,7 @@ def line_search(
     slope: float,
     *,
     noise: float,
-) -> tuple[Tensor, Evaluation] | None:
+) -> Step | None:
     """Return a step that lowers the objective enough, or None if rounding hides it.
 
     Enough is Armijo's condition. Where the decrease is below rounding the slope tells instead (the

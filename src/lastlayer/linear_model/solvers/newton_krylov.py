@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lastlayer.linear_model.coarse import CoarseProblem
-from lastlayer.linear_model.problem import SoftmaxProblem
-from lastlayer.linear_model.solvers.lbfgs import line_search, rounding
+from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
+from lastlayer.linear_model.solvers.lbfgs import Step, line_search, rounding
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
 
@@ -50,6 +50,12 @@ def solve_newton_krylov(
     scale = Preconditioner(problem, kind, gram=gram)
     here = problem.evaluate(theta, keep=True)
     first: float | None = None
+
+    def search(theta: Tensor, here: Evaluation, direction: Tensor) -> Step | None:
+        slope, noise = inner(here.gradient, direction), rounding(problem, here)
+        evaluate = partial(problem.evaluate, keep=True)
+        return line_search(evaluate, theta, here, direction, slope, noise=noise)
+
     if progress.note(here):
         return theta
     for _ in range(max_iter):
@@ -65,15 +71,9 @@ def solve_newton_krylov(
             coarse.keep()
         times = used.hessian_times
         direction = _newton_direction(times, here.gradient, scale, forcing, max_products)
-        slope = inner(here.gradient, direction)
-        found = line_search(
-            partial(problem.evaluate, keep=True),
-            theta,
-            here,
-            direction,
-            slope,
-            noise=rounding(problem, here),
-        )
+        # Where rows are wrong for certain the Hessian says nothing of how far to go.
+        tries = (direction, -scale(here.gradient))
+        found = next(filter(None, (search(theta, here, one) for one in tries)), None)
         if found is None:
             break  # rounding hides any further decrease
         step, here = found

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.problem import SoftmaxProblem, centred
 
 #: Refactor when the curvature has moved by more than this factor.
 DRIFT = 1.5
@@ -60,7 +60,11 @@ class Preconditioner:
         return True
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Return the inverse times a matrix like theta."""
+        """Return the inverse times a matrix like theta, without what all classes share.
+
+        The loss does not bend along that, so that rounding errors would grow there.
+        """
+        gradient = centred(gradient)
         if self._inverse is None or self.kind == "none":
             return gradient
         width = self.problem.rows.num_features
