@@ -58,17 +58,35 @@ def test_hessian_products_are_those_of_autograd(noisy, random_theta, variant):
     )  # fmt: skip
 
 
-def test_the_curvature_is_the_mean_trace_of_the_rows_hessians(noisy, random_theta, variant):
+@pytest.mark.parametrize("scale", [0.3, 30.0])
+def test_the_curvature_is_the_larger_trace_of_hessians_and_squared_gradients(
+    noisy, random_theta, variant, scale
+):
+    """By autograd, in the rows' logits; far from zero most rows are wrong for certain."""
     case = noisy(**variant)
     problem = case.problem()
-    theta = random_theta(problem)
+    theta = random_theta(problem, scale=scale)
     weights, intercept = problem.split(theta)
-    traces = [
-        float(torch.autograd.functional.hessian(lambda z: z.logsumexp(0), z).trace())
-        for z in torch.from_numpy(case.X) @ weights + intercept
-    ]
-    expected = np.average(traces, weights=case.weight) / (case.num_classes - 1)
-    assert problem.evaluate(theta).curvature == pytest.approx(expected, rel=1e-12)
+    logits = torch.from_numpy(case.X) @ weights + intercept
+    hessian, fisher = [], []
+    for z, y in zip(logits, torch.from_numpy(case.y), strict=True):
+        own = z.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(own, y), own)
+        fisher.append(float(gradient.square().sum()))
+        full = torch.autograd.functional.hessian(lambda z: z.logsumexp(0), z)
+        hessian.append(float(full.trace()))
+    means = [np.average(traces, weights=case.weight) for traces in (hessian, fisher)]
+    found = problem.evaluate(theta).curvature
+    assert found == pytest.approx(max(means) / (case.num_classes - 1), rel=1e-10)
+    assert scale < 1 or means[1] > 2 * means[0]
+
+
+def test_where_probabilities_are_right_both_curvatures_are_one(noisy):
+    """At the classes' shares, which the start has."""
+    problem = noisy(weighted=True).problem()
+    share = problem.class_weight / problem.total_weight
+    expected = float(1 - share.square().sum()) / 2
+    assert problem.evaluate(problem.start()).curvature == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 60, 1000])

@@ -116,7 +116,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         self._keep(problem, theta)
         self.n_iter_ = max(1, len(progress.records) - 1)
         self.history_ = progress.columns()
-        self.converged_ = progress.converged and not separated
+        self.converged_ = progress.proven and not separated
         self.gap_ = progress.records[-1].gap
         if not (self.converged_ or progress.stopped):
             advice = _SEPARATED if separated else self._advice(progress)

@@ -39,7 +39,7 @@ class LBFGSSoftmax(LinearSoftmax):
         class_weight: as in ``sklearn.linear_model.LogisticRegression``.
         tol: relative gap to the minimum, certified by a dual bound, at which to stop. Without such
             a bound (no penalty or a singular one) the largest entry of the gradient
-            relative to that at the start.
+            relative to that at zero weights.
         max_iter: most iterations.
         warm_start: whether to start from the last fit.
         memory: pairs of steps and gradients that are kept.

@@ -103,6 +103,15 @@ class SoftmaxProblem:
         features = torch.outer(self._class_features.sum(1), share) - self._class_features
         return self.with_intercept(features, self.total_weight * share - self.class_weight)
 
+    def gradient_noise(self) -> float:
+        """Return the size of a rounding error in the gradient's entries.
+
+        An entry is a sum of features times residuals, which are up to 1.
+        """
+        raw = self.square_sums + self.total_weight * self.mean.square()
+        largest = max(float(raw.max()), self.total_weight) if len(raw) else self.total_weight
+        return torch.finfo(raw.dtype).eps * math.sqrt(largest * self.total_weight)
+
     def _start_logits(self) -> Tensor:
         start = self.start()
         return start[-1] if self.fit_intercept else torch.zeros_like(self.class_weight)

@@ -51,8 +51,9 @@ class Progress:
 
     Done is a certified gap :math:`(F - D) / F` of at most ``tol``, not counting what D was lowered
     by for rounding errors. Where there is no bound (no
-    penalty, or a singular one, or a class without weight) the largest entry of the gradient
-    must have fallen to ``tol`` times that at the start.
+    penalty, or a singular one, or a class without weight) the largest entry of the gradient must
+    be at most ``tol`` times that at zero weights, wherever the solver started, or no more than
+    rounding errors are.
 
     Args:
         problem: what is solved.
@@ -70,7 +71,10 @@ class Progress:
     def __post_init__(self) -> None:
         self._begin = time.perf_counter()
         self._certifies = self.problem.certifies
-        self._first: float | None = None
+        self._goal = math.nan
+        if not self._certifies:
+            first = float(self.problem.start_gradient().abs().max())
+            self._goal = max(self.tol * first, self.problem.gradient_noise())
         self._bound = self._exact = -math.inf
 
     def note(
@@ -105,15 +109,22 @@ class Progress:
             seconds=time.perf_counter() - self._begin,
         )
         self.records.append(record)
-        if self._first is None:
-            self._first = gradient
         if self._certifies:
             self.converged = found.value - exact <= self.tol * abs(found.value)
         else:
-            self.converged = gradient <= self.tol * self._first
+            self.converged = gradient <= self._goal
         if self.callback is not None and self.callback(record) is True:
             self.stopped = True
         return self.converged or self.stopped
+
+    @property
+    def proven(self) -> bool:
+        """Whether tol was reached, and by a bound that says more than that F is above 0.
+
+        In low precision rounding's share of the gap may be all of F.
+        """
+        says = not self._certifies or self.records[-1].gap < max(1.0, self.tol)
+        return self.converged and says
 
     def columns(self) -> dict[str, list[float]]:
         """Return the history as lists by quantity."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.linear_model import passes
-from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem, centred
+from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
 from lastlayer.linear_model.rows import Block, LocalRows
 from lastlayer.linear_model.solvers.progress import Progress
 from lastlayer.linear_model.solvers.step_size import row_scale
@@ -194,7 +194,7 @@ def descend(
         gradient = (gradient - torch.outer(problem.mean, residual)) / weight
         share = len(batch.target) / (size * problem.total_weight)
         gradient += share * problem.penalty.times(weights)
-        change = centred(problem.with_intercept(gradient, residual / weight))
+        change = problem.with_intercept(gradient, residual / weight)
         velocity = momentum * velocity - step * change
         theta = theta + velocity
         total += theta
