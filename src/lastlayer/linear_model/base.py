@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lastlayer.linear_model.class_weights import weigh_classes
+from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
 from lastlayer.linear_model.inputs import check_examples, check_rows_finite
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
 from lastlayer.linear_model.problem import SoftmaxProblem, centred
@@ -165,6 +165,8 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         if not isinstance(self.max_iter, int | np.integer):
             raise ValueError(f"max_iter must be a whole number; got {self.max_iter!r}")
 
+        check_class_weights(self.class_weight)
+
     def _advice(self, progress: Progress) -> str:
         last = progress.records[-1]
         reached = f"a certified relative gap of {last.gap:.1e}"
@@ -188,6 +190,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                     f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
                     f"{self.n_features_in_} features as input"
                 )
+            check_rows_finite(X)
             dtype = torch.float64
             if X.is_floating_point():  # half precision holds features, but not logits
                 dtype = torch.promote_types(X.dtype, torch.float32)

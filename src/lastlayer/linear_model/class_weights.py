@@ -1,7 +1,10 @@
-"""Class weights for rows that only steps can see."""
+"""Class weights: what they may be, and rows that they multiply."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -48,23 +51,64 @@ def reweighted(block: Block, factors: Tensor, step: Step, *shared: object) -> tu
     return step(Block(block.matrix, block.target, weight, block.state), *shared)
 
 
+def check_class_weights(class_weight: Any) -> None:
+    """Raise ``ValueError`` unless these are class weights, of whatever labels."""
+    if class_weight is None or (isinstance(class_weight, str) and class_weight == "balanced"):
+        return
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            "class_weight must be None, 'balanced' or a dictionary from label to weight; "
+            f"got {class_weight!r}"
+        )
+    wrong = {
+        label: weight
+        for label, weight in class_weight.items()
+        if not (isinstance(weight, Real) and 0 <= weight < math.inf)
+    }
+    if wrong:
+        raise ValueError(f"class_weight must hold finite numbers of at least 0; got {wrong!r}")
+
+
+def class_factors(class_weight: Any, classes: NDArray[Any], by_class: Tensor) -> Tensor:
+    """Return what the rows of every class are multiplied by, as in scikit-learn.
+
+    Balanced classes weigh the same; those that have no weight do not count among them.
+
+    Args:
+        class_weight: ``"balanced"`` or a mapping from label to weight, 1 where there is none.
+        classes: (K,) labels by class index.
+        by_class: (K,) weight of the rows of each class.
+
+    Returns:
+        (K,) float64, on the CPU.
+
+    Raises:
+        ValueError: if it is neither, names labels that there are not, or leaves no row a weight.
+    """
+    check_class_weights(class_weight)
+    found = by_class.detach().cpu().double()
+    if isinstance(class_weight, str):
+        present = found > 0
+        return torch.where(present, found.sum() / (present.sum() * found), 1.0)
+    weights = compute_class_weight(dict(class_weight), classes=classes, y=classes)
+    factors = torch.from_numpy(np.asarray(weights, dtype=np.float64))
+    if not bool((factors * found).any()):
+        raise ValueError(
+            "class_weight must not be 0 for all classes whose rows have a weight; "
+            f"got {class_weight!r}"
+        )
+    return factors
+
+
 def weigh_classes(rows: Rows, classes: NDArray[Any], class_weight: Any) -> Rows:
-    """Return rows with class weights, which mean what they mean in scikit-learn.
+    """Return rows with class weights; see :func:`class_factors`.
 
     Args:
         rows: the rows.
         classes: (K,) labels by class index.
         class_weight: ``"balanced"``, a mapping from label to weight, or None.
-
-    Raises:
-        ValueError: if it is none of these, or names labels that there are not.
     """
     if class_weight is None:
         return rows
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        (found,) = rows.reduce(weight_by_class, len(classes))
-        present = found > 0
-        factors = torch.where(present, found.sum() / (present.sum() * found), 1.0)
-        return ClassWeightedRows(rows, factors)
-    weights = compute_class_weight(class_weight, classes=classes, y=classes)
-    return ClassWeightedRows(rows, torch.from_numpy(np.asarray(weights, dtype=np.float64)))
+    (by_class,) = rows.reduce(weight_by_class, len(classes))
+    return ClassWeightedRows(rows, class_factors(class_weight, classes, by_class))

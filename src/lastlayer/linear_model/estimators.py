@@ -290,7 +290,8 @@ class SGDSoftmax(LinearSoftmax):
         C: inverse strength of the penalty, above 0; infinity for none.
         penalty_operator: L of the penalty, (m, d); the identity if None.
         fit_intercept: whether there is an intercept; it has no penalty.
-        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``; not ``"balanced"`` for
+            ``partial_fit``.
         tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
         max_iter: most epochs.
         warm_start: whether to start from the last fit.
@@ -370,7 +371,7 @@ class SGDSoftmax(LinearSoftmax):
 
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
         self.rows_seen_ = problem.total_weight  # for partial_fit to go on
-        self._velocity = torch.zeros_like(theta)
+        self._velocity = torch.zeros_like(theta).cpu().numpy()
         return solve_sgd(
             problem,
             theta,
@@ -395,9 +396,18 @@ class SGDSoftmax(LinearSoftmax):
             sample_weight: (n,) weights of at least 0.
 
         Returns:
-            The estimator.
+            The estimator; in float64 once any rows were.
+
+        Raises:
+            ValueError: if an argument or an option does not fit; for ``class_weight="balanced"``.
         """
         self._check_options()
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight='balanced' is not for partial_fit, which would balance every batch "
+                "by itself; pass a dictionary, such as "
+                "compute_class_weight('balanced', classes=classes, y=y) gives of a large sample"
+            )
         first = not hasattr(self, "coef_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit")
@@ -420,6 +430,8 @@ class SGDSoftmax(LinearSoftmax):
             classes=np.unique(classes) if first else self.classes_,
             reset=first,
         )
+        if not first:
+            examples = examples.widened(self.coef_.dtype)
         rows = self._rows(examples)
         problem = SoftmaxProblem(
             rows, len(examples.classes), self._penalty(rows), fit_intercept=self.fit_intercept
@@ -430,10 +442,8 @@ class SGDSoftmax(LinearSoftmax):
 
     def _descend(self, problem: SoftmaxProblem, first: bool) -> None:
         if first:
-            self.n_iter_, self.rows_seen_ = 0, 0.0
-            width = (problem.num_classes, problem.rows.num_features)
-            self.coef_ = np.zeros(width, dtype=str(problem.rows.dtype).removeprefix("torch."))
-            self.intercept_ = np.zeros(width[:1], dtype=self.coef_.dtype)
+            self.n_iter_ = 0
+            self._keep(problem, torch.zeros_like(problem.start()))
         # Centring by the rows of one call would make intercepts of different calls incomparable.
         problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
@@ -442,10 +452,12 @@ class SGDSoftmax(LinearSoftmax):
         if rate == "auto":
             rate = safe_rate(problem)
         # The penalty is shared out over all rows seen.
-        self.rows_seen_ += problem.total_weight
+        self.rows_seen_ = getattr(self, "rows_seen_", 0.0) + problem.total_weight
         problem.total_weight = self.rows_seen_
-        velocity = torch.zeros_like(theta) if first else self._velocity
-        theta, self._velocity, _ = descend(
+        velocity = torch.zeros_like(theta)
+        if hasattr(self, "_velocity"):
+            velocity = torch.from_numpy(self._velocity).to(theta)
+        theta, velocity, _ = descend(
             problem,
             theta,
             velocity,
@@ -454,5 +466,6 @@ class SGDSoftmax(LinearSoftmax):
             batch_size=self.batch_size,
             generator=self._generator(),
         )
+        self._velocity = velocity.cpu().numpy()  # an array, as pickles and skops know
         self._keep(problem, theta)
         self.n_iter_ += 1

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from lastlayer.linear_model.chunks import all_finite
+from lastlayer.linear_model.class_weights import class_factors
 from lastlayer.linear_model.labels import index_classes
 from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows, rows_in_memory
+from lastlayer.linear_model.rows import Block, LocalRows, cut_rows
 
 
 class Examples(NamedTuple):
@@ -34,6 +34,16 @@ class Examples(NamedTuple):
     weight: Tensor | None
     classes: NDArray[Any]
 
+    def widened(self, other: np.dtype[Any]) -> Examples:
+        """Return the examples in the wider of their precision and another one."""
+        name = np.promote_types(str(self.features.dtype).removeprefix("torch."), other).name
+        dtype = getattr(torch, name)
+        tensor = isinstance(self.features, Tensor)
+        return self._replace(
+            features=self.features.to(dtype) if tensor else self.features.astype(name),
+            weight=None if self.weight is None else self.weight.to(dtype),
+        )
+
     def rows(self, *, block_rows: int | None = None) -> LocalRows:
         """Return the examples in blocks; rows without weight are left out."""
         features, target, weight = self.features, self.target, self.weight
@@ -44,7 +54,7 @@ class Examples(NamedTuple):
             if bool((weight == 1).all()):
                 weight = None
         if isinstance(features, Tensor):
-            return rows_in_memory(features, target, weight, block_rows=block_rows)
+            return cut_rows(features, target, weight, block_rows=block_rows)
         matrix = SparseMatrix(features)
         return LocalRows([Block(matrix, target, weight)], matrix.dtype, matrix.device)
 
@@ -80,18 +90,11 @@ def check_examples(
     if tensor:
         device = features.device if device is None else device
     kept_device = torch.device("cpu" if device is None else device)
-    given = features
-    if tensor and not _is_cheap(features):
-        given = features.detach().cpu()
-        if given.dtype == torch.bfloat16:  # unknown to NumPy
-            given = given.double()
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu().numpy()
-    if isinstance(given, Tensor):
-        given = given.detach().numpy()
     checked, labels = validate_data(
         estimator,
-        given,
+        as_array(features),
         labels,
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
@@ -101,7 +104,7 @@ def check_examples(
     )
     check_rows_finite(checked)
     target, classes = index_classes(labels, classes, name="y")
-    weight = _weights(checked, labels, classes, target, sample_weight, class_weight)
+    weight = _weights(checked, classes, target, sample_weight, class_weight)
     if sparse.issparse(checked):
         if kept_device.type != "cpu":
             raise ValueError(f"sparse features are computed with on the CPU; got device={device!r}")
@@ -121,12 +124,22 @@ def _as_tensor(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _is_cheap(features: Tensor) -> bool:
-    return features.device.type == "cpu" and features.dtype in _DTYPES
+def as_array(features: Any) -> Any:
+    """Return a tensor as an array, anything else as it is."""
+    if not isinstance(features, Tensor):
+        return features
+    given = features.detach().cpu()
+    if given.dtype == torch.bfloat16:  # unknown to NumPy
+        given = given.double()
+    return given.numpy()
 
 
 def check_rows_finite(features: Any) -> None:
     """Raise ``ValueError`` with the number of rows that hold NaN or infinity."""
+    if isinstance(features, Tensor):
+        if bool(torch.isfinite(features).all()):
+            return
+        features = as_array(features)
     values = features.data if sparse.issparse(features) else features
     if all_finite(values):
         return
@@ -143,7 +156,6 @@ def check_rows_finite(features: Any) -> None:
 
 def _weights(
     features: Any,
-    labels: NDArray[Any],
     classes: NDArray[Any],
     target: Tensor,
     sample_weight: Any,
@@ -159,10 +171,7 @@ def _weights(
     if not weight.any():
         raise ValueError("sample_weight must not be 0 for all rows")
     if class_weight is not None:
-        present = np.unique(labels)
-        factors = np.ones(len(classes), dtype=weight.dtype)
-        factors[np.searchsorted(classes, present)] = compute_class_weight(
-            class_weight, classes=present, y=labels, sample_weight=weight
-        )
-        weight *= factors[target.numpy()]
+        by_class = np.bincount(target.numpy(), weights=weight, minlength=len(classes))
+        factors = class_factors(class_weight, classes, torch.from_numpy(by_class))
+        weight *= factors[target].numpy()
     return None if (weight == 1).all() else torch.from_numpy(weight)

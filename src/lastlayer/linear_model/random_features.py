@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count, check_positive
-from lastlayer.linear_model.inputs import check_rows_finite
+from lastlayer.linear_model.inputs import as_array, check_rows_finite
 
 #: Nonlinearities by name; they may work in place.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -94,8 +94,7 @@ class RandomFeatures(
         check_choice("activation", self.activation, ACTIVATIONS)
         if self.scale != "auto":
             check_positive("scale", float(self.scale))
-        given = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
-        rows = self._checked(given, reset=True)
+        rows = self._checked(as_array(X), reset=True)
         self.scale_ = _one_over_norm(rows) if self.scale == "auto" else float(self.scale)
         random = check_random_state(self.random_state)
         # Drawn in float64 whatever the rows are in.
@@ -130,6 +129,7 @@ class RandomFeatures(
                 f"X has shape {tuple(rows.shape)}, but RandomFeatures is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        check_rows_finite(rows)
         rows = rows if rows.is_floating_point() else rows.to(torch.float64)
         return self._activate(rows @ torch.from_numpy(self.components_).to(rows).T)
 

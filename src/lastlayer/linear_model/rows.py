@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lastlayer._checks import check_finite, check_labels, check_matrix
+from lastlayer.linear_model.labels import as_weight
 from lastlayer.linear_model.matrices import DenseMatrix, Matrix
 
 #: Bytes of the features of a block: two products with them, and what lies between, stay in a cache.
@@ -164,9 +166,25 @@ def rows_in_memory(
     Args:
         features: (n, d) floating point.
         target: (n,) class indices.
-        weight: (n,) weights.
+        weight: (n,) weights of at least 0.
         block_rows: rows of a block; by the size of a cache on the CPU, all rows elsewhere, if None.
+
+    Raises:
+        TypeError: if a dtype does not fit.
+        ValueError: if a shape does not fit, or a number is not finite, or a weight below 0.
     """
+    check_matrix("features", features)
+    check_labels("target", target, len(features))
+    check_finite("features", features)
+    weight = as_weight(weight, len(features), features.dtype)
+    own = None if weight is None else weight.to(features.device)
+    return cut_rows(features, target, own, block_rows=block_rows)
+
+
+def cut_rows(
+    features: Tensor, target: Tensor, weight: Tensor | None, *, block_rows: int | None = None
+) -> LocalRows:
+    """Return checked rows in blocks; see :func:`rows_in_memory`."""
     count, width = features.shape
     if block_rows is None:
         block_rows = count

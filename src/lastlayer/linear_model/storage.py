@@ -53,6 +53,8 @@ def save_linear(model: Any, path: str | Path) -> Path:
         "options": {key: value for key, value in options.items() if value is not None},
         "n_iter": int(estimator.n_iter_),
     }
+    if hasattr(estimator, "rows_seen_"):
+        about["rows_seen"] = float(estimator.rows_seen_)
     classes = estimator.classes_
     arrays: dict[str, Any] = {
         "coef": estimator.coef_,
@@ -111,6 +113,8 @@ def load_linear(path: str | Path) -> Any:
         about = json.loads(str(arrays["about"]))
         estimator: Any = SOLVERS.get(about["solver"])(**about["options"])
         estimator.n_iter_ = about["n_iter"]
+        if "rows_seen" in about:
+            estimator.rows_seen_ = float(about["rows_seen"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its entry 'about' cannot be read ({error})") from error
     estimator.coef_, estimator.intercept_, estimator.classes_ = coef, intercept, classes
