@@ -400,6 +400,7 @@ class SGDSoftmax(LinearSoftmax):
 
         Raises:
             ValueError: if an argument or an option does not fit; for ``class_weight="balanced"``.
+            FloatingPointError: if the steps lead to weights that are not finite.
         """
         self._check_options()
         if isinstance(self.class_weight, str):
@@ -452,8 +453,7 @@ class SGDSoftmax(LinearSoftmax):
         if rate == "auto":
             rate = safe_rate(problem)
         # The penalty is shared out over all rows seen.
-        self.rows_seen_ = getattr(self, "rows_seen_", 0.0) + problem.total_weight
-        problem.total_weight = self.rows_seen_
+        problem.total_weight += getattr(self, "rows_seen_", 0.0)
         velocity = torch.zeros_like(theta)
         if hasattr(self, "_velocity"):
             velocity = torch.from_numpy(self._velocity).to(theta)
@@ -466,6 +466,12 @@ class SGDSoftmax(LinearSoftmax):
             batch_size=self.batch_size,
             generator=self._generator(),
         )
+        if not bool(torch.isfinite(theta).all()):
+            raise FloatingPointError(
+                "the weights are no longer finite; scale the features, or take a smaller "
+                f"learning_rate than {float(rate):g}"
+            )
+        self.rows_seen_ = problem.total_weight
         self._velocity = velocity.cpu().numpy()  # an array, as pickles and skops know
         self._keep(problem, theta)
         self.n_iter_ += 1
