@@ -12,7 +12,10 @@ from lastlayer.linear_model import (
     ADMMSoftmax,
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
+    RandomFeatures,
     SGDSoftmax,
+    regularization_path,
+    rows_in_memory,
 )
 
 EVERYONE = [LBFGSSoftmax, NewtonKrylovSoftmax, ADMMSoftmax, SGDSoftmax]
@@ -55,6 +58,57 @@ def test_prediction_counts_them_too(noisy):
     model = given.fit(LBFGSSoftmax)
     with pytest.raises(ValueError, match="contains NaN: 1 of 60 rows"):
         model.predict(spoil(given.X, (5, 1, np.nan)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "ask", ["predict", "predict_proba", "predict_log_proba", "decision_function", "score"]
+)
+def test_prediction_counts_them_in_tensors_too(noisy, ask, dtype):
+    given = noisy()
+    model = given.fit(LBFGSSoftmax)
+    labels = (given.y,) if ask == "score" else ()
+    for value, kind in ((np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")):
+        rows = torch.from_numpy(spoil(given.X, (5, 1, value), (7, 0, value))).to(dtype)
+        with pytest.raises(ValueError, match=f"contains {kind}: 2 of 60 rows"):
+            getattr(model, ask)(rows, *labels)
+
+
+def test_every_other_entry_refuses_tensors_that_are_not_finite(noisy):
+    given = noisy()
+    bad = torch.from_numpy(spoil(given.X, (5, 1, np.nan)))
+    labels = torch.from_numpy(given.y)
+    layer = RandomFeatures(3, random_state=0)
+    held_out = {"Cs": [1.0], "validation": (bad, labels)}
+    for act in (
+        lambda: SGDSoftmax().partial_fit(bad, labels, [0, 1, 2]),
+        lambda: layer.fit(bad),
+        lambda: layer.fit(given.X).transform(bad),
+        lambda: regularization_path(LBFGSSoftmax(), given.X, given.y, **held_out),
+        lambda: regularization_path(LBFGSSoftmax(), bad, given.y, **held_out),
+    ):
+        with pytest.raises(ValueError, match="contains NaN: 1 of 60 rows"):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"features": torch.full((60, 4), torch.nan)}, ValueError, "features must be finite"),
+        ({"features": torch.ones(60)}, ValueError, r"features must have shape \(N, D\)"),
+        ({"features": torch.ones(60, 4).long()}, TypeError, "features must have a floating"),
+        ({"target": torch.zeros(59).long()}, ValueError, r"target must have shape \(60,\)"),
+        ({"target": torch.zeros(60)}, TypeError, "target must hold integer labels"),
+        ({"weight": -torch.ones(60)}, ValueError, "weight must be finite and at least 0; 60 of 60"),
+        ({"weight": torch.ones(59)}, ValueError, r"weight must have shape \(60,\)"),
+    ],
+    ids=str,
+)
+def test_rows_of_tensors_are_checked(noisy, change, error, message):
+    given = noisy()
+    rows = {"features": torch.from_numpy(given.X), "target": torch.from_numpy(given.y)}
+    with pytest.raises(error, match=message):
+        rows_in_memory(**{**rows, **change})
 
 
 @pytest.mark.parametrize("solver", EVERYONE[:3])

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-from lastlayer.linear_model import SGDSoftmax
+from lastlayer.linear_model import (
+    ADMMSoftmax,
+    LBFGSSoftmax,
+    NewtonKrylovSoftmax,
+    RandomFeatures,
+    SGDSoftmax,
+    SoftmaxRegression,
+    load_linear,
+    save_linear,
+)
 from lastlayer.linear_model.solvers.sgd import batches, safe_rate
 
 OPTIONS = {"batch_size": 10, "random_state": 0}
@@ -193,6 +204,81 @@ def test_unknown_labels_and_other_widths_are_refused():
         model.partial_fit(np.eye(2), [0, 2])
     with pytest.raises(ValueError, match="expecting 2 features"):
         model.partial_fit(np.eye(3), [0, 1, 1])
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy, sparse.csr_array])
+@pytest.mark.parametrize("begin", ["fit", "partial_fit"])
+@pytest.mark.parametrize(("first", "second"), [("f8", "f4"), ("f4", "f8"), ("f4", "f4")])
+def test_a_stream_in_two_precisions_goes_on_in_the_wider_one(given, first, second, begin, form):
+    """As if the rows had been rounded beforehand."""
+
+    def learn(*dtypes):
+        model = SGDSoftmax(callback=after(2), **OPTIONS)
+        rows = [form(given.X.astype(first)), form(given.X.astype(second))]
+        if dtypes:
+            rows = [form(given.X.astype(a).astype(b)) for a, b in dtypes]
+        if begin == "fit":
+            model.fit(rows[0], given.y, given.weight)
+        else:
+            model.partial_fit(rows[0], given.y, [0, 1, 2], given.weight)
+        return model.partial_fit(rows[1], given.y, sample_weight=given.weight)
+
+    model, other = learn(), learn((first, "f8"), (second, "f8"))
+    wider = np.promote_types(first, second)
+    assert model.coef_.dtype == model.intercept_.dtype == wider
+    np.testing.assert_allclose(model.coef_, other.coef_, atol=1e-4)
+
+
+@pytest.mark.parametrize("carry", ["pickle", "skops"])
+def test_a_model_that_was_written_and_read_goes_on_the_same(given, carry):
+    model = SGDSoftmax(random_state=0).partial_fit(given.X, given.y, [0, 1, 2])
+    if carry == "pickle":
+        other = pickle.loads(pickle.dumps(model))
+    else:
+        io = pytest.importorskip("skops.io")
+        text = io.dumps(model)
+        unknown = io.get_untrusted_types(data=text)
+        assert unknown == ["lastlayer.linear_model.estimators.SGDSoftmax"]  # nothing inside it
+        other = io.loads(text, trusted=unknown)
+    for one in (model, other):
+        one.partial_fit(given.X, given.y)
+    np.testing.assert_array_equal(other.coef_, model.coef_)
+    assert other.rows_seen_ == model.rows_seen_ == 300
+
+
+def test_what_a_fit_leaves_is_numbers_texts_and_arrays(given):
+    """Formats that trust no class but NumPy's and Python's own read it."""
+    fits = [given.fit(solver, tol=0.5) for solver in (LBFGSSoftmax, NewtonKrylovSoftmax)]
+    fits += [given.fit(solver, tol=0.5) for solver in (ADMMSoftmax, SoftmaxRegression)]
+    fits += [given.fit(SGDSoftmax, callback=None, tol=0.5).partial_fit(given.X, given.y)]
+    fits += [RandomFeatures(3, random_state=0).fit(given.X)]
+    plain = bool | int | float | str | None | np.ndarray
+    for model in fits:
+        for name, value in vars(model).items():
+            columns = value.values() if isinstance(value, dict) else [[value]]
+            for entry in (entry for column in columns for entry in column):
+                assert isinstance(entry, plain), (type(model).__name__, name, type(entry))
+
+
+def test_a_stored_model_goes_on_with_its_share_of_the_penalty(given, tmp_path):
+    """Its momentum starts anew."""
+    model = SGDSoftmax(random_state=0, momentum=0.0).partial_fit(given.X, given.y, [0, 1, 2])
+    other = load_linear(save_linear(model, tmp_path))
+    for one in (model, other):
+        one.partial_fit(given.X, given.y)
+    np.testing.assert_array_equal(other.coef_, model.coef_)
+    assert other.rows_seen_ == model.rows_seen_ == 300
+
+
+def test_a_stream_that_diverges_is_an_error_and_changes_nothing(given):
+    model = SGDSoftmax(learning_rate=1e200).partial_fit(given.X[:1], given.y[:1], [0, 1, 2])
+    kept = model.coef_.copy(), model.rows_seen_
+    with pytest.raises(FloatingPointError, match="smaller learning_rate than 1e"):
+        for _ in range(5):
+            kept = model.coef_.copy(), model.rows_seen_
+            model.partial_fit(given.X, given.y)
+    np.testing.assert_array_equal(model.coef_, kept[0])
+    assert model.rows_seen_ == kept[1]
 
 
 @pytest.mark.parametrize(
