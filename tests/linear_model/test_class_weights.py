@@ -92,7 +92,9 @@ def test_balanced_classes_without_weight_do_not_count(given, way, tmp_path):
     by_hand = given._replace(weight=weight * factors[given.y])
     other = by_hand.fit(LBFGSSoftmax, **options)
     assert by_hand.of(model) == pytest.approx(by_hand.of(other), rel=1e-6)
-    np.testing.assert_allclose(model.predict_proba(given.X), other.predict_proba(given.X), atol=1e-3)
+    np.testing.assert_allclose(
+        model.predict_proba(given.X), other.predict_proba(given.X), atol=1e-3
+    )
 
 
 def test_a_batch_need_not_have_all_classes_that_are_weighted(given):
@@ -119,6 +121,8 @@ def test_a_stream_is_not_balanced_batch_by_batch(given):
 
 
 def test_numbers_of_numpy_are_weights(given):
-    one = given.fit(NewtonKrylovSoftmax, class_weight={0: np.float32(2.0), np.int64(1): np.int32(3)})
+    one = given.fit(
+        NewtonKrylovSoftmax, class_weight={0: np.float32(2.0), np.int64(1): np.int32(3)}
+    )
     other = given.fit(NewtonKrylovSoftmax, class_weight={0: 2, 1: 3})
     np.testing.assert_array_equal(one.coef_, other.coef_)

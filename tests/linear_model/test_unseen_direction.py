@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from lastlayer.linear_model import (
@@ -29,12 +29,19 @@ def without_signal(noisy):
     return noisy(C=np.inf)._replace(X=rng.normal(size=(200, 4)), y=rng.integers(3, size=200))
 
 
-def far_from_zero(noisy):
-    return noisy(C=np.inf, count=150, shift=30.0)
+def without_signal_far_from_zero(noisy):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(200, 6)) + 20
+    return noisy(C=np.inf)._replace(X=X, y=rng.integers(4, size=200))
+
+
+def digits(noisy):
+    X, y = load_digits(return_X_y=True)
+    return noisy()._replace(X=X[:500] / 16, y=y[:500])
 
 
 @solvers
-@pytest.mark.parametrize("build", [iris, without_signal, far_from_zero])
+@pytest.mark.parametrize("build", [iris, without_signal, without_signal_far_from_zero, digits])
 @pytest.mark.parametrize(("dtype", "tol", "atol"), [("f4", 1e-6, 2e-3), ("f8", 1e-12, 1e-6)])
 def test_weights_and_intercepts_are_scikit_learns(noisy, solver, build, dtype, tol, atol):
     given = build(noisy)

@@ -12,7 +12,6 @@ from lastlayer.linear_model import (
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
     SGDSoftmax,
-    regularization_path,
 )
 
 SOLVERS = [LBFGSSoftmax, NewtonKrylovSoftmax, ADMMSoftmax]
@@ -180,11 +179,3 @@ def test_tol_below_rounding_errors_ends_there_in_silence(noisy, solver):
     model = given.fit(solver, tol=1e-30)
     assert model.converged_
     assert given.of(model) == pytest.approx(given.scikit_learn_minimum(), rel=1e-12)
-
-
-def test_a_path_whose_features_are_saturated_by_the_first_fits_recovers(make_case):
-    X, y = wine()
-    path = regularization_path(NewtonKrylovSoftmax(), X, y, Cs=[1e-8, 1e4], validation=(X, y))
-    for point in path.points:
-        given = make_case(X, y, C=point.C)
-        assert given.of(point.model) == pytest.approx(given.scikit_learn_minimum(), rel=2e-3)

@@ -63,7 +63,7 @@ def check_class_weights(class_weight: Any) -> None:
     wrong = {
         label: weight
         for label, weight in class_weight.items()
-        if not (isinstance(weight, Real) and 0 <= weight < math.inf)
+        if not (isinstance(weight, Real) and 0 <= float(weight) < math.inf)
     }
     if wrong:
         raise ValueError(f"class_weight must hold finite numbers of at least 0; got {wrong!r}")

@@ -41,7 +41,7 @@ class LBFGSSoftmax(LinearSoftmax):
             a bound (no penalty or a singular one) the largest entry of the gradient
             relative to that at zero weights.
         max_iter: most iterations.
-        warm_start: whether to start from the last fit.
+        warm_start: whether to start from the last fit, if its weights are better than zero.
         memory: pairs of steps and gradients that are kept.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"``: the Gram matrix
             where it costs at most 24 passes over the rows.
