@@ -250,9 +250,9 @@ def test_a_pass_is_one_message_a_dtype_and_what_solvers_keep_stays(found):
         assert many > single["iterations"]
         many += single["steps"].count("totals")
         assert len(single["sent"]) == len(single["steps"]) + many
-        # Loss, entropy and curvature, gradient (5, 3), residual, and the count of failures.
+        # Loss, entropy, two curvatures, gradient (5, 3), residual, and the count of failures.
         sizes = dict(zip(double["steps"], double["sent"], strict=True))
-        assert sizes["evaluate"] == 3 + 15 + 3 + 1
+        assert sizes["evaluate"] == 4 + 15 + 3 + 1
         assert all(not kept for kept in double["kept"])
 
 
