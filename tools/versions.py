@@ -1,6 +1,6 @@
 """Run the suite with the oldest versions that pyproject.toml admits, and with the newest released.
 
-``python3.11 tools/versions.py oldest`` and ``python3.14 tools/versions.py newest foreign`` make an
+``python3.11 tools/versions.py oldest`` and ``python3.13 tools/versions.py newest foreign`` make an
 environment for each (``.venv-oldest`` ...; several GB where torch comes with CUDA), run the tests
 in it and write what came of it into ``results/versions.json``. What follows ``--`` goes to pytest,
 as in ``newest -- -n 2``. Not part of continuous integration.
