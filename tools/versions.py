@@ -8,7 +8,7 @@ as in ``newest -- -n 2``. Not part of continuous integration.
 The sessions:
 
 - ``oldest``: every package at its lower bound, which pip must be able to install together; by the
-  oldest Python that is admitted;
+  oldest Python that is admitted; deprecations are no errors here;
 - ``newest``: every package as released; by the newest Python there is, which the newest NumPy and
   SciPy may need;
 - ``foreign``: the same with timm, transformers and ONNX, so that what concerns foreign networks
@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "versions.json"
 FOREIGN = ("timm", "transformers", "onnx", "onnxruntime", "onnxscript")
 SESSIONS = {"oldest": (), "newest": (), "foreign": FOREIGN}
+# What an old release's neighbors deprecate says nothing about this library.
+NO_DEPRECATIONS = ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")
 NOT_TESTED = ("dev",)  # extras that bring no package the library or its tests use
 
 
@@ -132,11 +134,12 @@ def main() -> int:
     for session in options.sessions:
         python = make_environment(session, project, options.envs.resolve() / f".venv-{session}")
         names = [*lower_bounds(project), *SESSIONS[session]]
+        arguments = [*(NO_DEPRECATIONS if session == "oldest" else ()), *words[cut + 1 :]]
         done = {
             "revision": git_revision(),
             "python": platform.python_version(),
             "platform": f"{platform.system()} {platform.machine()}",
-            **run_tests(python, words[cut + 1 :]),
+            **run_tests(python, arguments),
             "versions": dict(sorted(installed_versions(python, names).items())),
         }
         print(f"{session}: {done['passed']} passed, {done['failed']} failed")
