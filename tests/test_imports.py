@@ -84,6 +84,15 @@ def test_parts_are_loaded_when_they_are_first_used():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+@pytest.mark.parametrize("room", [room for room in ROOMS[1:] if room != "lastlayer.cli"])
+def test_every_room_but_the_command_line_is_an_attribute_of_the_package(room, monkeypatch):
+    name = room.removeprefix("lastlayer.")
+    monkeypatch.delattr(lastlayer, name, raising=False)  # as if no other test had imported it
+    assert getattr(lastlayer, name) is importlib.import_module(room)
+    assert name in lastlayer.__all__
+    assert name in dir(lastlayer)
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'dropmax'"):
         _ = lastlayer.dropmax

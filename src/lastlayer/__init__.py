@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lastlayer import (
+        data,
+        evaluation,
+        experiments,
         functional,
         heads,
         incremental,
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
         linear_model,
         longtail,
         losses,
+        models,
         regularizers,
+        report,
+        training,
     )
     from lastlayer.heads import Classifier, Head, HeadOutput, attach
 
@@ -27,6 +33,9 @@ __all__ = [
     "Head",
     "HeadOutput",
     "attach",
+    "data",
+    "evaluation",
+    "experiments",
     "functional",
     "heads",
     "incremental",
@@ -34,28 +43,22 @@ __all__ = [
     "linear_model",
     "longtail",
     "losses",
+    "models",
     "regularizers",
+    "report",
+    "training",
 ]
 __version__ = "0.1.0"
 
-_ROOMS = (
-    "functional",
-    "heads",
-    "incremental",
-    "information",
-    "linear_model",
-    "longtail",
-    "losses",
-    "regularizers",
-)
+_HEADS = ("Classifier", "Head", "HeadOutput", "attach")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lastlayer' has no attribute {name!r}")
-    room = name if name in _ROOMS else "heads"
-    module = import_module(f"lastlayer.{room}")
-    return module if name in _ROOMS else getattr(module, name)
+    if name in _HEADS:
+        return getattr(import_module("lastlayer.heads"), name)
+    return import_module(f"lastlayer.{name}")
 
 
 def __dir__() -> list[str]:

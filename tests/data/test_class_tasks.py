@@ -41,7 +41,7 @@ def test_every_class_comes_first_at_its_rate():
 
 
 @given(FITTING, st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_base_and_equal_steps_hold_every_class_once(shape, seed):
     num_classes, base, steps = shape
     tasks = class_tasks(num_classes, base=base, steps=steps, seed=seed)
@@ -53,7 +53,7 @@ def test_base_and_equal_steps_hold_every_class_once(shape, seed):
 
 
 @given(FITTING, st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rows_and_labels_undo_each_other_and_agree_with_a_search(shape, seed):
     num_classes, base, steps = shape
     tasks = class_tasks(num_classes, base=base, steps=steps, seed=seed)

@@ -57,7 +57,7 @@ def same(ours, theirs):
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_share_is_what_counting_the_examples_gives(history):
     sizes, labels, predictions = history
     tasks = TaskMatrix.from_confusions(confusions_of(*history), sizes)
@@ -79,7 +79,7 @@ def test_every_share_is_what_counting_the_examples_gives(history):
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_averages_are_what_their_definitions_say(history):
     sizes, labels, predictions = history
     tasks = TaskMatrix.from_confusions(confusions_of(*history), sizes)
@@ -97,7 +97,7 @@ def test_the_averages_are_what_their_definitions_say(history):
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_forgetting_is_never_negative_and_bounds_the_backward_transfer(history):
     tasks = TaskMatrix.from_confusions(confusions_of(*history), history[0])
     if len(history[0]) == 1:
@@ -109,7 +109,7 @@ def test_forgetting_is_never_negative_and_bounds_the_backward_transfer(history):
 
 
 @given(histories())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_table_of_tasks_is_the_confusion_of_the_tasks(history):
     sizes, labels, predictions = history
     final = predictions[-1]
@@ -181,7 +181,7 @@ def test_a_task_without_test_examples_is_left_out_and_is_not_zero():
 
 
 @given(histories())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_record_is_json_and_names_every_measure(history):
     tasks = TaskMatrix.from_confusions(confusions_of(*history), history[0])
     record = json.loads(json.dumps(tasks.as_dict(), allow_nan=False))

@@ -55,7 +55,7 @@ def pairs(log_prob, target, kind):
     num_classes=st.integers(2, 6),
     num_bins=st.integers(1, 12),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_reliability_equals_brute_force_binning(kind, seed, num_rows, num_classes, num_bins):
     log_prob, target = sample(num_rows, num_classes, seed)
     table = reliability(log_prob, target, kind, num_bins)

@@ -38,7 +38,7 @@ def test_recovers_a_known_temperature(true_temperature):
     num_rows=st.integers(2, 40),
     num_classes=st.integers(2, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_temperature_on_a_fine_grid_has_lower_nll(seed, num_rows, num_classes):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(num_rows, num_classes, generator=generator, dtype=torch.float64)

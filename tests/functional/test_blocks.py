@@ -61,7 +61,7 @@ def test_published_rate_covers_what_the_sheet_says(h, w, b, p, rate, share, corn
     assert float(probability[h // 2, w // 2]) == pytest.approx(centre, abs=6e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     size=st.lists(st.integers(1, 12), min_size=0, max_size=3),
     block=st.integers(1, 14),

@@ -140,7 +140,7 @@ masks = arrays.arrays(
 
 
 @given(masks, st.sampled_from([4, 8]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_components_are_those_of_a_flood_fill(mask, connectivity):
     found = connected_boxes(torch.from_numpy(mask), connectivity)
     expected = [

@@ -77,7 +77,7 @@ def test_maps_equal_their_definition_cell_by_cell(method, shape):
 @given(
     st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.integers(2, 7), st.integers(0, 99)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_means_over_cells_are_logits_and_their_differences(n, channels, side, classes, seed):
     features, weight, bias, target = example(n, channels, side, side + 1, classes, seed)
     logits = logits_of(features, weight, bias)
@@ -196,7 +196,7 @@ def test_channels_last_features_give_the_same_maps():
 
 
 @given(st.integers(1, 7), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_windows_equal_a_convolution_by_scipy(window, h, w, seed):
     maps = torch.randn(2, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     ones = np.ones((window, window))

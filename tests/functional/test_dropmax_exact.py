@@ -95,7 +95,7 @@ def test_lower_precision_inputs_give_float32_within_5e_6_of_enumeration(
         torch.testing.assert_close(loss.double(), truth, atol=5e-6, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(st.floats(-40, 40), st.floats(-30, 30)), min_size=1, max_size=7),
     log10_eps=st.floats(-25, -1),

@@ -51,7 +51,7 @@ def example(*shape: int, seed: int = 0) -> torch.Tensor:
 # --- values ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(a=logit_rows, r=logit_rows, target=st.integers(0, 3))
 def test_divergence_in_logits_is_the_divergence_in_probabilities(a, r, target):
     kl = bernoulli_kl(double(r), double(a), torch.tensor(target)).item()
@@ -61,7 +61,7 @@ def test_divergence_in_logits_is_the_divergence_in_probabilities(a, r, target):
     assert kl >= 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(a=logit_rows, target=st.integers(0, 3))
 def test_without_correction_the_divergence_is_that_of_the_target_alone(a, target):
     label = torch.tensor(target)
@@ -79,7 +79,7 @@ def test_any_correction_of_a_non_target_costs_divergence_and_that_of_the_target_
     assert bernoulli_kl(moved, a, torch.tensor(2)) == target_retention_loss(a, torch.tensor(2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(a=logit_rows, target=st.integers(0, 3))
 def test_negative_entropy_is_its_sum_over_probabilities_and_bounded(a, target):
     rho = sigmoid(a)
@@ -91,7 +91,7 @@ def test_negative_entropy_is_its_sum_over_probabilities_and_bounded(a, target):
     assert others == pytest.approx(np.delete(per_class, target).sum(), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(r=logit_rows, target=st.integers(0, 3))
 def test_auxiliary_loss_is_the_binary_cross_entropy_to_the_one_hot_label(r, target):
     p, y = sigmoid(r), np.eye(4)[target]

@@ -49,7 +49,7 @@ def sparsemax_by_enumeration(logits: np.ndarray) -> np.ndarray:
 
 
 @given(logit_rows.filter(lambda row: len(row) <= 6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_sparsemax_is_the_nearest_point_over_all_supports(row):
     expected = sparsemax_by_enumeration(row)
     np.testing.assert_allclose(sparsemax(torch.from_numpy(row)).numpy(), expected, atol=1e-12)
@@ -71,7 +71,7 @@ def test_sparsemax_solves_the_quadratic_program():
 
 @pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 1.9, 2.0, 2.5, 4.0])
 @given(row=logit_rows)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_entmax_equals_scipy_root_finding(alpha, row):
     # Above alpha 2 the power has an infinite slope at 0, which magnifies the root finder's error.
     atol = 1e-10 if alpha <= 2.0 else 1e-4
@@ -111,7 +111,7 @@ def test_first_and_second_derivatives_equal_finite_differences(alpha, scale):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @given(row=logit_rows)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_probabilities_sum_to_one_and_keep_the_order(alpha, row):
     p = entmax(torch.from_numpy(row), alpha)
     assert (p >= 0).all()
@@ -122,7 +122,7 @@ def test_probabilities_sum_to_one_and_keep_the_order(alpha, row):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @given(row=logit_rows, shift=st.floats(-1e3, 1e3), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shift_invariance_and_permutation_equivariance(alpha, row, shift, data):
     permutation = data.draw(st.permutations(range(len(row))))
     logits = torch.from_numpy(row)

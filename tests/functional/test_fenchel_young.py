@@ -171,7 +171,7 @@ logit_rows = arrays(np.float64, st.integers(1, 8), elements=st.floats(-20.0, 20.
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @given(row=logit_rows, data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_loss_is_nonnegative_convex_and_blind_to_shifts(alpha, row, data):
     num_classes = len(row)
     target = torch.tensor(data.draw(st.integers(0, num_classes - 1)))

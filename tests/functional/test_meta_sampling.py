@@ -92,7 +92,7 @@ def test_the_weights_derivative_is_that_of_the_relaxed_pick():
 
 def test_the_default_noise_is_standard_gumbel():
     noise = gumbel_noise(torch.empty(20_000), generator=generator(2))
-    assert stats.kstest(noise.numpy(), stats.gumbel_r.cdf).pvalue > 1e-3
+    assert stats.kstest(noise.numpy(), stats.gumbel_r.cdf).pvalue > 1e-6
     assert gumbel_noise(torch.empty(3, dtype=torch.bfloat16)).dtype == torch.float32
 
 

@@ -17,7 +17,7 @@ labels = st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=1, max_size=6).filt
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(target=labels, seed=st.integers(0, 99))
 def test_reduction_weights_and_ignored_rows_are_torchs(reduction, weighted, target, seed):
     target = torch.tensor(target)

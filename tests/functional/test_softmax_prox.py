@@ -84,7 +84,7 @@ def test_no_rows_give_no_rows():
     st.integers(0, 4),
     st.floats(-4, 4).map(lambda power: 10.0**power),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_damped_step_never_raises_the_objective(point, start, label, penalty):
     """The third derivative along a step is at most its range times the second."""
     values = [objective(start, point, label, penalty)]
@@ -114,7 +114,7 @@ def test_an_undamped_step_may_raise_it():
 
 
 @given(arrays.arrays(np.float64, (3, 4), elements=st.floats(-50, 50)), st.floats(1e-3, 1e3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_newton_step_solves_with_the_dense_hessian(point, penalty):
     z = torch.from_numpy(point)
     probability = torch.softmax(z, 1)

@@ -22,7 +22,7 @@ def make(**options) -> Softmax:
     return Softmax(D, K, dtype=torch.float64, **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     target=labels,
     smoothing=st.sampled_from([0.0, 0.1, 1.0]),

@@ -32,7 +32,7 @@ def config(changes):
     later=st.integers(0, 6),
     restart=st.booleans(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_steps_of_tasks_and_of_all_together(steps, first, later, restart):
     tasks = {"steps": later, "restart": restart} | ({} if first is None else {"first_steps": first})
     made = config({"tasks": tasks, "training": {"steps": steps}})

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lastlayer.data import Split
@@ -19,7 +19,6 @@ def examples(counts, seed=0):
 
 
 @given(counts=COUNTS, share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_both_parts_together_are_the_examples_once(counts, share, seed):
     data = examples(counts, seed)
     rest, held_out = hold_out(data, share, seed)
@@ -31,7 +30,6 @@ def test_both_parts_together_are_the_examples_once(counts, share, seed):
 
 
 @given(counts=COUNTS, share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_as_many_of_every_class_are_held_out_but_none_of_a_single_example(counts, share, seed):
     rest, held_out = hold_out(examples(counts, seed), share, seed)
     fewest = min(count for count in counts if count)

@@ -104,7 +104,7 @@ def test_herding_chooses_a_class_seen_again_among_the_kept_and_the_new():
     st.sampled_from([{"per_class": 3}, {"total": 7}]),
     st.integers(0, 5),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_batches_in_which_examples_come_do_not_matter(labels, cuts, selection, budget, seed):
     inputs, target, _ = examples(labels)
 

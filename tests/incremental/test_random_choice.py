@@ -25,7 +25,7 @@ def textbook_reservoir(stream, capacity, uniform):
 
 
 @given(st.integers(0, 8), st.integers(0, 30), st.integers(0, 30), st.integers(0, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_reservoir_is_the_textbooks(capacity, first, second, seed):
     uniform = stream_uniforms(seed, (0,), 0, first + second)
     expected = textbook_reservoir(range(first + second), capacity, uniform.tolist())

@@ -180,7 +180,7 @@ def _work(rank: int, folder: str) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     store = dist.FileStore(f"{folder}/store", 2)
     dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", store=store, rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     found = {task.__name__: task(rank, folder) for task in (_fits, _messages, _errors)}
     torch.save(found, f"{folder}/{rank}.pt")
@@ -201,7 +201,7 @@ def found(folder):
     # This file is the program of both: a spawned function would have to be importable there.
     commands = [[sys.executable, __file__, str(rank), str(folder)] for rank in (0, 1)]
     processes = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    errors = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 

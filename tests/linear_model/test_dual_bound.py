@@ -39,7 +39,7 @@ def without_correction(problem, theta):
     scale=st.sampled_from([1e-3, 0.1, 1.0, 100.0]),
     seed=st.integers(0, 2),
 )
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_bound_is_below_the_minimum_everywhere(noisy, variant, theta, scale, seed):
     case = noisy(seed=seed, **variant)
     key = (str(variant), seed)

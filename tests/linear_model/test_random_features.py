@@ -33,7 +33,7 @@ def test_the_features_are_the_activation_of_the_stored_layer(activation):
     np.testing.assert_allclose(layer.transform(rows(9, seed=2)), expected, rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.floats(0.1, 1.5), st.integers(0, 1000))
 def test_inner_products_of_cosines_approach_the_gaussian_kernel(scale, seed):
     points = np.random.default_rng(seed).normal(size=(6, 3))

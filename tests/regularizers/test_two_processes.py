@@ -48,7 +48,7 @@ def test_masks_follow_each_processs_seed_and_gradients_are_shared(tmp_path: Path
     # This file is the program of both: a spawned function would have to be importable there.
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
     processes = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for seed in ("own", "common"):

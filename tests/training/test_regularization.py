@@ -206,7 +206,7 @@ def test_two_processes_train_one_classifier_with_regularisers(tmp_path):
     command += ["--train-size", "100", "--steps", "6", "--batch-size", "20", "--device", "cpu"]
     command += ["--head", "softmax+disout:where=layers.conv,p=0.3,block_size=2"]
     command += ["--set", "training.devices=2", "training.strategy=ddp"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "error:" not in done.stderr
     assert done.stdout.count("error") == 1  # the measure, told once

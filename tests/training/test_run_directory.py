@@ -163,7 +163,7 @@ def test_a_second_process_may_not_train_the_same_run_and_a_dead_one_lets_go(tmp_
     code = (
         "import sys, time; from lastlayer.training import RunDirectory\n"
         f"with RunDirectory({str(tmp_path)!r}).locked():\n"
-        "    print('held', flush=True); time.sleep(60)"
+        "    print('held', flush=True); time.sleep(900)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:

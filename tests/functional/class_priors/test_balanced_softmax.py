@@ -49,7 +49,7 @@ def test_it_is_torchs_cross_entropy_of_shifted_logits(reduction, tau, soft, smoo
 
 
 @given(counts_lists, st.integers(0, 2**31), st.integers(1, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equal_counts_leave_the_cross_entropy_and_its_gradient_exactly(counts, seed, level):
     logits, target = problem(counts, seed)
     ours, plain = (logits.clone().requires_grad_() for _ in range(2))
@@ -63,7 +63,7 @@ def test_equal_counts_leave_the_cross_entropy_and_its_gradient_exactly(counts, s
 
 
 @given(counts_lists, st.integers(0, 2**31), st.integers(2, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_only_ratios_of_counts_matter(counts, seed, factor):
     logits, target = problem(counts, seed)
     loss = balanced_softmax_loss(logits, target, counts)
@@ -73,7 +73,7 @@ def test_only_ratios_of_counts_matter(counts, seed, factor):
 
 
 @given(counts_lists, st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_gradient_is_the_shifted_posterior_minus_the_label_and_bounded(counts, seed):
     logits, target = problem(counts, seed)
     free = logits.clone().requires_grad_()
@@ -104,7 +104,7 @@ def test_derivatives_agree_with_finite_differences():
 
 
 @given(counts_lists, st.integers(0, 2**31), st.floats(0, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_it_is_the_pairwise_form_of_logit_adjustment(counts, seed, tau):
     logits, target = problem(counts, seed)
     n = torch.tensor(counts, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_it_is_the_pairwise_form_of_logit_adjustment(counts, seed, tau):
 
 
 @given(counts_lists)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_at_zero_logits_its_training_mean_is_the_entropy_of_the_labels(counts):
     n = torch.tensor(counts, dtype=torch.float64)
     pi = n / n.sum()

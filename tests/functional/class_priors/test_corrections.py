@@ -55,7 +55,7 @@ def test_it_is_the_post_compensation_of_the_information_room():
 
 
 @given(counts_lists, st.floats(0, 2), st.floats(0, 2), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_adjustments_add_up(counts, first, second, seed):
     logits = torch.randn(
         3, len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64

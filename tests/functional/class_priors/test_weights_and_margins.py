@@ -23,7 +23,7 @@ TARGET = torch.tensor([0, 3, 1, 2, 3, 0])
 
 
 @given(st.lists(st.integers(1, 10**7), min_size=1, max_size=6), st.floats(0, 0.999999))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_effective_number_is_the_geometric_sum(counts, beta):
     ours = effective_number(counts, beta=beta)
     expected = [(1 - beta**n) / (1 - beta) for n in counts]

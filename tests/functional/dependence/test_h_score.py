@@ -102,7 +102,7 @@ def test_h_score_of_a_scale_mixture_is_zero_until_it_is_squared():
     assert float(h_score(features.square(), target)) == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(5, 60), st.integers(1, 12), st.integers(2, 5), st.integers(0, 10_000))
 def test_h_score_lies_between_zero_and_rank_and_classes(n, d, classes, seed):
     features, target = problem(n, d, classes, seed)

@@ -97,7 +97,7 @@ def test_correlation_of_two_normal_classes_is_the_printed_value(mean, total):
     assert float(chi_square_divergence(torch.tensor(density))) == pytest.approx(total, abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10_000))
 def test_modes_are_the_svd_and_their_functions_obey_every_identity(rows, columns, seed):
     joint = random_joint(rows, columns, seed)

@@ -31,7 +31,7 @@ def functions(rows: int, k: int, seed: int) -> torch.Tensor:
     return torch.randn(rows, k, generator=generator, dtype=torch.float64)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(0, 10_000), st.floats(0.1, 3.0))
 def test_no_functions_score_above_half_the_squared_correlations(k, seed, scale):
     joint = random_joint(seed=seed)

@@ -32,7 +32,7 @@ def tensor_or_number(p: float, as_tensor: bool) -> float | torch.Tensor:
 
 @pytest.mark.parametrize("as_tensor", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(p=st.floats(0, 1), seed=st.integers(0, 1000))
 def test_dropout_is_the_formula(unit, as_tensor, p, seed):
     features = torch.randn(SHAPE, generator=generator(seed), dtype=torch.float64)

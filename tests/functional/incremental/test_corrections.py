@@ -63,7 +63,7 @@ def test_new_rows_of_zeros_and_bad_input_are_refused():
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_prediction_is_the_nearest_mean_by_brute_force(seed, num):
     features, target = randn(num, 3, seed=seed), torch.arange(num) % 4
     queries = randn(5, 3, seed=seed + 1)

@@ -50,7 +50,7 @@ def test_the_order_is_brute_forces_and_the_memoryless_twin_is_not(seed):
     st.lists(st.lists(st.integers(-2, 2), min_size=2, max_size=2), min_size=1, max_size=8),
     st.integers(0, 9),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_duplicates_zeros_and_ties_come_out_as_brute_force_has_them(rows, size):
     features = torch.tensor(rows, dtype=torch.float64)
     assert herding_order(features, size).tolist() == brute_force(features, size)

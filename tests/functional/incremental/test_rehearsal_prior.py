@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lastlayer.functional import balanced_softmax_loss
@@ -20,7 +20,6 @@ from lastlayer.functional.incremental import rehearsal_counts
     st.floats(1e-3, 1e3),
     st.floats(0, 10),
 )
-@settings(deadline=None)
 def test_the_counts_are_those_of_the_formula(counts, data, alpha, epsilon):
     num_old = data.draw(st.integers(0, len(counts)))
     expected = [(alpha * c if c else epsilon) if j < num_old else c for j, c in enumerate(counts)]

@@ -51,7 +51,7 @@ def test_logits_of_a_thousand_are_no_trouble(dtype):
     st.floats(-500, 500),
     st.integers(0, 2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_loss_is_shifted_cross_entropy_plus_log_prior(values, shift, label):
     row = torch.tensor([values], dtype=torch.float64)
     target = torch.tensor([label])
