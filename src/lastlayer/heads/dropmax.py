@@ -243,9 +243,7 @@ class DropMax(RetainHead):
         """Return the prior logits inside the posterior: constant as far as ``detach`` says."""
         if self.detach == "logits":
             return retain_logits.detach()
-        weight, bias = self.retain.weight.detach(), self.retain.bias
-        held_bias = None if bias is None else bias.detach().to(features.dtype)
-        return F.linear(features, weight.to(features.dtype), held_bias)
+        return apply_linear(self.retain, features, hold=True)
 
     def _noise_shape(self, leading: tuple[int, ...]) -> tuple[int, ...]:
         return (self.num_samples, *leading, self.num_classes)
