@@ -107,6 +107,7 @@ def attach(
         )
         if num_classes == linear.out_features:
             _copy_weights(linear, built.classifier)
+            built._start_as_softmax()
     elif options:
         raise ValueError(f"options {sorted(options)} are for a head given by name")
     else:
