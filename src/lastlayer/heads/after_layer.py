@@ -88,14 +88,16 @@ class LayerOutput:
         return output
 
     def _twin_of(self, features: Tensor) -> Tensor:
-        """Return the features under the fixed affine map, an offset and a signed scale for each."""
+        """Return the features under the fixed map: an offset and a signed scale for each.
+
+        Large ones, for a soft cap such as ``30 * tanh(x / 30)`` looks linear near 0.
+        """
         index = torch.arange(features.shape[-1], device=features.device)
-        scale = (2 + index % 5) * (1 - 2 * (index % 2))
+        scale = (8 + index % 13) * (1 - 2 * (index % 2))
         scaled = features * scale.to(features.dtype)
         if not self.bias:
             return scaled
-        offset = (index % 7 - 3.5).to(features.dtype)
-        return scaled + offset
+        return scaled + (8 * (index % 7 - 3.5)).to(features.dtype)
 
     def _judge(self, features: Tensor, twins: _Twins) -> None:
         seen = ", ".join(dict.fromkeys(twins.names)) or "nothing"
