@@ -132,8 +132,8 @@ class _Twins(TorchFunctionMode):
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors too, so that ids stay theirs
 
     def start(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Give the stand-in's output a twin; a view, so that its input goes without."""
-        output = output.view_as(output)
+        """Give the stand-in's output a twin; a copy, so that its input goes without."""
+        output = output.clone()
         with torch.no_grad():
             self.pairs[id(output)] = (output, self.twin_of(output.detach()))
         self.seen.append(output)
