@@ -182,7 +182,9 @@ def test_a_softmax_in_one_mode_only_is_found_in_that_mode() -> None:
 def test_a_layer_behind_in_a_sequential_is_refused_at_once(last: nn.Module) -> None:
     network = nn.Sequential(nn.Linear(8, D), nn.Sequential(nn.ReLU(), nn.Linear(D, K)), last)
     kind = type(last).__name__
-    with pytest.raises(ValueError, match=re.escape(f"'1.1' must be the network's last; {kind} ('2")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"'1.1' must be the network's last; {kind} ('2")
+    ):
         attach(network, "softmax", layer="1.1")
     assert isinstance(network[1][1], nn.Linear)
 
@@ -215,7 +217,7 @@ def test_a_plain_classifier_is_not_looked_at() -> None:
     assert Classifier(backbone, Softmax(D, K)).eval()(INPUTS).shape == (5, 3, K)
 
 
-# -- the look itself --------------------------------------------------------------------------------
+# -- the look itself ------------------------------------------------------------------------------
 
 
 class Busy(Network):

@@ -51,7 +51,7 @@ def digits() -> Digits:
 
 
 def kept(head: Head, found: Tensor, before: Tensor) -> bool:
-    """Return whether two predictions agree up to rounding: of log p where p is not tiny, and of p."""
+    """Return whether two predictions agree up to rounding: log p where p is not tiny, and p."""
     likely = before > -20
     by_log = torch.allclose(found[likely], before[likely], rtol=1e-5, atol=1e-5)
     return by_log and torch.allclose(found.exp(), before.exp(), rtol=0, atol=2e-6)
@@ -142,7 +142,8 @@ def test_a_head_of_its_own_making_promises_nothing() -> None:
 def test_only_an_attached_head_of_the_same_classes_starts_its_branches_at_zero(name: str) -> None:
     network = nn.Linear(6, 4)
     retain = attach(copy.deepcopy(network), name).head.retain
-    assert not retain.weight.any() and not retain.bias.any()
+    assert not retain.weight.any()
+    assert not retain.bias.any()
     assert attach(network, name, num_classes=5).head.retain.weight.all()
     assert HEADS.get(name)(6, 4).retain.weight.all()
 
@@ -155,11 +156,12 @@ def test_every_branch_has_a_gradient_from_the_first_step_on(name: str, digits: D
     assert model.head.branches()
     for branch in model.head.branches().values():
         rows = branch.weight.grad.norm(dim=-1)
-        assert (rows > 0.01 * rows.max()).all() and (branch.bias.grad != 0).all()
+        assert (rows > 0.01 * rows.max()).all()
+        assert (branch.bias.grad != 0).all()
 
 
 def trained(digits: Digits, seed: int, start: str) -> tuple[float, float]:
-    """Return DropMax's test error, and by how much it retains the target more than other classes."""
+    """Return DropMax's test error, and by how much more it retains targets than other classes."""
     torch.manual_seed(seed)
     model = digits.attached("dropmax").train()
     if start == "Glorot":
@@ -174,7 +176,9 @@ def trained(digits: Digits, seed: int, start: str) -> tuple[float, float]:
         retained = model.head.retain_prob(model.features(digits.test.inputs))
         wrong = model.eval()(digits.test.inputs).argmax(-1) != digits.test.target
     is_target = F.one_hot(digits.test.target, 10).bool()
-    return float(wrong.float().mean()), float(retained[is_target].mean() - retained[~is_target].mean())
+    return float(wrong.float().mean()), float(
+        retained[is_target].mean() - retained[~is_target].mean()
+    )
 
 
 def test_dropmax_trains_from_zero_as_it_does_from_random_branches(digits: Digits) -> None:

@@ -16,7 +16,7 @@ _CHANGES = ("activation", "batchnorm", "conv", "linear", "normalization")
 
 
 def refuse_layers_behind(model: nn.Module, name: str) -> None:
-    """Raise ``ValueError`` if a layer that changes values stands behind ``name`` in a Sequential."""
+    """Raise ``ValueError`` if a layer that changes values follows ``name`` in a Sequential."""
     parts = name.split(".")
     for depth, part in enumerate(parts):
         parent = model.get_submodule(".".join(parts[:depth]))
@@ -36,14 +36,15 @@ def refuse_layers_behind(model: nn.Module, name: str) -> None:
 
 
 class LayerOutput:
-    r"""Looks, in the first forward pass of each mode, at what becomes of the replaced layer's output.
+    r"""Looks, in the first forward pass of each mode, at what happens to the layer's output.
 
     A head on the features predicts as the network did if everything behind the layer,
-    :math:`g`, commutes with it: :math:`g(W h + b) = W g(h) + b`. Selecting positions, reshaping and
-    averaging do; a softmax, an activation or a second layer do not. The pass computes, beside
-    :math:`g(h)`, also :math:`g(c \odot h + d)` for fixed :math:`c, d` of the features' shape (d = 0 for
-    a layer without bias), by repeating on a second tensor each torch function that the layer's
-    output goes through, and compares it with :math:`c \odot g(h) + d`. The network itself runs once.
+    :math:`g`, commutes with it: :math:`g(W h + b) = W g(h) + b`. Selecting positions, reshaping
+    and averaging do; a softmax, an activation or a second layer do not. The pass computes, beside
+    :math:`g(h)`, also :math:`g(c \odot h + d)` for fixed :math:`c, d` of the width of the features
+    (d = 0 for a layer without bias), by repeating on a second tensor each torch function that the
+    layer's output goes through, and compares it with :math:`c \odot g(h) + d`. The network itself
+    runs once.
 
     Args:
         name: dotted name of the replaced layer in the network.
@@ -55,9 +56,7 @@ class LayerOutput:
         self.name, self.in_features, self.bias = name, in_features, bias
         self.unseen_modes = {True, False}
 
-    def run(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], /
-    ) -> Any:
+    def run(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
         """Run the network, and raise ``ValueError`` if it does not end as a head needs it.
 
         Nothing is looked at while tracing, compiling or transforming, nor twice in a mode.
@@ -129,7 +128,9 @@ class _Twins(TorchFunctionMode):
         self.twin_of = twin_of
         self.names: list[str] = []
         self.seen: list[Tensor] = []
-        self.pairs: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors too, so that ids stay theirs
+        self.pairs: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # the tensors too, so that ids stay theirs
 
     def start(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Give the stand-in's output a twin; a copy, so that its input goes without."""
@@ -157,7 +158,9 @@ class _Twins(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._pair(result, twin):
             name = getattr(func, "__name__", str(func))
-            self.names.append(func.__self__.__name__ if name == "__get__" else name.strip("_"))
+            if name == "__get__":
+                name = getattr(func, "__self__", func).__name__
+            self.names.append(name.strip("_"))
         return result
 
     def _is_concerned(self, value: Any) -> bool:
@@ -198,14 +201,14 @@ class _Twins(TorchFunctionMode):
             self.pairs[id(result)] = (result, twin)
             return True
         if isinstance(result, (tuple, list)) and isinstance(twin, (tuple, list)):
-            return any([self._pair(*both) for both in zip(result, twin, strict=False)])
+            return any(self._pair(*both) for both in zip(result, twin, strict=False))
         return False
 
 
 def as_features(output: Any) -> Tensor:
     """Return the tensor of features in what a backbone returned, or raise ``TypeError``."""
-    # transformers' models return an output object that carries the replaced layer's output; a tuple
-    # with .logits is Inception's or GoogLeNet's, whose auxiliary logits must not be lost in silence.
+    # transformers' models return an object that carries the replaced layer's output. A tuple with
+    # .logits is Inception's or GoogLeNet's, whose auxiliary logits must not be lost in silence.
     features = output if isinstance(output, tuple) else getattr(output, "logits", output)
     if isinstance(features, Tensor):
         return features
@@ -227,7 +230,7 @@ def _is_traced() -> bool:
     """Return whether values cannot be looked at: torch.compile, export, jit.trace, torch.func."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch._C._functorch.peek_interpreter_stack() is not None
     )
 
@@ -235,7 +238,7 @@ def _is_traced() -> bool:
 def _eagerly() -> AbstractContextManager[object]:
     """Return a context in which compiled parts of the network run uncompiled."""
     if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import is slow
-        return torch.compiler.set_stance("force_eager")
+        return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
     return nullcontext()
 
 

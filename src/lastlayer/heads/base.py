@@ -190,8 +190,8 @@ class Head(nn.Module):
     def _start_as_softmax(self) -> None:
         """Set what takes part in predictions besides ``classifier`` to where it changes nothing.
 
-        :func:`lastlayer.attach` calls it when ``classifier`` has the weights of a softmax layer. The
-        branches must learn from there: their gradients are not 0.
+        :func:`lastlayer.attach` calls it when ``classifier`` has the weights of a softmax layer.
+        The branches must learn from there: their gradients are not 0.
         """
 
     def branches(self) -> dict[str, nn.Linear]:

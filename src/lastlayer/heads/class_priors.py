@@ -218,7 +218,7 @@ class LogitAdjusted(_PriorHead):
 
     @property
     def keeps_softmax(self) -> bool:
-        """Only where there is no prior to take out; ``log_prob(prior=class_counts)`` always does."""
+        """Only where no prior is taken out, as with ``log_prob(features, prior=class_counts)``."""
         return self.post_hoc_tau == 0 or bool((self.class_counts == self.class_counts[0]).all())
 
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 JOINT_FEATURES = 64
 
 
-def apply_linear(linear: nn.Module, features: Tensor, *, hold: bool = False) -> Tensor:
+def apply_linear(linear: nn.Linear, features: Tensor, *, hold: bool = False) -> Tensor:
     """Apply ``linear`` in the features' precision, whatever the parameters are stored in.
 
     With ``hold`` its parameters are constants: gradients reach the features only. A layer that does
@@ -24,9 +24,8 @@ def apply_linear(linear: nn.Module, features: Tensor, *, hold: bool = False) -> 
     if _is_product(linear):
         if linear.weight.dtype == dtype and not hold:
             return linear(features)  # type: ignore[no-any-return]
-        weight, bias = linear.weight, linear.bias
-        if hold:
-            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        weight = linear.weight.detach() if hold else linear.weight
+        bias = linear.bias.detach() if hold and linear.bias is not None else linear.bias
         return F.linear(features, weight.to(dtype), None if bias is None else bias.to(dtype))
     parameters = {n: p for n, p in linear.named_parameters() if p.is_floating_point()}
     if not hold and all(p.dtype == dtype for p in parameters.values()):
@@ -37,17 +36,17 @@ def apply_linear(linear: nn.Module, features: Tensor, *, hold: bool = False) -> 
     return output.to(dtype)  # type: ignore[no-any-return]
 
 
-def read_weight(linear: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def read_weight(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``.
 
     Raises:
         TypeError: if the layer does more than a product with them.
     """
-    if _has_plain_forward(linear):
-        weight, bias = linear.weight, linear.bias
-    elif callable(getattr(linear, "weight", None)):  # torch.ao's quantized layers
-        weight, bias = linear.weight().dequantize(), linear.bias()
-    else:
+    weight: Any = linear.weight
+    bias: Any = linear.bias
+    if callable(weight):  # torch.ao's quantized layers
+        weight, bias = weight().dequantize(), bias()
+    elif not _has_plain_forward(linear):
         raise TypeError(
             "a cosine classifier needs the weights of its linear layer; got "
             f"{type(linear).__name__}, which computes its output in its own way: merge or remove it"
@@ -55,7 +54,7 @@ def read_weight(linear: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor |
     return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def apply_linears(linears: Sequence[nn.Module], features: Tensor) -> tuple[Tensor, ...]:
+def apply_linears(linears: Sequence[nn.Linear], features: Tensor) -> tuple[Tensor, ...]:
     """Apply several layers of one shape; small ones go through one matrix product together."""
     first = linears[0]
     alike = all(
@@ -103,12 +102,12 @@ def init_classifier_rows(rows: nn.Linear, generator: torch.Generator | None = No
         nn.init.uniform_(rows.bias, -bound, bound, generator=generator)
 
 
-def _is_product(linear: nn.Module) -> TypeGuard[nn.Linear]:
+def _is_product(linear: nn.Linear) -> bool:
     """Return whether calling ``linear`` is nothing but its product: no hook, no own forward."""
     hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
     return not hooks and _has_plain_forward(linear)
 
 
-def _has_plain_forward(linear: nn.Module) -> TypeGuard[nn.Linear]:
+def _has_plain_forward(linear: nn.Linear) -> bool:
     own = type(linear).forward is not nn.Linear.forward or "forward" in vars(linear)
     return not own and linear.weight.is_floating_point()
