@@ -43,6 +43,17 @@ def masked_mean(logits: Tensor) -> Tensor:
     return (logits * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
+def added(logits: Tensor) -> Tensor:
+    out = torch.zeros(len(logits), logits.shape[-1], dtype=logits.dtype)
+    out += logits[:, 0] / 2
+    out.add_(logits[:, 0], alpha=0.5)
+    return out
+
+
+def into_out(logits: Tensor) -> Tensor:
+    return torch.mean(logits.detach(), 1, out=torch.empty(0, dtype=logits.dtype))
+
+
 def written(logits: Tensor) -> Tensor:
     out = torch.empty(len(logits), logits.shape[-1], dtype=logits.dtype)
     out[:] = logits[:, 0]
@@ -61,6 +72,8 @@ COMMUTING: dict[str, Tail] = {
     "cast": lambda x: x.double(),
     "mean of two crops": lambda x: torch.stack([x[:, 0], x[:, 1]]).mean(0),
     "written into": written,
+    "added in place": added,
+    "into out": into_out,
     "pooled": lambda x: F.adaptive_avg_pool1d(x.mT, 1).squeeze(-1),
 }
 CHANGING: dict[str, Tail] = {
@@ -322,6 +335,11 @@ def test_recomputed_activations_are_those_of_the_first_pass() -> None:
         model(INPUTS, target=torch.arange(5) % K).loss.backward()
         results.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(*results)
+
+
+def test_class_indices_instead_of_features_are_refused_by_the_head() -> None:
+    with pytest.raises(TypeError, match="features must have a floating-point dtype"):
+        attach(Network(lambda x: x.argmax(-1)), "softmax")(INPUTS)
 
 
 def test_nan_features_do_not_hide_in_an_error_about_the_layer() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lastlayer.heads import HEADS, Head, build_head
+from lastlayer.heads import HEADS, Head, attach, build_head
 from lastlayer.heads.catalog import takes_class_counts
 
 D, K = 12, 5
@@ -79,6 +79,16 @@ def test_a_head_quantized_to_int8_predicts_nearly_as_in_float(name: str) -> None
     # 8 bits for weights and features: logits off by a few hundredths, LDAM's by 30 times as much.
     assert 0 < float((found - expected).abs().max()) < (0.1 if "ldam" in name else 0.03)
     torch.testing.assert_close(found.sum(-1), torch.ones(40))
+
+
+def test_an_attached_network_is_quantized_as_a_whole() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, K))
+    model = attach(network, "dropmax", layer="2").eval()
+    expected = copy.deepcopy(model)(FEATURES).exp()
+    found = quantized(model)
+    assert not any(type(m) is nn.Linear for m in found.modules())
+    torch.testing.assert_close(found(FEATURES).exp(), expected, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["dropmax", "attention", "dropmax-mixed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 # Kinds of layers of torch.nn (by their file) that change values; what pools or reshapes does not.
 _CHANGES = ("activation", "batchnorm", "conv", "linear", "normalization")
+# Names of torch functions that change their first argument: relu_, __setitem__, __iadd__.
+_IN_PLACE = re.compile(
+    r".*[^_]_|__setitem__|__i(add|sub|mul|div|truediv|floordiv|mod|pow|and|or|xor|[lr]shift)__"
+)
 
 
 def refuse_layers_behind(model: nn.Module, name: str) -> None:
@@ -61,7 +66,8 @@ class LayerOutput:
 
         Nothing is looked at while tracing, compiling or transforming, nor twice in a mode.
         """
-        if _is_traced() or network.training not in self.unseen_modes:
+        replica = getattr(network, "_is_replica", False)  # of DataParallel: threads share hooks
+        if _is_traced() or replica or network.training not in self.unseen_modes:
             return network(*args, **kwargs)
         twins = _Twins(self._twin_of)
         place = network.get_submodule(self.name)
@@ -81,7 +87,8 @@ class LayerOutput:
         finally:
             handle.remove()
         features = as_features(output)
-        if type(features) is Tensor and features.numel() and not features.is_meta:
+        has_values = type(features) is Tensor and features.numel() and not features.is_meta
+        if has_values and features.is_floating_point():  # else the head speaks
             self._judge(features, twins)
             self.unseen_modes.discard(network.training)
         return output
@@ -113,7 +120,9 @@ class LayerOutput:
             if any(_equal(features, output) for output in twins.seen):
                 return
             raise ValueError(f"{start}; the network's output does not come from it.\n{_REMEDY}")
-        if not _close(twin, self._twin_of(features.detach()), twins.seen[-1].dtype):
+        dtypes = (features.dtype, twins.seen[-1].dtype)
+        epsilon = max(torch.finfo(dtype).eps for dtype in dtypes)
+        if not _close(twin, self._twin_of(features.detach()), epsilon):
             raise ValueError(
                 f"{start}; its output goes through {seen}, which is neither selecting nor "
                 f"averaging: a head would be given the result as features.\n{_REMEDY}"
@@ -177,17 +186,17 @@ class _Twins(TorchFunctionMode):
             return self.pairs.get(id(value), (value, value))[1]
         if isinstance(value, dict):
             return {key: self._swapped(part) for key, part in value.items()}
-        if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        if type(value) in (tuple, list):
             return type(value)(self._swapped(part) for part in value)
         return value
 
     def _repeated(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Return what ``func`` gives for the twins; before the real call, which may change them."""
-        name = getattr(func, "__name__", "")
-        in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
         target = args[0] if args else None
+        in_place = _IN_PLACE.fullmatch(getattr(func, "__name__", ""))
         if in_place and isinstance(target, Tensor) and id(target) not in self.pairs:
             self.pairs[id(target)] = (target, target.detach().clone())
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
         devices = sorted({real.get_device() for real, _ in self.pairs.values() if real.is_cuda})
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -246,12 +255,12 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.equal(first.detach(), second.detach())
 
 
-def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether two tensors agree as far as ``dtype`` can tell, where both are finite."""
+def _close(found: Tensor, expected: Tensor, epsilon: float) -> bool:
+    """Return whether two tensors agree to half the digits of a precision, where both are finite."""
     if found.shape != expected.shape:
         return False
     found, expected = found.float(), expected.float()
     finite = found.isfinite() & expected.isfinite()
     largest = torch.where(finite, expected.abs(), 0.0).max()
     difference = torch.where(finite, (found - expected).abs(), 0.0).max()
-    return bool(difference <= torch.finfo(dtype).eps ** 0.5 * largest)
+    return bool(difference <= epsilon**0.5 * largest)
