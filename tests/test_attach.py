@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +48,7 @@ class OutputNetwork(Network):
 
 
 CONVENTIONAL = ["fc", "classifier", "head", "heads.head", "head.fc", "logits", "score"]
+CONVENTIONAL += ["classifier.6", "last_linear", "classification_head.out_proj", "logits_proj"]
 
 
 @pytest.mark.parametrize("name", CONVENTIONAL)
@@ -54,6 +57,80 @@ def test_the_last_layer_is_found_under_the_names_that_libraries_give_it(name):
     assert isinstance(model.backbone.get_submodule(name), nn.Identity)
     assert isinstance(model.backbone.body[1], nn.Linear)
     assert model.eval()(IMAGES).shape == (3, 5)
+
+
+def test_a_block_of_a_customary_name_counts_by_its_last_layer():
+    network = nn.Module()
+    network.body = nn.Linear(4, 8)
+    network.classifier = nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Dropout(), nn.Linear(7, 5))
+    assert attach(network, "softmax")._after.name == "classifier.3"
+
+
+def test_a_network_that_says_which_layer_gives_the_classes_is_asked():
+    class Asked(Network):
+        def get_classifier(self):
+            return self.get_submodule(self.name)
+
+    network = Asked("out.last")
+    network.fc = nn.Linear(8, 5)
+    assert attach(network, "softmax")._after.name == "out.last"
+
+
+def test_several_last_layers_that_a_network_speaks_of_are_refused():
+    class Distilled(Network):
+        num_classes = 5
+
+        def get_classifier(self):
+            return self.fc, self.other
+
+    network = Distilled()
+    network.other = nn.Linear(8, 5)
+    with pytest.raises(ValueError, match=r"2 last layers .*reset_classifier\(0\)"):
+        attach(network, "softmax")
+
+
+@pytest.mark.parametrize("told", ["num_classes", "config"])
+def test_the_number_of_classes_tells_the_layer_where_names_do_not(told):
+    network = Network("out")
+    network.num_classes = 5
+    if told == "config":  # as transformers keep it
+        network.config = SimpleNamespace(num_labels=network.__dict__.pop("num_classes"))
+    assert attach(network, "softmax")._after.name == "out"
+    named = Network("classifier")
+    named.head, named.num_classes = nn.Linear(8, 8), 5
+    assert attach(named, "softmax")._after.name == "classifier"
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_network_built_without_its_last_layer_is_told_what_to_do(hidden):
+    network = Network(hidden=hidden)
+    network.fc = nn.Identity()
+    with pytest.raises(ValueError, match=r"\(fc is nn\.Identity, as for num_classes=0\)") as caught:
+        attach(network, "softmax")
+    assert "build lastlayer.Classifier(network, head)" in str(caught.value)
+
+
+def test_a_layer_under_two_names_is_replaced_under_both():
+    network = Network("fc")
+    network.alias = network.fc
+    model = attach(network, "softmax", layer="fc")
+    assert network.alias is network.fc
+    assert isinstance(network.fc, nn.Identity)
+    assert model.eval()(IMAGES).shape == (3, 5)
+
+
+def test_a_quantized_layer_is_refused():
+    network = Network()
+    network.fc.weight = nn.Parameter(torch.zeros(5, 8, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(
+        TypeError, match=r"layer 'fc' must have floating-point weights; got torch\.int8"
+    ):
+        attach(network, "softmax")
+
+
+def test_a_network_that_has_a_head_already_is_refused():
+    with pytest.raises(ValueError, match="model has a head already"):
+        attach(attach(Network(), "softmax"), "dropmax")
 
 
 def test_a_single_linear_layer_is_found_whatever_its_name():
@@ -212,3 +289,29 @@ def test_features_are_what_the_head_is_given():
     model = attach(network, "softmax").eval()
     torch.testing.assert_close(model.head(model.features(IMAGES)), model(IMAGES))
     assert model.features(IMAGES).shape == (3, 8)
+
+
+# -- transformers' Trainer ----------------------------------------------------------------------
+
+
+def test_labels_are_the_target_in_what_a_trainer_reads():
+    torch.manual_seed(0)
+    model = attach(OutputNetwork("classifier"), "attention")
+    expected = model(images=IMAGES, target=TARGET).loss
+    output = model(images=IMAGES, labels=TARGET)  # its Trainer calls with names
+    assert list(output) == ["loss"]
+    assert torch.equal(output["loss"], expected)
+    output = model.eval()(images=IMAGES, labels=TARGET)
+    torch.testing.assert_close(output["logits"], model(images=IMAGES))
+    assert list(output) == ["loss", "logits"]
+    signature = inspect.signature(Classifier.forward).parameters
+    assert [name for name in signature if "label" in name] == ["labels"]  # what Trainer looks for
+    assert model.accepts_loss_kwargs is False
+
+
+def test_labels_that_cannot_be_used_are_refused():
+    model = attach(Network(), "softmax")
+    with pytest.raises(ValueError, match=r"remove_unused_columns=False"):
+        model(labels=TARGET)
+    with pytest.raises(ValueError, match="target and labels are two names of one thing"):
+        model(IMAGES, target=TARGET, labels=TARGET)

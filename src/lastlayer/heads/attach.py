@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lastlayer.heads.after_layer import LayerOutput, as_features, refuse_layers_behind
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
+from lastlayer.heads.last_layer import find_layer
 from lastlayer.heads.output import HeadOutput
 
 
@@ -26,6 +28,10 @@ class Classifier(nn.Module):
         torch.Size([2, 10])
     """
 
+    #: The loss is a mean over the batch: transformers' Trainer need not pass the number of labels.
+    accepts_loss_kwargs = False
+    _after: LayerOutput | None = None
+
     def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
@@ -33,31 +39,47 @@ class Classifier(nn.Module):
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the backbone's features of an input."""
-        features = self.backbone(*args, **kwargs)
-        if not isinstance(features, Tensor):
-            # transformers' models return an output object that carries the replaced layer's output.
-            features = getattr(features, "logits", features)
-        if not isinstance(features, Tensor):
-            raise TypeError(
-                "backbone must return a tensor of features (or an object whose .logits is one); "
-                f"got {type(features).__name__}"
-            )
-        return features
+        if self._after is None:
+            return as_features(self.backbone(*args, **kwargs))
+        return as_features(self._after.run(self.backbone, args, kwargs))
 
     def forward(
-        self, *args: Any, target: Tensor | None = None, **kwargs: Any
-    ) -> HeadOutput | Tensor:
+        self,
+        *args: Any,
+        target: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> HeadOutput | Tensor | dict[str, Tensor]:
         """Return the head's output for an input.
 
         Args:
             *args: inputs of the backbone.
             target: labels; with them the result is the head's :class:`HeadOutput`.
+            labels: labels under the name that transformers' ``Trainer`` gives them; with them the
+                result is what it reads, ``{"loss": ...}``, and in evaluation mode also
+                ``"logits"``: (*, K) log-probabilities. They do not reach the backbone.
             **kwargs: keyword inputs of the backbone.
 
         Returns:
             :class:`HeadOutput` with a target, else (*, K) log-probabilities.
+
+        Raises:
+            ValueError: if an attached network does not end as :func:`attach` says, or both
+                ``target`` and ``labels`` are given.
+            TypeError: if the backbone returns something that has no features.
         """
-        return self.head(self.features(*args, **kwargs), target)  # type: ignore[no-any-return]
+        if labels is None:
+            return self.head(self.features(*args, **kwargs), target)  # type: ignore[no-any-return]
+        if target is not None:
+            raise ValueError("target and labels are two names of one thing; got both")
+        if not args and not kwargs:
+            raise ValueError(
+                "labels came without inputs: transformers' Trainer leaves out columns that forward "
+                "does not name; give it TrainingArguments(remove_unused_columns=False)"
+            )
+        features = self.features(*args, **kwargs)
+        output = {"loss": self.head(features, labels).loss}
+        return output if self.training else output | {"logits": self.head.log_prob(features)}
 
     def param_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Return optimizer groups: everything decayed but the head's own exceptions."""
@@ -69,83 +91,92 @@ class Classifier(nn.Module):
 def attach(
     model: nn.Module, head: str | Head, *, layer: str | None = None, **options: Any
 ) -> Classifier:
-    """Replace a network's last ``nn.Linear`` by a head.
+    r"""Replace a network's last ``nn.Linear`` by a head.
 
-    The head takes over the layer's width, number of classes, device and dtype; a head built here
-    also starts from its weights, so that a trained softmax network predicts as before.
+    The head takes over the layer's width, number of classes, device and dtype. A head built here
+    also starts from its weights, so that a trained softmax network predicts as before, wherever
+    ``model.head.keeps_softmax``: not for sparsemax and entmax, LDAM, the prior that
+    ``logit-adjusted`` takes out, nor for DropMax predicting by random masks (``docs/attach.md``
+    has the table). Retain branches start at zero, where they cancel.
+
+    What follows the layer must commute with it, :math:`g(W h + b) = W g(h) + b`: selecting tokens,
+    reshaping, averaging. The first forward pass in training mode and the first in evaluation mode
+    look at it, beside the pass itself, and raise if the output goes through a softmax, another
+    layer or a second classifier. ``torch.compile``, ``torch.export``, ``jit.trace`` and
+    ``torch.func`` look at nothing: call the model once before.
 
     Args:
         model: any network that applies one ``nn.Linear`` last. It is changed in place: the layer
             becomes ``nn.Identity``.
         head: a name of ``lastlayer list heads``, or a head of the right width.
-        layer: dotted name of the layer; found if the network has one candidate only.
+        layer: dotted name of the layer; found if the network says which it is (timm), has it under
+            a customary name of torchvision, timm or transformers, or has one candidate only.
         **options: further arguments of a head given by name; ``num_classes`` to change it.
 
     Returns:
         ``Classifier(backbone, head)``.
 
     Raises:
-        ValueError: if the layer is missing or ambiguous (the candidates are listed), or does not
-            fit the head.
+        ValueError: if the layer is missing or ambiguous (the candidates are listed), is followed
+            by another one in an ``nn.Sequential``, or does not fit the head.
+        TypeError: if the layer's weights are quantized.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> model = attach(network, "dropmax", layer="2")
         >>> model.eval()(torch.randn(2, 4)).shape
         torch.Size([2, 3])
+        >>> model.head.keeps_softmax
+        True
     """
-    name, linear = _find_layer(model, layer)
-    if isinstance(head, str):
-        num_classes = options.pop("num_classes", linear.out_features)
-        built = build_head(
-            head,
-            linear.in_features,
-            num_classes,
-            device=linear.weight.device,
-            dtype=linear.weight.dtype,
-            **({"bias": linear.bias is not None} | options),
+    if isinstance(model, Classifier):
+        raise ValueError(
+            "model has a head already; set model.head = head, which starts afresh, or attach to "
+            "the network as it was"
         )
-        if num_classes == linear.out_features:
-            _copy_weights(linear, built.classifier)
-    elif options:
+    name, linear = find_layer(model, layer)
+    if not linear.weight.is_floating_point():
+        raise TypeError(
+            f"layer {name!r} must have floating-point weights; got {linear.weight.dtype}: attach "
+            "the head first, and quantize afterwards"
+        )
+    refuse_layers_behind(model, name)
+    built = _built_from(linear, head, options) if isinstance(head, str) else head
+    if options and not isinstance(head, str):
         raise ValueError(f"options {sorted(options)} are for a head given by name")
-    else:
-        built = head
     if built.in_features != linear.in_features:
         raise ValueError(
             f"head must take the {linear.in_features} features of layer {name!r}; "
             f"it takes {built.in_features}"
         )
-    if name:
-        parent_name, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent_name), leaf, nn.Identity())
-        return Classifier(model, built)
-    return Classifier(nn.Identity(), built)
+    if not name:
+        return Classifier(nn.Identity(), built)
+    stand_in = nn.Identity()
+    for alias in [n for n, m in model.named_modules(remove_duplicate=False) if m is linear]:
+        parent_name, _, leaf = alias.rpartition(".")
+        setattr(model.get_submodule(parent_name), leaf, stand_in)
+    classifier = Classifier(model, built)
+    classifier._after = LayerOutput(name, linear.in_features, bias=linear.bias is not None)
+    return classifier
 
 
-def _find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Linear]:
-    candidates = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    listed = "\n".join(
-        f"  {n or '(the model itself)'}: Linear({m.in_features}, {m.out_features})"
-        for n, m in candidates.items()
+def _built_from(linear: nn.Linear, name: str, options: dict[str, Any]) -> Head:
+    """Build a head in a layer's place, from its weights where the number of classes is the same."""
+    own = {"num_classes": linear.out_features, "bias": linear.bias is not None}
+    arguments = own | options
+    num_classes = arguments.pop("num_classes")
+    built = build_head(
+        name,
+        linear.in_features,
+        num_classes,
+        device=linear.weight.device,
+        dtype=linear.weight.dtype,
+        **arguments,
     )
-    if not candidates:
-        raise ValueError(
-            f"model {type(model).__name__} has no nn.Linear to replace; build "
-            "lastlayer.Classifier(backbone, head) yourself"
-        )
-    if layer is not None:
-        if layer not in candidates:
-            raise ValueError(f"layer {layer!r} is not an nn.Linear of the model; it has\n{listed}")
-        return layer, candidates[layer]
-    named = [n for n in _CONVENTIONAL if n in candidates]
-    if len(candidates) == 1 or len(named) == 1:
-        name = named[0] if len(named) == 1 else next(iter(candidates))
-        return name, candidates[name]
-    raise ValueError(
-        f"model has {len(candidates)} nn.Linear layers and which one is last cannot be told; "
-        f"name it with layer=...\n{listed}"
-    )
+    if num_classes == linear.out_features:
+        _copy_weights(linear, built.classifier)
+        built._start_as_softmax()
+    return built
 
 
 def _copy_weights(source: nn.Linear, classifier: nn.Linear) -> None:
@@ -155,7 +186,3 @@ def _copy_weights(source: nn.Linear, classifier: nn.Linear) -> None:
             classifier.bias.copy_(source.bias)
         elif classifier.bias is not None:  # the layer had none: start from its value, 0
             classifier.bias.zero_()
-
-
-# What torchvision, timm and transformers call the last layer; the top level of the model only.
-_CONVENTIONAL = ("fc", "classifier", "head", "heads.head", "head.fc", "logits", "score")

@@ -54,6 +54,11 @@ class DeterministicAttention(RetainHead):
         check_at_least("entropy_weight", entropy_weight, 0.0)
         self.regularized, self.entropy_weight, self.eps = regularized, entropy_weight, eps
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Yes: attached, the attention starts alike for all classes and cancels."""
+        return True
+
     def _log_prob(self, features: Tensor) -> Tensor:
         logits, retain_logits = apply_linears((self.classifier, self.retain), features)
         return dm.plug_in_log_prob(logits, retain_logits, eps=self.eps)

@@ -84,6 +84,11 @@ class AuxiliarySoftmax(RetainHead):
         preset = {"positive": dm.TARGET_FIXED_POINT, "negative": dm.NON_TARGET_FIXED_POINT}
         return cls(in_features, num_classes, **(preset | kwargs))
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Yes: the sigmoids take no part in the prediction."""
+        return True
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
 

@@ -182,6 +182,18 @@ class Head(nn.Module):
         """
         return self.log_prob(features)
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Whether the head predicts like the softmax layer that :func:`attach` starts it from."""
+        return False
+
+    def _start_as_softmax(self) -> None:
+        """Set what takes part in predictions besides ``classifier`` to where it changes nothing.
+
+        :func:`lastlayer.attach` calls it when ``classifier`` has the weights of a softmax layer.
+        The branches must learn from there: their gradients are not 0.
+        """
+
     def branches(self) -> dict[str, nn.Linear]:
         """Return the head's linear layers besides ``classifier`` (retain, posterior) by name."""
         return {}

@@ -104,6 +104,11 @@ class ClassDropout(Head):
                 generator=generator,
             )
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Unless it predicts by random masks, which leave the most probable class as it is."""
+        return self.prediction == "softmax" or self.retain_prob == 1
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return self.log_prob(features)
 

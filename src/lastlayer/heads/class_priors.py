@@ -102,6 +102,11 @@ class BalancedSoftmax(_PriorHead):
         keep_class_counts(self, class_counts, zero_counts=zero_counts)
         self.zero_counts, self.loss_tau = zero_counts, float(tau)
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Unless ``zero_counts="mask"`` takes classes out."""
+        return self.zero_counts == "error" or bool((self.class_counts > 0).all())
+
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
         logits = self._logits(features)
         if self.zero_counts == "mask":
@@ -210,6 +215,11 @@ class LogitAdjusted(_PriorHead):
         check_at_least("tau", tau, 0.0)
         keep_class_counts(self, class_counts, zero_counts=self.zero_counts)
         self.post_hoc_tau = float(tau)
+
+    @property
+    def keeps_softmax(self) -> bool:
+        """Only where no prior is taken out, as with ``log_prob(features, prior=class_counts)``."""
+        return self.post_hoc_tau == 0 or bool((self.class_counts == self.class_counts[0]).all())
 
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
         adjusted = adjust_logits(

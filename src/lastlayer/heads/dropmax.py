@@ -20,6 +20,8 @@ ESTIMATORS = ("concrete", "exact", "mean")
 PREDICTIONS = ("plug-in", "exact", "monte-carlo")
 ENTROPIES = (*dm.ENTROPY_CLASSES, "none")
 DETACHES = ("logits", "parameters")
+# Below it the eps of the form "iclr" is lost in rounding beside any likely class.
+SMALL_EPS = 1e-12
 
 
 class BranchLogits(NamedTuple):
@@ -236,6 +238,16 @@ class DropMax(RetainHead):
             **options,
         )
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """With the mask at its mean: attached, it starts alike for all classes and cancels.
+
+        In the form ``"iclr"`` a probability near ``eps`` rises to it. The mean over masks keeps the
+        order of the classes, but is nearer to uniform.
+        """
+        cancels = self.form == "neurips" or self.eps < SMALL_EPS
+        return self.prediction == "plug-in" and cancels
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return self.log_prob(features)
 
@@ -243,9 +255,7 @@ class DropMax(RetainHead):
         """Return the prior logits inside the posterior: constant as far as ``detach`` says."""
         if self.detach == "logits":
             return retain_logits.detach()
-        weight, bias = self.retain.weight.detach(), self.retain.bias
-        held_bias = None if bias is None else bias.detach().to(features.dtype)
-        return F.linear(features, weight.to(features.dtype), held_bias)
+        return apply_linear(self.retain, features, hold=True)
 
     def _noise_shape(self, leading: tuple[int, ...]) -> tuple[int, ...]:
         return (self.num_samples, *leading, self.num_classes)

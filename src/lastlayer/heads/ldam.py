@@ -14,6 +14,7 @@ from lastlayer.functional.class_priors import deferred_class_weight, ldam_loss, 
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_counts import keep_class_counts
 from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.linear import read_weight
 from lastlayer.heads.output import Draw
 
 
@@ -112,10 +113,9 @@ class LDAM(Head):
         self.weight.copy_(self._late_weight if late else self._early_weight)
 
     def _cosines(self, features: Tensor) -> Tensor:
-        weight = F.normalize(self.classifier.weight.to(features.dtype), dim=-1)
-        cosines = F.linear(F.normalize(features, dim=-1), weight)
-        bias = self.classifier.bias
-        return cosines if bias is None else cosines + bias.to(features.dtype) / self.scale
+        weight, bias = read_weight(self.classifier, features.dtype)
+        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(weight, dim=-1))
+        return cosines if bias is None else cosines + bias / self.scale
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.scale * self._cosines(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +14,56 @@ from torch import Tensor, nn
 JOINT_FEATURES = 64
 
 
-def apply_linear(linear: nn.Linear, features: Tensor) -> Tensor:
-    """Apply ``linear`` in the features' precision, whatever the parameters are stored in."""
-    if linear.weight.dtype == features.dtype:
-        return linear(features)  # type: ignore[no-any-return]
-    bias = None if linear.bias is None else linear.bias.to(features.dtype)
-    return F.linear(features, linear.weight.to(features.dtype), bias)
+def apply_linear(linear: nn.Linear, features: Tensor, *, hold: bool = False) -> Tensor:
+    """Apply ``linear`` in the features' precision, whatever the parameters are stored in.
+
+    With ``hold`` its parameters are constants: gradients reach the features only. A layer that does
+    more than a product with its weights (quantized, low-rank adapters, hooks) is called.
+    """
+    dtype = features.dtype
+    if _is_product(linear):
+        if linear.weight.dtype == dtype and not hold:
+            return linear(features)  # type: ignore[no-any-return]
+        weight = linear.weight.detach() if hold else linear.weight
+        bias = linear.bias.detach() if hold and linear.bias is not None else linear.bias
+        return F.linear(features, weight.to(dtype), None if bias is None else bias.to(dtype))
+    parameters = {n: p for n, p in linear.named_parameters() if p.is_floating_point()}
+    if not hold and all(p.dtype == dtype for p in parameters.values()):
+        output = linear(features)
+    else:
+        cast = {n: (p.detach() if hold else p).to(dtype) for n, p in parameters.items()}
+        output = torch.func.functional_call(linear, cast, (features,))
+    return output.to(dtype)  # type: ignore[no-any-return]
+
+
+def read_weight(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``.
+
+    Raises:
+        TypeError: if the layer does more than a product with them.
+    """
+    weight: Any = linear.weight
+    bias: Any = linear.bias
+    if callable(weight):  # torch.ao's quantized layers
+        weight, bias = weight().dequantize(), bias()
+    elif not _has_plain_forward(linear):
+        raise TypeError(
+            "a cosine classifier needs the weights of its linear layer; got "
+            f"{type(linear).__name__}, which computes its output in its own way: merge or remove it"
+        )
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def apply_linears(linears: Sequence[nn.Linear], features: Tensor) -> tuple[Tensor, ...]:
     """Apply several layers of one shape; small ones go through one matrix product together."""
     first = linears[0]
     alike = all(
-        _is_plain(linear, features) and (linear.bias is None) == (first.bias is None)
+        _is_product(linear)
+        and linear.weight.dtype == features.dtype
+        and (linear.bias is None) == (first.bias is None)
         for linear in linears
     )
-    if first.out_features > JOINT_FEATURES or not alike:
+    if not alike or first.out_features > JOINT_FEATURES:
         return tuple(apply_linear(linear, features) for linear in linears)
     weight = torch.cat([linear.weight for linear in linears])
     bias = None if first.bias is None else torch.cat([linear.bias for linear in linears])
@@ -67,7 +102,12 @@ def init_classifier_rows(rows: nn.Linear, generator: torch.Generator | None = No
         nn.init.uniform_(rows.bias, -bound, bound, generator=generator)
 
 
-def _is_plain(linear: nn.Linear, features: Tensor) -> bool:
-    """Return whether calling ``linear`` is nothing but its product: no hook, no subclass."""
+def _is_product(linear: nn.Linear) -> bool:
+    """Return whether calling ``linear`` is nothing but its product: no hook, no own forward."""
     hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
-    return type(linear) is nn.Linear and not hooks and linear.weight.dtype == features.dtype
+    return not hooks and _has_plain_forward(linear)
+
+
+def _has_plain_forward(linear: nn.Linear) -> bool:
+    own = type(linear).forward is not nn.Linear.forward or "forward" in vars(linear)
+    return not own and linear.weight.is_floating_point()

@@ -67,6 +67,11 @@ class MixedDropMax(DropMax):
         if self._share_follows:
             self.share = _default_share(self.num_classes)
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """As DropMax does, and always without a share of it."""
+        return self.share == 0 or super().keeps_softmax
+
     def _objective(
         self, features: Tensor, logits: BranchLogits, target: Tensor, draw: Draw
     ) -> dict[str, Tensor]:

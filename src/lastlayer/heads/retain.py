@@ -31,6 +31,11 @@ class RetainHead(Head):
         super().__init__(in_features, num_classes, **kwargs)
         self.retain = new_branch(self.classifier)
 
+    def _start_as_softmax(self) -> None:
+        nn.init.zeros_(self.retain.weight)
+        if self.retain.bias is not None:
+            nn.init.zeros_(self.retain.bias)
+
     def branches(self) -> dict[str, nn.Linear]:
         """Return the retain branch."""
         return {"retain": self.retain}

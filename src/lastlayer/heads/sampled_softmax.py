@@ -78,6 +78,11 @@ class SampledSoftmax(Head):
         if self.proposal == "learned":
             self.label_count = torch.cat([self.label_count, self.label_count.new_ones(new.number)])
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Yes: only the training loss is sampled."""
+        return True
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
 

@@ -38,6 +38,11 @@ class Softmax(Head):
 
     needs_target_in_training = False
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Yes."""
+        return True
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return F.log_softmax(self._logits(features), dim=-1)
 

@@ -50,6 +50,11 @@ class Entmax(Head):
         with full_precision(features):
             return self._logits(self._upcast(features))
 
+    @property
+    def keeps_softmax(self) -> bool:
+        """Only with ``alpha=1``; else the order of the classes is kept, but not the values."""
+        return self.alpha == 1
+
     def _log_prob(self, features: Tensor) -> Tensor:
         return entmax(self._logits(features), self.alpha).log()
 
