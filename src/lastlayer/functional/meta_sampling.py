@@ -65,7 +65,7 @@ def initial_rate_logits(class_counts: Tensor, power: float = 0.0) -> Tensor:
     the power from the authors' program.
     """
     check_at_least("power", power, 0.0)
-    counts = as_class_counts(class_counts).double()
+    counts = as_class_counts(class_counts, offers_mask=False).double()
     rates = (counts / counts.min()).pow(-power)  # the largest is 1
     return rates.log() - (rates.min() + (1.0 - rates)).log()
 
@@ -87,7 +87,7 @@ def class_log_prob(rate_logits: Tensor, class_counts: Tensor) -> Tensor:
         tensor([0.7500, 0.2500])
     """
     rate_logits = at_least_float32(rate_logits)
-    counts = as_class_counts(class_counts, len(rate_logits))
+    counts = as_class_counts(class_counts, len(rate_logits), offers_mask=False)
     log_counts = log_class_counts(counts, rate_logits)
     return F.log_softmax(F.logsigmoid(rate_logits) + log_counts, dim=-1)
 
@@ -185,7 +185,7 @@ def group_by_class(target: Tensor, num_classes: int) -> ExamplesByClass:
         >>> group_by_class(torch.tensor([1, 0, 1]), 2).order.tolist()
         [1, 0, 2]
     """
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     counts = torch.bincount(target, minlength=num_classes)
     return ExamplesByClass(target.argsort(stable=True), counts.cumsum(0) - counts, counts)
 

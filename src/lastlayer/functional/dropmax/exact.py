@@ -118,8 +118,7 @@ def expected_cross_entropy(
     """
     o, a, rule = _prepare(logits, retain_logits, form, eps)
     num_classes = logits.shape[-1]
-    # A valid class as the ignored one: no label beside the classes is admitted.
-    check_class_indices(target, num_classes, ignore_index=0)
+    check_class_indices(target, num_classes)
     if target.shape != logits.shape[:-1]:
         raise ValueError(
             f"target must have shape {tuple(logits.shape[:-1])}; got {tuple(target.shape)}"
