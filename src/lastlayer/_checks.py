@@ -19,11 +19,6 @@ def in_torch_func() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-def has_values(tensor: Tensor) -> bool:
-    """Return whether a tensor holds numbers: no meta tensor, no stand-in of a tracer."""
-    return type(tensor) in _PLAIN and not tensor.is_meta and not torch.compiler.is_compiling()
-
-
 def can_look(*tensors: Tensor, wait: bool = False) -> bool:
     """Return whether code may depend on the numbers in tensors; every check of values asks here.
 
