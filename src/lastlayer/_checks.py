@@ -183,12 +183,12 @@ def check_count(name: str, value: int) -> None:
 def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> None:
     """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding."""
     check_floating(name, prior)
-    wanted = "K" if num_classes is None else str(num_classes)
     if (
         prior.dim() != 1
         or not len(prior)
         or (num_classes is not None and len(prior) != num_classes)
     ):
+        wanted = "K" if num_classes is None else num_classes
         raise ValueError(
             f"{name} must have shape ({wanted},), one probability per class; "
             f"got {tuple(prior.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,9 +39,14 @@ def by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         *rows: (N, ...) each; those of whole numbers have no gradient.
     """
     if not in_torch_func():
-        return function(*rows)
+        return _uncompiled(function)(*rows)
     (values,) = _ByRows.apply(function, *rows)  # type: ignore[no-untyped-call]
     return values  # type: ignore[no-any-return]
+
+
+def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep torch.compile, where it is loaded, out of what depends on numbers throughout."""
+    return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
 
 
 class _ByRows(Function):

@@ -55,12 +55,12 @@ def as_class_counts(
         )
     if not counts.is_floating_point():
         counts = counts.to(torch.int64)
-    wanted = "K" if num_classes is None else str(num_classes)
     if (
         counts.dim() != 1
         or not len(counts)
         or (num_classes is not None and len(counts) != num_classes)
     ):
+        wanted = "K" if num_classes is None else num_classes
         raise ValueError(
             f"class_counts must have shape ({wanted},), one number per class; "
             f"got {tuple(counts.shape)}"
