@@ -47,7 +47,10 @@ def batches(width: int):
     generator = torch.Generator().manual_seed(0)
     for rows in (7, 4, 2):
         target = torch.randint(0, K, (rows,), generator=generator)
-        yield torch.randn(rows, width, generator=generator), target.index_fill(0, torch.tensor(0), -100)
+        yield (
+            torch.randn(rows, width, generator=generator),
+            target.index_fill(0, torch.tensor(0), -100),
+        )
 
 
 def assert_same_in_every_batch(module: nn.Module, width: int, loss, *, backend: str, **options):

@@ -69,7 +69,9 @@ def test_no_cast_of_a_head_reaches_its_counts(name, given):
     head = build_head(name, D, K, class_counts=GIVEN[given])
     for cast in casts(head):
         assert torch.equal(cast.class_counts, head.class_counts)
-        fresh = build_head(name, D, K, class_counts=GIVEN[given], dtype=cast.classifier.weight.dtype)
+        fresh = build_head(
+            name, D, K, class_counts=GIVEN[given], dtype=cast.classifier.weight.dtype
+        )
         fresh.load_state_dict(cast.state_dict())
         assert torch.equal(cast(FEATURES, TARGET).loss, fresh(FEATURES, TARGET).loss)
         assert cast(FEATURES, TARGET).loss.isfinite()
@@ -159,7 +161,9 @@ def test_states_that_hold_the_weights_themselves_still_load(further, told):
     balanced = class_balanced_weight(counts)
 
     def old(head, weight):
-        state = {k: v for k, v in head.state_dict().items() if k not in ("further_weight", "reweighted")}
+        state = {
+            k: v for k, v in head.state_dict().items() if k not in ("further_weight", "reweighted")
+        }
         return state | {"weight": weight}
 
     told_weight = further if told else None

@@ -88,7 +88,7 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
         out: .csv to write all probabilities to.
         top: classes to print per example.
     """
-    from lastlayer._checks import check_at_least
+    from lastlayer._checks import check_count
     from lastlayer.experiments.predict import predict_file
     from lastlayer.report import TextTable
 

@@ -84,8 +84,6 @@ class RandomCrop:
     fill: Fill = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.padding) is not int:
-            raise ValueError(f"padding must be an int; got {self.padding!r}")
         check_whole("padding", self.padding, 0)
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -46,7 +46,9 @@ def by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
 
 def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep torch.compile, where it is loaded, out of what depends on numbers throughout."""
-    return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
+    if "torch._dynamo" not in sys.modules:
+        return function
+    return torch.compiler.disable(function)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _ByRows(Function):

@@ -125,9 +125,7 @@ def _uniform_noise(
     check_class_indices(target, num_classes)
     shape = (target.shape[0], num_classes)
     if noise is None:
-        return torch.rand(
-            shape, dtype=torch.float32, device=target.device, **drawn_by(generator)
-        )
+        return torch.rand(shape, dtype=torch.float32, device=target.device, **drawn_by(generator))
     if noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
     return noise.to(torch.promote_types(noise.dtype, torch.float32))

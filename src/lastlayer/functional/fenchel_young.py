@@ -159,7 +159,8 @@ class _EagerConjugate(_Conjugate):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Tensor | None) -> Tensor:
         (p,) = ctx.saved_tensors
-        return (p * tangent).sum(-1)
+        slope: Tensor = (p * tangent).sum(-1)
+        return slope
 
 
 # --- the family --------------------------------------------------------------------------------

@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_class_indices, check_count, check_positive
+from lastlayer._checks import (
+    can_look,
+    check_at_least,
+    check_class_indices,
+    check_count,
+    check_positive,
+)
 from lastlayer.functional.class_priors.counts import as_class_counts, log_class_counts
-from lastlayer.functional.numerics import at_least_float32
+from lastlayer.functional.numerics import at_least_float32, drawn_by
 
 
 class RelaxedDraw(NamedTuple):
@@ -219,12 +225,12 @@ def draw_examples(
     if noise is None:
         # Of single precision's numbers a large class would see only every so many examples.
         noise = torch.rand(
-            classes.shape, generator=generator, dtype=torch.float64, device=classes.device
+            classes.shape, dtype=torch.float64, device=classes.device, **drawn_by(generator)
         )
     elif noise.shape != classes.shape:
         raise ValueError(f"noise must have shape {tuple(classes.shape)}; got {tuple(noise.shape)}")
     counts = groups.counts[classes]
-    if classes.device.type == "cpu" and bool((counts == 0).any()):
+    if can_look(classes) and bool((counts == 0).any()):
         empty = int(classes[counts == 0][0])
         raise ValueError(f"classes must have an example each; class {empty} has none")
     within = (noise.double() * counts).long().minimum(counts - 1)

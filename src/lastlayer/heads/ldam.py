@@ -58,6 +58,7 @@ class LDAM(CountWeightedHead):
 
     label_smoothing_refusal = "the margin is that of one true class"
     soft_target_refusal = "the margin is that of one true class"
+
     def __init__(
         self,
         in_features: int,

@@ -17,8 +17,8 @@ from lastlayer.functional.meta_sampling import (
     initial_rate_logits,
     rate_weights,
 )
-from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 from lastlayer.longtail.virtual_step import virtual_meta_loss
+from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 
 
 class MetaSampler(ExactBuffers):

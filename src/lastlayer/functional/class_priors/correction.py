@@ -88,9 +88,7 @@ class PriorCorrection:
         self.class_counts = as_class_counts(class_counts, offers_mask=False).detach().cpu()
         num_classes = len(self.class_counts)
         drawn = class_counts if sampling_prior is None else sampling_prior
-        self.sampling_prior = (
-            as_class_counts(drawn, num_classes, offers_mask=False).detach().cpu()
-        )
+        self.sampling_prior = as_class_counts(drawn, num_classes, offers_mask=False).detach().cpu()
         check_class_weight(class_weight, num_classes)
         if class_weight is not None and not bool((class_weight > 0).all()):
             raise ValueError("class_weight must be above 0 for every class")
