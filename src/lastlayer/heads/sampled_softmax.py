@@ -39,6 +39,9 @@ class SampledSoftmax(Head):
     ``forward`` takes ``noise`` of shape (*, K), see
     :func:`lastlayer.functional.sampled_class_mask`.
 
+    With a learned proposal do not checkpoint the head itself (``torch.utils.checkpoint``): running
+    it again would count its labels twice, and draw from other counts.
+
     Example:
         >>> head = SampledSoftmax(in_features=8, num_classes=10, num_samples=0.4)
         >>> head(torch.randn(2, 8), torch.tensor([0, 1])).loss.shape
