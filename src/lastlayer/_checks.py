@@ -3,12 +3,59 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Collection, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REDUCTIONS = ("none", "mean", "sum")
+_PLAIN = (Tensor, nn.Parameter)
+_NUMBERS = (numbers.Real, torch.SymInt, torch.SymFloat)
+
+
+def in_torch_func() -> bool:
+    """Return whether a transform of ``torch.func`` (vmap, grad, jvp ...) is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def can_look(*tensors: Tensor, wait: bool = False) -> bool:
+    """Return whether code may depend on the numbers in tensors; every check of values asks here.
+
+    It may not while compiling or exporting, under a transform of ``torch.func``, or where there are
+    no numbers (meta and fake tensors). On an accelerator it would wait for the device.
+
+    Args:
+        *tensors: the tensors to look at.
+        wait: whether that wait is worth it, as it is once at construction.
+    """
+    if torch.compiler.is_compiling() or in_torch_func():
+        return False
+    return all(
+        type(tensor) in _PLAIN and (tensor.device.type == "cpu" or (wait and not tensor.is_meta))
+        for tensor in tensors
+    )
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless ``value`` is a real number of Python or NumPy, and no bool."""
+    if type(value) is float or type(value) is int:
+        return
+    if not isinstance(value, _NUMBERS) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number; got {_shown(value)}")
+
+
+def is_whole(value: object) -> bool:
+    """Return whether ``value`` is an integer of Python or NumPy, and no bool."""
+    if type(value) is int:
+        return True
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{value!r} of type {type(value).__name__}"
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
@@ -20,24 +67,30 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 def check_positive(name: str, value: float) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number above zero."""
+    check_number(name, value)
     if not 0.0 < value < float("inf"):
         raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number of at least ``minimum``."""
+    check_number(name, value)
     if not minimum <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number of at least {minimum}; got {value!r}")
 
 
 def check_probability(name: str, value: float) -> None:
     """Raise ``ValueError`` unless ``value`` lies in [0, 1]."""
+    check_number(name, value)
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must lie in [0, 1]; got {value!r}")
 
 
-def check_class_weight(weight: Tensor | None, num_classes: int) -> None:
-    """Raise ``ValueError`` unless ``weight`` is None or one finite weight >= 0 per class."""
+def check_class_weight(weight: Tensor | None, num_classes: int, *, wait: bool = False) -> None:
+    """Raise ``ValueError`` unless ``weight`` is None or one finite weight >= 0 per class.
+
+    On an accelerator the numbers are looked at only if ``wait``, which construction does.
+    """
     if weight is None:
         return
     if weight.shape != (num_classes,):
@@ -45,7 +98,7 @@ def check_class_weight(weight: Tensor | None, num_classes: int) -> None:
             f"weight must have shape ({num_classes},), one weight per class; "
             f"got {tuple(weight.shape)}"
         )
-    if torch.compiler.is_compiling():
+    if not can_look(weight, wait=wait):
         return
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise ValueError(
@@ -65,7 +118,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must have a floating-point dtype; got {tensor.dtype}")
 
 
-def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> bool:
+def check_class_indices(target: Tensor, num_classes: int, ignore_index: int | None = None) -> bool:
     """Raise unless ``target`` holds int64 class indices in [0, num_classes) or ``ignore_index``.
 
     Returns whether every row is known to hold a class index other than ``ignore_index``.
@@ -75,17 +128,18 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int) -> 
     """
     if target.dtype != torch.int64:
         raise TypeError(f"target must hold int64 class indices; got dtype {target.dtype}")
-    if torch.compiler.is_compiling() or target.device.type != "cpu" or target.numel() == 0:
+    if target.numel() == 0 or not can_look(target):
         return False
     smallest, largest = (int(bound) for bound in target.aminmax())
     if smallest >= 0 and largest < num_classes:
-        return not 0 <= ignore_index < num_classes
-    outside = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
+        return ignore_index is None or not 0 <= ignore_index < num_classes
+    outside = (target < 0) | (target >= num_classes)
+    if ignore_index is not None:
+        outside = outside & (target != ignore_index)
     if bool(outside.any()):
-        label = int(target[outside][0])
+        admitted = "" if ignore_index is None else f" or equal ignore_index={ignore_index}"
         raise ValueError(
-            f"target must lie in [0, {num_classes - 1}] or equal ignore_index={ignore_index}; "
-            f"got {label}"
+            f"target must lie in [0, {num_classes - 1}]{admitted}; got {int(target[outside][0])}"
         )
     return False
 
@@ -116,30 +170,30 @@ def check_rate(name: str, value: float | Tensor) -> None:
 
 def check_inside(name: str, value: float, low: float, high: float) -> None:
     """Raise ``ValueError`` unless ``value`` lies strictly between ``low`` and ``high``."""
+    check_number(name, value)
     if not low < value < high:
         raise ValueError(f"{name} must lie in ({low:g}, {high:g}); got {value!r}")
 
 
 def check_count(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+    check_whole(name, value, 1)
 
 
 def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> None:
     """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding."""
     check_floating(name, prior)
-    wanted = "K" if num_classes is None else str(num_classes)
     if (
         prior.dim() != 1
         or not len(prior)
         or (num_classes is not None and len(prior) != num_classes)
     ):
+        wanted = "K" if num_classes is None else num_classes
         raise ValueError(
             f"{name} must have shape ({wanted},), one probability per class; "
             f"got {tuple(prior.shape)}"
         )
-    if torch.compiler.is_compiling():
+    if not can_look(prior, wait=True):
         return
     total = float(prior.detach().double().sum())
     tolerance = 1e-4 if prior.dtype in (torch.float32, torch.float64) else 1e-2
@@ -183,8 +237,7 @@ def check_labels(name: str, labels: Tensor, num_examples: int) -> None:
 
 def check_whole(name: str, value: int, minimum: int, maximum: int | None = None) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of [minimum, maximum]."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < minimum or (maximum is not None and value > maximum):
+    if not is_whole(value) or value < minimum or (maximum is not None and value > maximum):
         wanted = f"of at least {minimum}" if maximum is None else f"in [{minimum}, {maximum}]"
         raise ValueError(f"{name} must be a whole number {wanted}; got {value!r}")
 

@@ -110,8 +110,8 @@ def test_names_and_options_build_them():
     [
         ("crops", {}, "unknown augmentation 'crops'. Did you mean 'crop'"),
         ("crop", {"pad": 3}, "'crop' has no option 'pad'; its options: padding, fill"),
-        ("crop", {"padding": -1}, "padding must be a finite number of at least 0; got -1"),
-        ("crop", {"padding": 1.5}, r"padding must be an int; got 1\.5"),
+        ("crop", {"padding": -1}, "padding must be a whole number of at least 0; got -1"),
+        ("crop", {"padding": 1.5}, r"padding must be a whole number of at least 0; got 1\.5"),
         ("flip", {"p": 1.5}, r"p must lie in \[0, 1\]; got 1\.5"),
         ("rotate", {"degrees": -3}, r"degrees must lie in \[0, 180\]; got -3"),
         ("rotate", {"degrees": 200}, r"degrees must lie in \[0, 180\]; got 200"),

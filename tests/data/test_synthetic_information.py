@@ -244,7 +244,7 @@ def test_source_gives_splits_and_says_how_much_they_know():
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="dim must be a whole number"):
         load("gaussian-mixture", options={"d": 0})
-    with pytest.raises(ValueError, match="n must be a finite number of at least 5"):
+    with pytest.raises(ValueError, match="n must be a whole number of at least 5"):
         load("gaussian-mixture", options={"n": 4})
     with pytest.raises(ValueError, match="prior must hold probabilities"):
         GaussianClasses((0.0, 1.0), prior=(0.5, 0.6))

@@ -275,7 +275,7 @@ def test_a_step_changes_every_parameter():
         ("mlp", (3,), {"depth": 2}, "no option 'depth'; its options: hidden, dropout"),
         ("resnet20", (3, 7, 32), {}, "at least 8 x 8 pixels; got 7 x 32"),
         ("preact-resnet56", (20,), {}, "takes images"),
-        ("resnet20", (3, 8, 8), {"width": 0}, "width must be a finite number of at least 1"),
+        ("resnet20", (3, 8, 8), {"width": 0}, "width must be a whole number of at least 1"),
         ("resnet20", (3, 8, 8), {"depth": 8}, "'resnet20' has no option 'depth'"),
         ("gap-cnn", (3, 1, 8), {}, "at least 2 x 2 pixels; got 1 x 8"),
         ("gap-cnn", (20,), {}, "takes images"),

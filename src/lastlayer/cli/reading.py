@@ -88,11 +88,11 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
         out: .csv to write all probabilities to.
         top: classes to print per example.
     """
-    from lastlayer._checks import check_at_least
+    from lastlayer._checks import check_count
     from lastlayer.experiments.predict import predict_file
     from lastlayer.report import TextTable
 
-    check_at_least("top", top, 1)
+    check_count("top", top)
     examples, names, prob = predict_file(run, file, out=out)
     best = prob.topk(min(top, len(names)), dim=-1)
     rows = [

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import (
-    check_at_least,
     check_choice,
     check_count,
     check_options,
     check_probability,
+    check_whole,
 )
 from lastlayer.data.transforms import INTERPOLATIONS, Fill, crop, flip, rotate
 from lastlayer.functional.feature_noise import cutout
@@ -84,9 +84,7 @@ class RandomCrop:
     fill: Fill = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.padding) is not int:
-            raise ValueError(f"padding must be an int; got {self.padding!r}")
-        check_at_least("padding", self.padding, 0)
+        check_whole("padding", self.padding, 0)
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return the images, each cropped elsewhere."""

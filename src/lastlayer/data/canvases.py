@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_count, check_probability
+from lastlayer._checks import check_count, check_probability, check_whole
 from lastlayer.data.sources import SOURCES, Examples, Raw
 
 
@@ -77,7 +77,7 @@ def digit_canvases(
         )
     check_probability("noise", noise)
     check_probability("box_threshold", box_threshold)
-    check_at_least("seed", seed, 0)
+    check_whole("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     count, channels = digits.shape[:2]
     side = torch.randint(smallest, largest + 1, (count,), generator=generator)
@@ -201,7 +201,7 @@ def canvas_parts(raw: Raw, *, seed: int = 0, **options: Any) -> tuple[Canvases, 
         >>> train.images.shape, test.boxes.shape
         (torch.Size([1297, 1, 24, 24]), torch.Size([500, 4]))
     """
-    check_at_least("seed", seed, 0)
+    check_whole("seed", seed, 0)
     train, test = (
         digit_canvases(_images(examples), examples.target, seed=2 * seed + part, **options)
         for part, examples in enumerate((raw.train, raw.test))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_count
+from lastlayer._checks import check_count, check_whole
 from lastlayer.data.canvases import as_unit_images
 
 
@@ -68,8 +68,8 @@ def digit_collages(
     digits = as_unit_images(digits, target)
     for name, value in (("count", count), ("rows", rows), ("columns", columns)):
         check_count(name, value)
-    check_at_least("gap", gap, 0)
-    check_at_least("seed", seed, 0)
+    check_whole("gap", gap, 0)
+    check_whole("seed", seed, 0)
     cells = rows * columns
     if not 0 <= chosen_count <= cells:
         raise ValueError(

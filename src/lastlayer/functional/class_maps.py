@@ -122,7 +122,7 @@ def map_weight(
     check_choice("method", method, METHODS)
     _check_weight(weight)
     num_classes = len(weight)
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     if (reference is not None) != (method == "infocam+"):
         raise ValueError(
             'reference must be given for method="infocam+" and for no other; '
@@ -136,7 +136,7 @@ def map_weight(
                 f"reference must have shape {tuple(target.shape[:1])}, one class per example; "
                 f"got {tuple(reference.shape)}"
             )
-        check_class_indices(reference, num_classes, ignore_index=0)
+        check_class_indices(reference, num_classes)
         others = weight[reference]
         return weight[target] - (others.unsqueeze(1) if target.dim() == 2 else others)
     _check_two_classes(num_classes, "weight")

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_class_indices, check_probability
+from lastlayer._checks import can_look, check_class_indices, check_probability, check_whole
+from lastlayer.functional.numerics import drawn_by
 
 
 def class_dropout_mask(
@@ -99,11 +100,7 @@ def sampled_class_mask(
         Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL
         2015. Rosen, "Asymptotic Theory for Order Sampling", J. Stat. Plan. Inference 1997.
     """
-    if not 0 <= num_samples < num_classes:
-        raise ValueError(
-            f"num_samples must lie in [0, num_classes - 1] = [0, {num_classes - 1}]; "
-            f"got {num_samples}"
-        )
+    check_whole("num_samples", num_samples, 0, num_classes - 1)
     noise = _uniform_noise(target, num_classes, generator, noise)
     score = noise  # a uniform proposal: Gumbel noise would only relabel the order
     if proposal is not None:
@@ -125,10 +122,10 @@ def _uniform_noise(
     """Check target and noise; draw (N, K) uniform numbers in [0, 1) where none are given."""
     if target.dim() != 1:
         raise ValueError(f"target must have shape (N,); got {tuple(target.shape)}")
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     shape = (target.shape[0], num_classes)
     if noise is None:
-        return torch.rand(shape, generator=generator, dtype=torch.float32, device=target.device)
+        return torch.rand(shape, dtype=torch.float32, device=target.device, **drawn_by(generator))
     if noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
     return noise.to(torch.promote_types(noise.dtype, torch.float32))
@@ -141,7 +138,7 @@ def _normalised_proposal(proposal: Tensor, num_classes: int) -> Tensor:
             f"got {tuple(proposal.shape)}"
         )
     proposal = proposal.detach().to(torch.promote_types(proposal.dtype, torch.float32))
-    if not torch.compiler.is_compiling() and not bool(((proposal > 0) & proposal.isfinite()).all()):
+    if can_look(proposal) and not bool(((proposal > 0) & proposal.isfinite()).all()):
         raise ValueError("proposal must hold finite numbers above 0")
     return proposal / proposal.sum()
 
@@ -170,7 +167,7 @@ def _sampling_horizon(target: Tensor, num_samples: int, proposal: Tensor) -> Ten
     others = proposal.expand(target.shape[0], -1).scatter(-1, target.unsqueeze(-1), 0.0)
     horizon = torch.zeros_like(others[:, :1])
     tolerance = 1.0 + 4.0 * torch.finfo(proposal.dtype).eps
-    may_stop_early = not torch.compiler.is_compiling()
+    may_stop_early = can_look(others, wait=True)
     for _ in range(80):
         lateness = torch.expm1(-others * horizon)  # 0 for the target, it counts nowhere
         # Of the two sums it is this difference that keeps its digits when m is far below K.

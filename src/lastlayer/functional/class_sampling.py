@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_class_weight
+from lastlayer._checks import can_look, check_class_weight
 from lastlayer.functional.class_masks import class_dropout_mask, sampled_class_mask
 from lastlayer.functional.layout import flatten_classes, flatten_target, float_rows, target_shape
 from lastlayer.functional.reduction import reduce_rows, split_ignored
@@ -68,7 +68,7 @@ def masked_cross_entropy(
     allowed = flatten_classes(mask)
     if keep is not None:
         allowed = allowed | ~keep.unsqueeze(-1)
-    if not torch.compiler.is_compiling() and allowed.device.type == "cpu":
+    if can_look(allowed):
         dropped = ~allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         if bool(dropped.any()):
             row = int(dropped.nonzero()[0])

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_floating
+from lastlayer._checks import can_look, check_at_least, check_floating
 from lastlayer.functional.autograd import Function
 
 
@@ -115,7 +115,7 @@ def entmax(logits: Tensor, alpha: float, dim: int = -1) -> Tensor:
     elif torch.compiler.is_compiling():
         p = _Entmax.apply(rows, float(alpha))  # type: ignore[no-untyped-call]
     else:
-        p = _BatchedEntmax.apply(rows, float(alpha))  # type: ignore[no-untyped-call]
+        p = _EagerEntmax.apply(rows, float(alpha))  # type: ignore[no-untyped-call]
     return p.movedim(-1, dim).to(logits.dtype)
 
 
@@ -145,15 +145,25 @@ class _Entmax(Function):
         return _jacobian_product(p, grad_p, ctx.alpha), None
 
 
-class _BatchedEntmax(_Entmax):
-    """The same for eager mode, where torch.vmap is possible (torch.compile refuses such a rule)."""
+class _EagerEntmax(_Entmax):
+    """The same with torch.vmap and forward mode, whose rules torch.compile refuses."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        _Entmax.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        (p,) = ctx.saved_tensors
+        return _jacobian_product(p, tangent, ctx.alpha)  # it is symmetric
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int, None], logits: Tensor, alpha: float
     ) -> tuple[Tensor, int]:
         batched = logits.movedim(in_dims[0], 0)
-        return _BatchedEntmax.apply(batched, alpha), 0  # type: ignore[no-untyped-call]
+        return _EagerEntmax.apply(batched, alpha), 0  # type: ignore[no-untyped-call]
 
 
 def _jacobian_product(p: Tensor, vector: Tensor, alpha: float) -> Tensor:
@@ -215,7 +225,7 @@ def _newton_threshold(scaled: Tensor, alpha: float) -> Tensor:
     num_classes = scaled.shape[-1]
     start = -1.0 if _starts_at_minus_one(alpha) else 0.0
     threshold = torch.full_like(scaled[..., :1], start)
-    may_stop_early = not torch.compiler.is_compiling()
+    may_stop_early = can_look(scaled, wait=True)
     for _ in range(_newton_steps(num_classes, alpha, scaled.dtype)):
         mass, slope = _mass_and_slope(scaled, threshold, alpha)
         moved = threshold + (_excess(mass, alpha) / slope).clamp_min(0.0)

@@ -93,7 +93,8 @@ def make_fenchel_young_loss(
                 value = conjugate(rows)
             else:
                 value = (p * torch.where(p > 0, rows, 0.0)).sum(-1) - regularizer(p)
-        result: Tensor = _Conjugate.apply(rows, p, value)  # type: ignore[no-untyped-call]
+        function = _Conjugate if torch.compiler.is_compiling() else _EagerConjugate
+        result: Tensor = function.apply(rows, p, value)  # type: ignore[no-untyped-call]
         return result
 
     def loss(
@@ -145,6 +146,21 @@ class _Conjugate(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (p,) = ctx.saved_tensors
         return grad.unsqueeze(-1) * p, None, None
+
+
+class _EagerConjugate(_Conjugate):
+    """The same with forward mode, whose rule torch.compile refuses."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        _Conjugate.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Tensor | None) -> Tensor:
+        (p,) = ctx.saved_tensors
+        slope: Tensor = (p * tangent).sum(-1)
+        return slope
 
 
 # --- the family --------------------------------------------------------------------------------

@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_class_indices, check_count, check_positive
+from lastlayer._checks import (
+    can_look,
+    check_at_least,
+    check_class_indices,
+    check_count,
+    check_positive,
+)
 from lastlayer.functional.class_priors.counts import as_class_counts, log_class_counts
-from lastlayer.functional.numerics import at_least_float32
+from lastlayer.functional.numerics import at_least_float32, drawn_by
 
 
 class RelaxedDraw(NamedTuple):
@@ -65,7 +71,7 @@ def initial_rate_logits(class_counts: Tensor, power: float = 0.0) -> Tensor:
     the power from the authors' program.
     """
     check_at_least("power", power, 0.0)
-    counts = as_class_counts(class_counts).double()
+    counts = as_class_counts(class_counts, offers_mask=False).double()
     rates = (counts / counts.min()).pow(-power)  # the largest is 1
     return rates.log() - (rates.min() + (1.0 - rates)).log()
 
@@ -87,7 +93,7 @@ def class_log_prob(rate_logits: Tensor, class_counts: Tensor) -> Tensor:
         tensor([0.7500, 0.2500])
     """
     rate_logits = at_least_float32(rate_logits)
-    counts = as_class_counts(class_counts, len(rate_logits))
+    counts = as_class_counts(class_counts, len(rate_logits), offers_mask=False)
     log_counts = log_class_counts(counts, rate_logits)
     return F.log_softmax(F.logsigmoid(rate_logits) + log_counts, dim=-1)
 
@@ -185,7 +191,7 @@ def group_by_class(target: Tensor, num_classes: int) -> ExamplesByClass:
         >>> group_by_class(torch.tensor([1, 0, 1]), 2).order.tolist()
         [1, 0, 2]
     """
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     counts = torch.bincount(target, minlength=num_classes)
     return ExamplesByClass(target.argsort(stable=True), counts.cumsum(0) - counts, counts)
 
@@ -219,12 +225,12 @@ def draw_examples(
     if noise is None:
         # Of single precision's numbers a large class would see only every so many examples.
         noise = torch.rand(
-            classes.shape, generator=generator, dtype=torch.float64, device=classes.device
+            classes.shape, dtype=torch.float64, device=classes.device, **drawn_by(generator)
         )
     elif noise.shape != classes.shape:
         raise ValueError(f"noise must have shape {tuple(classes.shape)}; got {tuple(noise.shape)}")
     counts = groups.counts[classes]
-    if classes.device.type == "cpu" and bool((counts == 0).any()):
+    if can_look(classes) and bool((counts == 0).any()):
         empty = int(classes[counts == 0][0])
         raise ValueError(f"classes must have an example each; class {empty} has none")
     within = (noise.double() * counts).long().minimum(counts - 1)

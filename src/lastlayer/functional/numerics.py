@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
+def drawn_by(generator: torch.Generator | None) -> dict[str, Any]:
+    """Return the argument ``generator`` of a factory such as ``torch.rand``, left out if None.
+
+    Compiled code takes no ``generator=None`` beside a shape that is not known yet.
+    """
+    return {} if generator is None else {"generator": generator}
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return half-precision tensors in float32, others as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def log_with_zeros(prob: Tensor) -> Tensor:
+    """Return the log of probabilities, -inf at exact zeros, which get the gradient 0, not NaN."""
+    absent = prob <= 0
+    return torch.where(absent, 1.0, prob).log().masked_fill(absent, -torch.inf)
 
 
 def softplus(value: Tensor) -> Tensor:

@@ -213,7 +213,8 @@ class _LogRatio(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, slopes = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        saved = ctx.saved_tensors  # once: under checkpointing each reading unpacks anew
+        inputs, slopes = saved[:5], saved[5:]
         if torch.is_grad_enabled():  # create_graph: the slopes again, as differentiable operations
             ratio = _Ratio.lay_out(inputs, ctx.work)
             sums: Sums = ()

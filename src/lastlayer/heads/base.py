@@ -14,6 +14,7 @@ from lastlayer._checks import (
     check_at_least,
     check_choice,
     check_class_weight,
+    check_count,
     check_floating,
     check_last_dim,
     check_probability,
@@ -71,6 +72,9 @@ class Head(nn.Module):
     #: Buffers and parameters that :func:`lastlayer.heads.grow` leaves as they are although their
     #: first dimension is as long as there are classes.
     not_per_class: tuple[str, ...] = ()
+    #: Buffer of the class weights that were given; a subclass may derive ``weight`` from it.
+    weight_buffer: str = "weight"
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -86,23 +90,22 @@ class Head(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_at_least("in_features", in_features, 1)
-        check_at_least("num_classes", num_classes, 1)
+        check_count("in_features", in_features)
+        check_count("num_classes", num_classes)
         check_choice("reduction", reduction, REDUCTIONS)
         check_probability("label_smoothing", label_smoothing)
-        check_class_weight(weight, num_classes)
+        check_class_weight(weight, num_classes, wait=True)
         if label_smoothing and self.label_smoothing_refusal is not None:
             raise ValueError(
                 f"label_smoothing={label_smoothing} is not defined for {type(self).__name__}: "
                 f"{self.label_smoothing_refusal}"
             )
-        self.in_features = in_features
-        self.num_classes = num_classes
+        self.in_features, self.num_classes = int(in_features), int(num_classes)
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing
-        self.register_buffer("weight", None if weight is None else weight.to(device, dtype))
-        self.weight: Tensor | None
+        given = None if weight is None else weight.to(device, dtype)
+        self.register_buffer(self.weight_buffer, given)
         self.classifier = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
 
     # -- the contract -----------------------------------------------------------------------------
@@ -284,8 +287,9 @@ class Head(nn.Module):
         :func:`lastlayer.heads.grow` calls it when ``num_classes`` is the new number already and the
         layers are still old; what it raises undoes the growth. Overriding methods call this too.
         """
-        if self.weight is not None:
-            self.weight = new.appended(self.weight)
+        given = self._buffers[self.weight_buffer]
+        if given is not None:
+            setattr(self, self.weight_buffer, new.appended(given))
         elif new.weight is not None:
             raise ValueError(f"{type(self).__name__} has no class weights; got some of new classes")
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_choice, check_probability
+from lastlayer._checks import check_choice, check_count, check_probability
 from lastlayer.functional import dropmax as dm
 from lastlayer.functional.class_sampling import class_dropout_mask, masked_cross_entropy
 from lastlayer.heads.base import Head
@@ -66,7 +66,7 @@ class ClassDropout(Head):
         if retain_prob == 0:
             raise ValueError("retain_prob must be above 0, else nothing is learnt; got 0")
         check_choice("prediction", prediction, PREDICTIONS)
-        check_at_least("prediction_samples", prediction_samples, 1)
+        check_count("prediction_samples", prediction_samples)
         self.retain_prob, self.prediction = retain_prob, prediction
         self.prediction_samples = prediction_samples
 

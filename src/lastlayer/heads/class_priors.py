@@ -9,26 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_probability
+from lastlayer._checks import check_at_least
 from lastlayer.functional.class_priors import (
     adjust_logits,
     balanced_softmax_loss,
-    class_balanced_weight,
 )
 from lastlayer.functional.information import pc_softmax_loss
-from lastlayer.heads.class_counts import keep_class_counts
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.class_counts import CountedHead, CountWeightedHead
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
 from lastlayer.heads.softmax import Softmax
 
 
-class _PriorHead(Softmax):
+class _PriorHead(CountedHead, Softmax):
     """A softmax head whose predictions are for a uniform prior, or for one that is asked for."""
 
     needs_target_in_training = True
-    class_counts: Tensor
-    zero_counts: str = "error"
 
     def log_prob(self, features: Tensor, *, prior: Tensor | None = None) -> Tensor:
         """Return class log-probabilities.
@@ -50,10 +46,6 @@ class _PriorHead(Softmax):
 
     def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
         raise NotImplementedError
-
-    def _grow_class_state(self, new: NewClasses) -> None:
-        super()._grow_class_state(new)
-        keep_class_counts(self, new.class_counts, zero_counts=self.zero_counts)
 
 
 class BalancedSoftmax(_PriorHead):
@@ -87,6 +79,8 @@ class BalancedSoftmax(_PriorHead):
     Source: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
     """
 
+    offers_mask = True
+
     def __init__(
         self,
         in_features: int,
@@ -99,8 +93,8 @@ class BalancedSoftmax(_PriorHead):
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
         check_at_least("tau", tau, 0.0)
-        keep_class_counts(self, class_counts, zero_counts=zero_counts)
         self.zero_counts, self.loss_tau = zero_counts, float(tau)
+        self._keep_counts(class_counts)
 
     @property
     def keeps_softmax(self) -> bool:
@@ -156,6 +150,8 @@ class PCSoftmax(BalancedSoftmax):
 
     Source: Qin, Kim and Gedeon, "Rethinking softmax with cross-entropy", arXiv 1911.10688.
     """
+
+    offers_mask = False
 
     def __init__(
         self,
@@ -213,7 +209,7 @@ class LogitAdjusted(_PriorHead):
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
         check_at_least("tau", tau, 0.0)
-        keep_class_counts(self, class_counts, zero_counts=self.zero_counts)
+        self._keep_counts(class_counts)
         self.post_hoc_tau = float(tau)
 
     @property
@@ -234,7 +230,7 @@ class LogitAdjusted(_PriorHead):
         return {"tau": self.post_hoc_tau}
 
 
-class ClassBalanced(Softmax):
+class ClassBalanced(CountWeightedHead, Softmax):
     r"""Softmax cross-entropy weighted by one over the effective number of examples.
 
     .. math:: \ell = -w_y \log \mathrm{softmax}_y(\eta), \qquad
@@ -249,7 +245,8 @@ class ClassBalanced(Softmax):
         **kwargs: see :class:`lastlayer.heads.Head`.
 
     Attributes:
-        weight: (K,) buffer of the weights, of mean 1.
+        weight: (K,) the weights by the counts that are there now, times the further ones.
+        further_weight: (K,) buffer of the further weights.
 
     Example:
         >>> ClassBalanced(8, 2, class_counts=[30, 10], beta=1.0).weight
@@ -259,7 +256,6 @@ class ClassBalanced(Softmax):
     """
 
     needs_target_in_training = True
-    _further_weight: Tensor
 
     def __init__(
         self,
@@ -272,22 +268,8 @@ class ClassBalanced(Softmax):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, num_classes, weight=weight, **kwargs)
-        check_probability("beta", beta)
-        self.beta = beta
-        self.register_buffer("_further_weight", None, persistent=False)
-        self._weigh_by(class_counts)
-
-    def _weigh_by(self, class_counts: Tensor | Sequence[float] | None) -> None:
-        """Take over the counts, and multiply ``weight``, the further weights, with theirs."""
-        counts = keep_class_counts(self, class_counts)
-        balanced = class_balanced_weight(counts, beta=self.beta).to(self.classifier.weight)
-        further = torch.ones_like(balanced) if self.weight is None else self.weight
-        self._further_weight, self.weight = further, balanced * further
-
-    def _grow_class_state(self, new: NewClasses) -> None:
-        self.weight = self._further_weight
-        super()._grow_class_state(new)
-        self._weigh_by(new.class_counts)
+        self._keep_counts(class_counts)
+        self._weigh_by_counts(beta)
 
     def _options(self) -> dict[str, object]:
         return {"beta": self.beta}

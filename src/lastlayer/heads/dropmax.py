@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lastlayer._checks import check_at_least, check_choice, check_positive
+from lastlayer._checks import check_at_least, check_choice, check_count, check_positive
 from lastlayer.functional import dropmax as dm
 from lastlayer.heads.linear import apply_linear, apply_linears, new_branch
 from lastlayer.heads.output import Draw
@@ -136,8 +136,8 @@ class DropMax(RetainHead):
         check_choice("class_reduction", class_reduction, CLASS_REDUCTIONS)
         check_positive("temperature", temperature)
         check_positive("eps", eps)
-        check_at_least("num_samples", num_samples, 1)
-        check_at_least("prediction_samples", prediction_samples, 1)
+        check_count("num_samples", num_samples)
+        check_count("prediction_samples", prediction_samples)
         self.posterior, self.form, self.entropy = posterior, form, entropy
         self.entropy_weight, self.kl_weight = entropy_weight, kl_weight
         self.auxiliary_weight, self.class_reduction = auxiliary_weight, class_reduction

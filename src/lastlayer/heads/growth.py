@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_class_weight
+from lastlayer._checks import check_class_weight, check_whole
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_state import NewClasses
@@ -159,8 +159,7 @@ def _checked(
     class_counts: Tensor | Sequence[float] | None,
     weight: Tensor | None,
 ) -> NewClasses:
-    if not isinstance(num_new, int) or isinstance(num_new, bool) or num_new < 0:
-        raise ValueError(f"num_new must be a whole number of at least 0; got {num_new!r}")
+    check_whole("num_new", num_new, 0)
     total = head.num_classes + num_new
     if head.num_classes <= head.ignore_index < total:
         raise ValueError(

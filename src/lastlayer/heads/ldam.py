@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer._checks import check_positive, check_probability
-from lastlayer.functional.class_priors import deferred_class_weight, ldam_loss, ldam_margins
-from lastlayer.heads.base import Head
-from lastlayer.heads.class_counts import keep_class_counts
+from lastlayer.functional.class_priors import ldam_loss
+from lastlayer.heads.class_counts import CountWeightedHead
 from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.linear import read_weight
 from lastlayer.heads.output import Draw
 
 
-class LDAM(Head):
+class LDAM(CountWeightedHead):
     r"""Cosine classifier, scale and label-distribution-aware margins, re-weighted late if asked.
 
     .. math:: z_j = \frac{\langle w_j, h \rangle}{\lVert w_j \rVert \lVert h \rVert}
@@ -43,7 +42,8 @@ class LDAM(Head):
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Attributes:
-        weight: (K,) buffer of the weights that hold at present, with ``reweight_after``.
+        weight: (K,) the weights that hold now, by the counts that are there; None without any.
+        further_weight: (K,) buffer of the further weights.
 
     Example:
         >>> head = LDAM(8, 2, class_counts=[30, 10], reweight_after=0.8, beta=1.0)
@@ -59,9 +59,6 @@ class LDAM(Head):
 
     label_smoothing_refusal = "the margin is that of one true class"
     soft_target_refusal = "the margin is that of one true class"
-    class_counts: Tensor
-    _early_weight: Tensor
-    _late_weight: Tensor
 
     def __init__(
         self,
@@ -79,38 +76,25 @@ class LDAM(Head):
     ) -> None:
         super().__init__(in_features, num_classes, bias=bias, weight=weight, **kwargs)
         check_positive("scale", scale)
+        check_positive("max_margin", max_margin)
         check_probability("beta", beta)
         self.max_margin, self.scale = float(max_margin), float(scale)
         self.reweight_after, self.beta = reweight_after, beta
-        self._take_counts(class_counts)
-
-    def _take_counts(self, class_counts: Tensor | Sequence[float] | None) -> None:
-        """Take over the counts and what follows from them; ``weight`` holds the further weights."""
-        counts = keep_class_counts(self, class_counts)
-        ldam_margins(counts, max_margin=self.max_margin)  # refuses what does not fit
-        if self.reweight_after is None:
-            return
-        check_probability("reweight_after", self.reweight_after)
-        late = deferred_class_weight(counts, 1.0, start=self.reweight_after, beta=self.beta)
-        late = late.to(self.classifier.weight)
-        early = torch.ones_like(late) if self.weight is None else self.weight
-        self.weight = early.clone()
-        self.register_buffer("_early_weight", early, persistent=False)
-        self.register_buffer("_late_weight", late * early, persistent=False)
+        self._keep_counts(class_counts)
+        if reweight_after is not None:
+            check_probability("reweight_after", reweight_after)
+            self._weigh_by_counts(beta, deferred=True)
 
     def _grow_class_state(self, new: NewClasses) -> None:
-        if self.reweight_after is not None:
-            self.weight = self._early_weight
         super()._grow_class_state(new)
-        self._take_counts(new.class_counts)
+        if self.reweight_after is not None:
+            self.reweighted = torch.zeros_like(self.reweighted)
 
     def set_progress(self, progress: float) -> None:
         """Set the weights that hold when this share of the training, in [0, 1], is done."""
         check_probability("progress", progress)
-        if self.reweight_after is None or self.weight is None:
-            return
-        late = progress >= self.reweight_after
-        self.weight.copy_(self._late_weight if late else self._early_weight)
+        if self.reweight_after is not None:
+            self.reweighted.fill_(progress >= self.reweight_after)
 
     def _cosines(self, features: Tensor) -> Tensor:
         weight, bias = read_weight(self.classifier, features.dtype)

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_choice
+from lastlayer._checks import check_choice, check_number
 from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.output import Draw, HeadOutput
+from lastlayer.losses.class_counts import count_labels
 
 PROPOSALS = ("uniform", "learned")
 
@@ -31,11 +32,15 @@ class SampledSoftmax(Head):
         num_samples: negatives per example: a number in [1, K - 1], or a fraction of K in (0, 1),
             rounded, as the paper has it (0.2, 0.4, 0.6).
         proposal: ``"uniform"``, or ``"learned"``: proportional to how often each class was a
-            target so far (each class starts at 1).
+            target so far (each class starts at 1), in all processes of a distributed training
+            together; inside ``torch.func`` nothing is counted.
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (*, K), see
     :func:`lastlayer.functional.sampled_class_mask`.
+
+    With a learned proposal do not checkpoint the head itself (``torch.utils.checkpoint``): running
+    it again would count its labels twice, and draw from other counts.
 
     Example:
         >>> head = SampledSoftmax(in_features=8, num_classes=10, num_samples=0.4)
@@ -102,8 +107,7 @@ class SampledSoftmax(Head):
     def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
         output = super()._loss(features, target, draw)  # a target that it refuses is not counted
         if self.training and self.proposal == "learned":
-            seen = target[target != self.ignore_index]
-            self.label_count += torch.bincount(seen, minlength=self.num_classes)
+            count_labels(self.label_count, target, self.ignore_index)
         return output
 
     def _options(self) -> dict[str, object]:
@@ -112,9 +116,10 @@ class SampledSoftmax(Head):
 
 def _negatives(num_samples: float, num_classes: int) -> int:
     """Return how many negatives ``num_samples`` asks for, a number or a share of the classes."""
+    check_number("num_samples", num_samples)
     count = round(num_samples * num_classes) if 0 < num_samples < 1 else num_samples
     negatives = max(num_classes - 1, 0)
-    if count != int(count) or not min(1, negatives) <= count <= max(negatives, 1):
+    if count != count // 1 or not min(1, negatives) <= count <= max(negatives, 1):
         raise ValueError(
             f"num_samples must be a whole number in [1, {negatives}] or a fraction of "
             f"num_classes={num_classes} that rounds to one; got {num_samples!r}"

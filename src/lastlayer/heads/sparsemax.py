@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lastlayer._checks import check_at_least
 from lastlayer.functional.entmax import entmax
 from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.functional.numerics import log_with_zeros
 from lastlayer.heads.base import Head
 from lastlayer.heads.output import Draw
 from lastlayer.heads.precision import full_precision
@@ -16,8 +18,8 @@ from lastlayer.heads.precision import full_precision
 class Entmax(Head):
     r"""Linear layer, :math:`\alpha`-entmax and its Fenchel-Young loss.
 
-    ``log_prob`` is -inf where a class has probability zero; the likelihood of a test label may
-    thus be zero. ``scores`` returns the logits, which temperature scaling works on.
+    ``log_prob`` is -inf, with gradient 0, where a class has probability zero; the likelihood of a
+    test label may thus be zero. ``scores`` returns the logits, which temperature scaling works on.
 
     Args:
         in_features: number of features D.
@@ -40,9 +42,8 @@ class Entmax(Head):
         self, in_features: int, num_classes: int, *, alpha: float = 1.5, **kwargs: Any
     ) -> None:
         super().__init__(in_features, num_classes, **kwargs)
-        if not 1.0 <= alpha < float("inf"):
-            raise ValueError(f"alpha must be a finite number of at least 1; got {alpha!r}")
-        self.alpha = alpha
+        check_at_least("alpha", alpha, 1.0)
+        self.alpha = float(alpha)
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the (*, K) logits of (*, D) features."""
@@ -56,7 +57,7 @@ class Entmax(Head):
         return self.alpha == 1
 
     def _log_prob(self, features: Tensor) -> Tensor:
-        return entmax(self._logits(features), self.alpha).log()
+        return log_with_zeros(entmax(self._logits(features), self.alpha))
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         logits = self._logits(features)

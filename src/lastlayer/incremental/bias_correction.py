@@ -159,7 +159,7 @@ class BiasCorrection(nn.Module):
                 f"target must have shape ({len(logits)},), one label per row of logits; "
                 f"got {tuple(target.shape)}"
             )
-        check_class_indices(target.cpu(), self.num_classes, ignore_index=0)  # nothing to ignore
+        check_class_indices(target.cpu(), self.num_classes)
         num_new_rows = int((target >= num_old).sum())
         if not 0 < num_new_rows < len(target):
             raise ValueError(

@@ -129,7 +129,7 @@ class RehearsalMemory:
             ValueError: if an exemplar's label is not below ``num_classes``.
         """
         check_whole("num_classes", num_classes, 1)
-        check_class_indices(self._target, num_classes, ignore_index=0)  # nothing to ignore here
+        check_class_indices(self._target, num_classes)
         return torch.bincount(self._target, minlength=num_classes)
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ def checked_scores(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         )
     # The CPU, because float64 is missing on some accelerators.
     scores, target = scores.detach().cpu().double(), target.detach().cpu()
-    check_class_indices(target, scores.shape[1], ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, scores.shape[1])
     bad = (scores.isnan() | (scores == torch.inf)).any(dim=1)
     if bool(bad.any()):
         raise ValueError(

@@ -18,9 +18,10 @@ from lastlayer.functional.meta_sampling import (
     rate_weights,
 )
 from lastlayer.longtail.virtual_step import virtual_meta_loss
+from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 
 
-class MetaSampler(nn.Module):
+class MetaSampler(ExactBuffers):
     r"""Learn how often each class is drawn, so that the head does well on balanced data.
 
     Class c has a rate :math:`\sigma(\psi_c)` and is drawn with probability
@@ -80,9 +81,9 @@ class MetaSampler(nn.Module):
         check_positive("temperature", temperature)
         if not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas must lie in [0, 1); got {betas}")
-        counts = as_class_counts(class_counts)
+        counts = as_class_counts(class_counts, offers_mask=False)
         self.temperature, self.initial_power = temperature, initial_power
-        self.register_buffer("class_counts", counts.clone())
+        self.register_buffer("class_counts", whole_if_possible(counts).clone())
         self.rate_logits = nn.Parameter(initial_rate_logits(counts, initial_power).float())
         self.optimizer = torch.optim.Adam([self.rate_logits], lr=lr, betas=betas)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lastlayer._checks import check_at_least, check_choice, check_count, check_probability
+from lastlayer._checks import check_choice, check_count, check_probability, check_whole
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.meta_sampling import draw_examples, group_by_class
 from lastlayer.longtail.counts import class_counts
@@ -159,7 +159,7 @@ class ClassSampler(Sampler[int]):
         world_size: int = 1,
     ) -> None:
         check_choice("sampler", sampler, SAMPLERS)
-        check_at_least("seed", seed, 0)
+        check_whole("seed", seed, 0)
         check_count("world_size", world_size)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size - 1}]; got {rank}")
@@ -198,7 +198,7 @@ class ClassSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration draws."""
-        check_at_least("epoch", epoch, 0)
+        check_whole("epoch", epoch, 0)
         self.epoch, self._position = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lastlayer._checks import REDUCTIONS, check_choice, check_probability
+from lastlayer._checks import REDUCTIONS, check_choice, check_class_weight, check_probability
 
 
 class ClassificationLoss(nn.Module):
@@ -33,6 +33,8 @@ class ClassificationLoss(nn.Module):
 
     #: Why this loss refuses label smoothing; None where it is defined.
     refuses_smoothing: str | None = None
+    #: Whether ``weight`` is an argument; otherwise the subclass derives it.
+    weight_is_given: bool = True
 
     weight: Tensor | None
 
@@ -52,13 +54,12 @@ class ClassificationLoss(nn.Module):
                 f"label_smoothing must be 0 for {type(self).__name__}: {self.refuses_smoothing}; "
                 f"got {label_smoothing!r}"
             )
-        if weight is not None and (weight.dim() != 1 or not bool((weight >= 0).all())):
-            raise ValueError(
-                "weight must have shape (K,) and hold numbers of at least 0; "
-                f"got shape {tuple(weight.shape)} with smallest entry "
-                f"{weight.min().item() if weight.numel() else None}"
-            )
-        self.register_buffer("weight", weight)
+        if weight is not None:
+            if weight.dim() != 1:
+                raise ValueError(f"weight must have shape (K,); got {tuple(weight.shape)}")
+            check_class_weight(weight, len(weight), wait=True)
+        if self.weight_is_given:
+            self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing

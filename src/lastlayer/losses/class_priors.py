@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_positive
+from lastlayer._checks import check_at_least, check_positive, check_probability
 from lastlayer.functional.class_priors import (
-    as_class_counts,
     balanced_softmax_loss,
     class_balanced_weight,
     ldam_loss,
 )
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.losses.base import ClassificationLoss
+from lastlayer.losses.class_counts import Derived, ExactBuffers, stored_counts
 
 
-class _ClassCountsLoss(ClassificationLoss):
+class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
     """A loss that knows the class counts; they are kept as a buffer, whole numbers as int64."""
 
     class_counts: Tensor
     zero_counts: str = "error"
+    #: Whether ``zero_counts`` is an argument.
+    offers_mask: bool = False
 
     def _keep(self, class_counts: Tensor | Sequence[float], device: torch.device | None) -> None:
-        counts = as_class_counts(
-            torch.as_tensor(class_counts).detach().cpu(), zero_counts=self.zero_counts
+        counts = stored_counts(
+            class_counts,
+            None,
+            device,
+            zero_counts=self.zero_counts,
+            offers_mask=self.offers_mask,
         )
-        if self.weight is not None and len(self.weight) != len(counts):
+        weight = self._buffers.get("weight")
+        if weight is not None and len(weight) != len(counts):
             raise ValueError(
                 f"weight must have one entry for each of the {len(counts)} classes counted; "
-                f"got {len(self.weight)}"
+                f"got {len(weight)}"
             )
-        self.register_buffer("class_counts", counts.to(device))
+        self.register_buffer("class_counts", counts)
 
     def set_class_counts(self, class_counts: Tensor | Sequence[float]) -> None:
         """Take over new counts, of as many classes as there now are.
@@ -86,6 +93,8 @@ class BalancedSoftmaxLoss(_ClassCountsLoss):
         Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
         Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
     """
+
+    offers_mask = True
 
     def __init__(
         self,
@@ -154,7 +163,7 @@ class ClassBalancedLoss(_ClassCountsLoss):
         label_smoothing: share of the uniform distribution in the target, in [0, 1].
 
     Attributes:
-        weight: (K,) the weights.
+        weight: (K,) the weights, by the counts that are there now.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -168,6 +177,8 @@ class ClassBalancedLoss(_ClassCountsLoss):
         Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
     """
 
+    weight_is_given = False
+
     def __init__(
         self,
         class_counts: Tensor | Sequence[float],
@@ -180,14 +191,22 @@ class ClassBalancedLoss(_ClassCountsLoss):
         super().__init__(
             ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         )
+        check_probability("beta", beta)
         self.beta = float(beta)
+        self._weights = Derived()
         self._keep(class_counts, None)
 
-    def _keep(self, class_counts: Tensor | Sequence[float], device: torch.device | None) -> None:
-        self.weight = None
-        super()._keep(class_counts, device)
-        weight = class_balanced_weight(self.class_counts.cpu(), beta=self.beta)
-        self.weight = weight.to(device)
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The (K,) weights by the counts that are there now."""
+        return self._weights(self._weigh, self.class_counts)
+
+    def _weigh(self, class_counts: Tensor) -> Tensor:
+        return class_balanced_weight(class_counts, beta=self.beta)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(prefix + "weight", None)  # states of before held it beside the counts
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_choice, check_probability
+from lastlayer._checks import check_choice, check_probability, check_whole
 from lastlayer.functional.class_sampling import class_dropout_loss, sampled_softmax_loss
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.layout import class_dim
 from lastlayer.losses.base import ClassificationLoss
+from lastlayer.losses.class_counts import count_labels
 
 
 class _SubsetLoss(ClassificationLoss):
@@ -113,7 +114,8 @@ class SampledSoftmaxLoss(_SubsetLoss):
     .. math:: L = \log \sum_{k \in S} e^{o_k - \log E_k} - (o_t - \log E_t)
 
     with expected counts E. The ``"learned"`` proposal is the running frequency of the labels: its
-    counts start at 1 per class, and each training batch is counted after its loss is computed.
+    counts start at 1 per class, and each training batch is counted after its loss is computed, in
+    all processes of a distributed training together; inside ``torch.func`` nothing is counted.
 
     Args:
         num_samples: number of negatives per row, in [0, K - 1].
@@ -154,7 +156,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        check_at_least("num_samples", num_samples, 0)
+        check_whole("num_samples", num_samples, 0)
         check_choice("proposal", proposal, ("uniform", "learned"))
         if num_classes is None and proposal == "learned":
             raise ValueError("num_classes must be given for proposal='learned'; got None")
@@ -194,9 +196,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
             generator=generator,
         )
         if counts is not None:
-            kept = target.reshape(-1) != self.ignore_index
-            labels = torch.where(kept, target.reshape(-1), 0)
-            counts.index_add_(0, labels, kept.to(counts.dtype))
+            count_labels(counts, target, self.ignore_index)
         return loss
 
     def extra_repr(self) -> str:

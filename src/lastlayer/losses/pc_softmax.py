@@ -7,11 +7,13 @@ from typing import Any, Self
 from torch import Tensor
 
 from lastlayer._checks import check_prior
+from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.information import pc_softmax_loss
 from lastlayer.losses.base import ClassificationLoss
+from lastlayer.losses.class_counts import ExactBuffers
 
 
-class PCSoftmaxLoss(ClassificationLoss):
+class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
     r"""Negative log density ratio; its mean is minus a lower bound on the mutual information.
 
     .. math:: L(n; y) = \log \sum_j \pi_j e^{n_j} - n_y, \qquad \mathrm{E}\,L \ge -I(X; Y)
@@ -49,6 +51,7 @@ class PCSoftmaxLoss(ClassificationLoss):
         "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020 (same gradient).
     """
 
+    exact_buffers = ("prior",)
     prior: Tensor
 
     def __init__(
@@ -77,12 +80,8 @@ class PCSoftmaxLoss(ClassificationLoss):
             counts: (K,) numbers of at least 0, not all 0.
             **options: further arguments of the loss.
         """
-        if counts.dim() != 1 or not bool((counts >= 0).all()) or not bool(counts.sum() > 0):
-            raise ValueError(
-                "counts must have shape (K,) and hold numbers of at least 0, not all 0; "
-                f"got shape {tuple(counts.shape)} with sum {float(counts.sum()):g}"
-            )
-        shares = counts.double() / counts.sum()
+        exact = as_class_counts(counts, zero_counts="mask").double()
+        shares = exact / exact.sum()
         return cls(shares.float(), **options)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

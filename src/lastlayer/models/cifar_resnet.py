@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lastlayer._checks import check_at_least, check_choice
+from lastlayer._checks import check_choice, check_count
 from lastlayer.models.base import BACKBONES, Backbone, check_image_shape
 
 STAGES = 3
@@ -160,7 +160,7 @@ class CifarResNet(Backbone):
     ) -> None:
         channels, _, _ = check_image_shape("a CIFAR ResNet", input_shape, minimum=8)
         check_choice("block", block, BLOCKS)
-        check_at_least("width", width, 1)
+        check_count("width", width)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth must be 6n + 2 with n at least 1; got {depth!r}")
         layers: dict[str, nn.Module] = {"conv1": _conv3x3(channels, width, 1)}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least
+from lastlayer._checks import check_count
 from lastlayer.heads import Classifier, DropMax
 from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.report.examples import easy_and_hard
@@ -53,7 +53,7 @@ def explain_run(
         ValueError: if the head has no retain probabilities, or the base run has other data.
         FileNotFoundError: if a run is missing or not finished.
     """
-    check_at_least("count", count, 1)
+    check_count("count", count)
     run = RunDirectory.open(path)
     classifier = load_classifier(run)
     head = classifier.head

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lastlayer._checks import check_at_least, check_choice
+from lastlayer._checks import check_choice, check_count
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps
 from lastlayer.report.examples import easy_and_hard
@@ -47,7 +47,7 @@ def explain_maps(
         ValueError: if the inputs are no images, or the network does not end in average pooling.
         FileNotFoundError: if the run is missing or not finished.
     """
-    check_at_least("count", count, 1)
+    check_count("count", count)
     check_choice("method", method, METHODS)
     run = RunDirectory.open(path)
     classifier = load_classifier(run)

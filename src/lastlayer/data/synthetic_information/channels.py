@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_class_indices, check_count, check_probability
+from lastlayer._checks import check_class_indices, check_count, check_probability, check_whole
 from lastlayer.data.synthetic_information.task import InformationTask, Sample, seeded
 from lastlayer.functional.information import mutual_information
 
@@ -64,7 +64,7 @@ def symmetric_channel(num_classes: int, error: float) -> FiniteJoint:
         >>> round(symmetric_channel(2, 0.11).mutual_information, 6)
         0.346632
     """
-    check_at_least("num_classes", num_classes, 2)
+    check_whole("num_classes", num_classes, 2)
     check_probability("error", error)
     table = torch.full((num_classes, num_classes), error / (num_classes - 1), dtype=torch.float64)
     return FiniteJoint(table.fill_diagonal_(1 - error) / num_classes)
@@ -89,7 +89,7 @@ def erasure_channel(num_classes: int, erasure: float) -> FiniteJoint:
         >>> round(erasure_channel(2, 0.3).mutual_information, 6)
         0.485203
     """
-    check_at_least("num_classes", num_classes, 2)
+    check_whole("num_classes", num_classes, 2)
     check_probability("erasure", erasure)
     seen = (1 - erasure) * torch.eye(num_classes, dtype=torch.float64)
     lost = torch.full((1, num_classes), erasure, dtype=torch.float64)
@@ -116,9 +116,9 @@ def flip_labels(target: Tensor, num_classes: int, error: float, seed: int) -> Te
         >>> flip_labels(torch.tensor([0, 1, 1]), 2, error=1.0, seed=0)
         tensor([1, 0, 0])
     """
-    check_at_least("num_classes", num_classes, 2)
+    check_whole("num_classes", num_classes, 2)
     check_probability("error", error)
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     generator = seeded(seed)
     wrong = torch.rand(target.shape, generator=generator, dtype=torch.float64) < error
     shift = torch.randint(1, num_classes, target.shape, generator=generator)

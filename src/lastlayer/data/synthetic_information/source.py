@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lastlayer._checks import check_at_least
+from lastlayer._checks import check_whole
 from lastlayer.data.sources import SOURCES, Examples, Raw
 from lastlayer.data.synthetic_information.gaussian_classes import FIVE_MEANS, gaussian_mixture
 
@@ -34,7 +34,7 @@ def gaussian_mixture_source(
     Returns:
         Training and test examples.
     """
-    check_at_least("n", n, len(FIVE_MEANS))
+    check_whole("n", n, len(FIVE_MEANS))
     task = gaussian_mixture(d, balanced=balanced)
     everything = Examples(*task.sample(n + round(TEST_FRACTION * n), sample_seed))
     return Raw(

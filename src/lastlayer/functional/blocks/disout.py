@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least
+from lastlayer._checks import can_look, check_at_least
 from lastlayer.functional.blocks.replace import replace_blocks
 
 #: The noise's scale where no next layer is known.
@@ -207,7 +207,7 @@ def finite_std(features: Tensor) -> Tensor:
     """
     values = features.detach()
     values = values if values.dtype == torch.float64 else values.float()
-    if not torch.compiler.is_compiling() and values.device.type == "cpu":
+    if can_look(values):
         fast = _std_in_one_pass(values)
         if fast is not None:
             return fast

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_choice, check_floating
+from lastlayer._checks import can_look, check_choice, check_floating
 from lastlayer.functional.blocks.dense import dense_blocks
 from lastlayer.functional.blocks.grid import block_grid, seed_rate
 from lastlayer.functional.blocks.sparse import sparse_blocks
@@ -83,6 +83,6 @@ def replace_blocks(
 def _use_sparse(features: Tensor, p: float | Tensor, sampler: str) -> bool:
     if sampler != "auto":
         return sampler == "sparse"
-    if torch.compiler.is_compiling() or features.device.type != "cpu":
+    if not can_look(features):
         return False
     return float(p) <= _SPARSE_UP_TO

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_floating
+from lastlayer._checks import can_look, check_at_least, check_floating
 from lastlayer.functional.class_priors.balanced_softmax import log_prior_shift
 from lastlayer.functional.class_priors.counts import as_class_counts
 from lastlayer.functional.numerics import at_least_float32
@@ -76,7 +76,7 @@ def adjust_logits(
 
 
 def _refuse_unlearnt(wanted: Tensor) -> None:
-    if torch.compiler.is_compiling() or wanted.device.type != "cpu" or not bool(wanted.any()):
+    if not can_look(wanted) or not bool(wanted.any()):
         return
     raise ValueError(
         f"class {int(wanted.nonzero()[0])} never occurred in training but has a target_prior above "

@@ -130,7 +130,7 @@ def balanced_sigmoid_offsets(
     Source: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020,
     supplement.
     """
-    counts = as_class_counts(class_counts)
+    counts = as_class_counts(class_counts, offers_mask=False)
     exact = counts.double()
     n = float(exact.sum()) if total is None else float(total)
     if not bool((exact < n).all()):
@@ -197,7 +197,7 @@ def balanced_sigmoid_loss(
             f"{tuple(logits.shape)}"
         )
     scores = at_least_float32(logits)
-    counts = as_class_counts(class_counts, logits.shape[-1])
+    counts = as_class_counts(class_counts, logits.shape[-1], offers_mask=False)
     offsets = balanced_sigmoid_offsets(counts.double(), total=total, relative=relative).to(scores)
     if foreground is not None:
         if foreground.shape != logits.shape[:-1] or foreground.dtype != torch.bool:

@@ -85,10 +85,10 @@ class PriorCorrection:
         loss_tau: float = 0.0,
         post_hoc_tau: float = 0.0,
     ) -> None:
-        self.class_counts = as_class_counts(class_counts).detach().cpu()
+        self.class_counts = as_class_counts(class_counts, offers_mask=False).detach().cpu()
         num_classes = len(self.class_counts)
         drawn = class_counts if sampling_prior is None else sampling_prior
-        self.sampling_prior = as_class_counts(drawn, num_classes).detach().cpu()
+        self.sampling_prior = as_class_counts(drawn, num_classes, offers_mask=False).detach().cpu()
         check_class_weight(class_weight, num_classes)
         if class_weight is not None and not bool((class_weight > 0).all()):
             raise ValueError("class_weight must be above 0 for every class")
@@ -119,7 +119,7 @@ class PriorCorrection:
         """
         # Exponentials of differences: only ratios matter, and the largest becomes 1.
         carried = self._log_carried()
-        source = (carried - carried.amax()).exp()
+        source = (carried - carried.amax(0)).exp()
         return adjust_logits(logits, source, target_prior=target_prior)
 
     def further(self, post_hoc_tau: float) -> PriorCorrection:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_choice
+from lastlayer._checks import can_look, check_choice
 
 #: What to do with a class that never occurs: refuse it, or leave it out of the softmax.
 ZERO_COUNTS = ("error", "mask")
@@ -18,6 +18,7 @@ def as_class_counts(
     num_classes: int | None = None,
     *,
     zero_counts: str = "error",
+    offers_mask: bool = True,
 ) -> Tensor:
     """Return class counts as a tensor, or raise unless they are what a correction can use.
 
@@ -28,6 +29,7 @@ def as_class_counts(
         class_counts: (K,) numbers of at least 0, not all 0; whole numbers or float32 or float64.
         num_classes: K, if it is known.
         zero_counts: ``"error"`` refuses a class that never occurs, ``"mask"`` lets it pass.
+        offers_mask: whether who asks has the argument ``zero_counts``, and so the error names it.
 
     Returns:
         (K,) int64 for whole numbers, else float32 or float64.
@@ -43,7 +45,9 @@ def as_class_counts(
         tensor([50,  0,  1])
     """
     check_choice("zero_counts", zero_counts, ZERO_COUNTS)
-    counts = torch.as_tensor(class_counts)
+    # A list is looked at on the CPU, also where new tensors are made on another device.
+    device = None if isinstance(class_counts, Tensor) else "cpu"
+    counts = torch.as_tensor(class_counts, device=device)
     if counts.dtype in (torch.float16, torch.bfloat16, torch.bool) or counts.is_complex():
         raise TypeError(
             "class_counts must hold whole numbers, float32 or float64, for half precision rounds "
@@ -51,18 +55,18 @@ def as_class_counts(
         )
     if not counts.is_floating_point():
         counts = counts.to(torch.int64)
-    wanted = "K" if num_classes is None else str(num_classes)
     if (
         counts.dim() != 1
         or not len(counts)
         or (num_classes is not None and len(counts) != num_classes)
     ):
+        wanted = "K" if num_classes is None else num_classes
         raise ValueError(
             f"class_counts must have shape ({wanted},), one number per class; "
             f"got {tuple(counts.shape)}"
         )
-    if not torch.compiler.is_compiling() and counts.device.type == "cpu":
-        _check_numbers(counts.detach(), zero_counts)
+    if can_look(counts):
+        _check_numbers(counts.detach(), zero_counts, offers_mask)
     return counts
 
 
@@ -84,17 +88,18 @@ def log_class_counts(class_counts: Tensor, like: Tensor) -> Tensor:
         tensor([0., 0., -inf])
     """
     log_counts = class_counts.to(like).log()
-    return log_counts - log_counts.amax()
+    return log_counts - log_counts.amax(0)
 
 
-def _check_numbers(counts: Tensor, zero_counts: str) -> None:
+def _check_numbers(counts: Tensor, zero_counts: str, offers_mask: bool) -> None:
     if not bool((torch.isfinite(counts) & (counts >= 0)).all()) or not bool((counts > 0).any()):
         raise ValueError(
             "class_counts must hold finite numbers of at least 0, not all 0; got smallest entry "
             f"{float(counts.min()):g} and sum {float(counts.double().sum()):g}"
         )
     if zero_counts == "error" and bool((counts == 0).any()):
+        remedy = ", or say zero_counts='mask' for a softmax over the classes that do"
         raise ValueError(
             f"class_counts must be above 0; class {int((counts == 0).nonzero()[0])} never occurs: "
-            "leave it out, or say zero_counts='mask' for a softmax over the classes that do"
+            f"leave it out{remedy if offers_mask else ''}"
         )

@@ -37,7 +37,7 @@ def ldam_margins(class_counts: Tensor | Sequence[float], *, max_margin: float = 
     NeurIPS 2019.
     """
     check_positive("max_margin", max_margin)
-    counts = as_class_counts(class_counts)
+    counts = as_class_counts(class_counts, offers_mask=False)
     exact = counts.double()
     margins = max_margin * (exact / exact.min()).pow(-0.25)
     return margins.to(counts.dtype if counts.is_floating_point() else torch.float32)
@@ -94,7 +94,7 @@ def ldam_loss(
     if target.is_floating_point():
         raise TypeError("target must hold class indices, for the margin is that of one true class")
     index, keep = split_ignored(flatten_target(target, cosines), num_classes, ignore_index)
-    counts = as_class_counts(class_counts, num_classes).to(rows.device)
+    counts = as_class_counts(class_counts, num_classes, offers_mask=False).to(rows.device)
     margin = ldam_margins(counts, max_margin=max_margin).to(rows)[index]
     shifted = rows.scatter_add(-1, index.unsqueeze(-1), -margin.unsqueeze(-1))
     values = F.cross_entropy(scale * shifted, index, reduction="none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, check_choice
+from lastlayer._checks import REDUCTIONS, can_look, check_choice
 from lastlayer.functional.layout import flatten_target, float_rows, target_shape
 from lastlayer.functional.numerics import centred_partition
 from lastlayer.functional.targets import weighted_targets
@@ -75,7 +75,7 @@ def prior_shifted_loss(
 
 def _refuse_undefined(score: Tensor, rows: Tensor, undefined: str) -> None:
     """Raise if a score is NaN for the prior's sake; NaN logits give a NaN loss, as in torch."""
-    if torch.compiler.is_compiling() or rows.device.type != "cpu":
+    if not can_look(rows, score):
         return
     wrong = score.detach().isnan()
     if bool(wrong.any()) and not bool(rows.detach().isnan().any()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_count
+from lastlayer._checks import check_at_least, check_count, check_whole
 from lastlayer.functional.dependence.class_spread import class_spread
 
 #: Above this share of its maximum, the H-score of pure noise is worth a warning.
@@ -74,9 +74,9 @@ def h_score_null(num_features: int, num_classes: int, num_examples: int) -> floa
         >>> round(h_score_null(50, 10, 200), 3)
         2.261
     """
-    check_at_least("num_features", num_features, 0)
+    check_whole("num_features", num_features, 0)
     check_count("num_classes", num_classes)
-    check_at_least("num_examples", num_examples, 2)
+    check_whole("num_examples", num_examples, 2)
     return min(num_features, num_examples - 1) * (num_classes - 1) / (num_examples - 1)
 
 
@@ -139,6 +139,6 @@ def h_score_aic(h_score: float, num_parameters: int, num_examples: int) -> float
     Source: Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
     check_at_least("h_score", h_score, 0.0)
-    check_at_least("num_parameters", num_parameters, 0)
+    check_whole("num_parameters", num_parameters, 0)
     check_count("num_examples", num_examples)
     return 0.5 * h_score - num_parameters / num_examples

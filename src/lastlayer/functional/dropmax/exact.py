@@ -25,6 +25,7 @@ from lastlayer._checks import (
     check_floating,
     check_positive,
 )
+from lastlayer.functional.autograd import by_rows
 from lastlayer.functional.dropmax.masks import one_hot_mask
 from lastlayer.functional.dropmax.probability import FORMS
 from lastlayer.functional.laplace import RULE_FLOAT32, RULE_FLOAT64, Rule, Workspace, chunks
@@ -70,11 +71,15 @@ def expected_log_prob(
     """
     o, a, rule = _prepare(logits, retain_logits, form, eps)
     dtype = _result_dtype(logits, retain_logits)
-    if o.numel() == 0:
+    if o.numel() == 0 or o.is_meta:
         return (o + a).to(dtype).reshape(logits.shape)
-    slices, work = chunks(o, rule)
-    parts = [_log_prob(o[rows], a[rows], form, eps, work).to(dtype) for rows in slices]
-    return torch.cat(parts).reshape(logits.shape)
+
+    def of_rows(o: Tensor, a: Tensor) -> Tensor:
+        slices, work = chunks(o, rule)
+        parts = [_log_prob(o[rows], a[rows], form, eps, work).to(dtype) for rows in slices]
+        return torch.cat(parts)
+
+    return by_rows(of_rows, o, a).reshape(logits.shape)
 
 
 def expected_cross_entropy(
@@ -118,24 +123,26 @@ def expected_cross_entropy(
     """
     o, a, rule = _prepare(logits, retain_logits, form, eps)
     num_classes = logits.shape[-1]
-    # A valid class as the ignored one: no label beside the classes is admitted.
-    check_class_indices(target, num_classes, ignore_index=0)
+    check_class_indices(target, num_classes)
     if target.shape != logits.shape[:-1]:
         raise ValueError(
             f"target must have shape {tuple(logits.shape[:-1])}; got {tuple(target.shape)}"
         )
     dtype = _result_dtype(logits, retain_logits)
-    if num_classes == 1 or o.numel() == 0:
+    if num_classes == 1 or o.numel() == 0 or o.is_meta:
         return ((o + a).sum(-1) * 0.0).to(dtype).reshape(target.shape)
     # What is left out may last for some fifty units of log s.
     rule = rule._replace(tolerance=0.02 * rule.tolerance)
-    slices, work = chunks(o, rule)
-    rows_target = target.reshape(-1)
-    parts = [
-        _cross_entropy(o[rows], a[rows], rows_target[rows], form, eps, work).to(dtype)
-        for rows in slices
-    ]
-    return torch.cat(parts).reshape(target.shape)
+
+    def of_rows(o: Tensor, a: Tensor, target: Tensor) -> Tensor:
+        slices, work = chunks(o, rule)
+        parts = [
+            _cross_entropy(o[rows], a[rows], target[rows], form, eps, work).to(dtype)
+            for rows in slices
+        ]
+        return torch.cat(parts)
+
+    return by_rows(of_rows, o, a, target.reshape(-1)).reshape(target.shape)
 
 
 def _log_prob(o: Tensor, a: Tensor, form: str, eps: float, work: Workspace) -> Tensor:

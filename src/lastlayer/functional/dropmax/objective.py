@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lastlayer._checks import in_torch_func
 from lastlayer.functional.autograd import Function
 from lastlayer.functional.dropmax.masks import concrete_log_mask, retain_target
 from lastlayer.functional.dropmax.probability import masked_log_prob
@@ -85,6 +86,9 @@ def objective_rows(
 
     Source: DropMax (NeurIPS 2018), the objective; gradients derived here.
     """
+    if in_torch_func():  # the function of its own has no rules for vmap and forward mode
+        given = (logits, retain_logits, correction_logits, target, noise)
+        return composed_rows(*given, temperature, eps)
     out = _Objective.apply(  # type: ignore[no-untyped-call]
         logits, retain_logits, correction_logits, target, noise, temperature, eps
     )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_choice, check_floating, check_positive
+from lastlayer._checks import check_choice, check_count, check_floating, check_positive
 from lastlayer.functional.dropmax.masks import bernoulli_log_mask
 from lastlayer.functional.numerics import at_least_float32
 
@@ -124,7 +124,7 @@ def monte_carlo_log_prob(
     Source: DropMax (ICLR 2018) eq. 17.
     """
     check_form(form, eps)
-    check_at_least("num_samples", num_samples, 1)
+    check_count("num_samples", num_samples)
     logits, retain_logits = at_least_float32(logits), at_least_float32(retain_logits)
     if noise is not None and noise.shape != (num_samples, *retain_logits.shape):
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_matrix, check_whole
+from lastlayer._checks import can_look, check_matrix, check_whole
 from lastlayer.functional.numerics import at_least_float32
 
 
@@ -42,7 +42,7 @@ def alignment_factor(weight: Tensor, num_old: int) -> Tensor:
     if num_old in (0, len(weight)):
         return norms.new_ones(())
     new = norms[num_old:].mean()
-    if not torch.compiler.is_compiling() and not bool(new > 0):
+    if can_look(new, wait=True) and not bool(new > 0):
         raise ValueError(
             f"weight must have a row of a new class that is not zero; all {len(weight) - num_old} "
             "are, so that no factor makes them as long as the old ones"

@@ -46,7 +46,7 @@ def class_means(features: Tensor, target: Tensor, num_classes: int) -> Tensor:
     check_matrix("features", features)
     check_whole("num_classes", num_classes, 1)
     check_labels("target", target, len(features))
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     rows = unit_rows(features)
     sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, target, rows)
     counts = torch.zeros_like(sums[:, 0]).index_add(0, target, torch.ones_like(rows[:, 0]))

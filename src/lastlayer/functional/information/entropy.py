@@ -56,7 +56,7 @@ def label_counts(target: Tensor, num_classes: int) -> Tensor:
         raise ValueError(
             f"target must have shape (N,) with N >= 1 labels; got {tuple(target.shape)}"
         )
-    check_class_indices(target, num_classes, ignore_index=0)  # nothing to ignore here
+    check_class_indices(target, num_classes)
     return torch.bincount(target, minlength=num_classes)
 
 

@@ -6,11 +6,10 @@ import math
 import warnings
 from statistics import NormalDist
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_choice, check_floating, check_prior
+from lastlayer._checks import can_look, check_at_least, check_choice, check_floating, check_prior
 from lastlayer.functional.information.bound import BoundEstimate, standard_error
 from lastlayer.functional.information.entropy import (
     divergence_from_uniform,
@@ -181,7 +180,7 @@ def check_scores(scores: Tensor, target: Tensor) -> None:
 def check_target_prior(target: Tensor, prior: Tensor) -> None:
     """Raise ``ValueError`` if a label occurs whose prior is 0."""
     impossible = prior.to(target.device)[target] == 0
-    if not torch.compiler.is_compiling() and bool(impossible.any()):
+    if can_look(impossible, wait=True) and bool(impossible.any()):
         row = int(impossible.nonzero()[0])
         raise ValueError(
             f"prior must be above 0 for every label that occurs; row {row} has label "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_prior
+from lastlayer._checks import can_look, check_prior
 from lastlayer.functional.class_priors.adjustment import adjust_logits
 from lastlayer.functional.information.density_ratio import rows_and_log_prior
 
@@ -79,12 +79,11 @@ def post_compensated_log_prob(
     """
     rows, log_source = rows_and_log_prior(logits, source_prior, dim)
     check_prior("target_prior", target_prior, rows.shape[-1])
-    if not torch.compiler.is_compiling():
-        unlearnt = (target_prior.to(rows) > 0) & (log_source == -torch.inf)
-        if bool(unlearnt.any()):
-            raise ValueError(
-                f"class {int(unlearnt.nonzero()[0])} has source_prior 0 but target_prior above 0; "
-                "a model that never saw a class has no odds for it"
-            )
+    unlearnt = (target_prior.to(rows) > 0) & (log_source == -torch.inf)
+    if can_look(unlearnt, wait=True) and bool(unlearnt.any()):
+        raise ValueError(
+            f"class {int(unlearnt.nonzero()[0])} has source_prior 0 but target_prior above 0; "
+            "a model that never saw a class has no odds for it"
+        )
     adjusted = adjust_logits(rows, source_prior.to(rows), target_prior=target_prior.to(rows))
     return adjusted.log_softmax(dim=-1).movedim(-1, dim)

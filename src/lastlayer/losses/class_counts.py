@@ -1,0 +1,130 @@
+"""Class counts inside a module: exact whatever happens to it, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lastlayer._checks import can_look, in_torch_func
+from lastlayer.functional.class_priors import as_class_counts
+
+
+class ExactBuffers(nn.Module):
+    """A module some of whose buffers keep their digits: no cast takes any, a state brings its own.
+
+    ``module.half()`` leaves them as they are, and ``load_state_dict`` takes up the dtype of the
+    state, so that shares loaded into a place of whole counts stay shares.
+    """
+
+    #: Names of those buffers.
+    exact_buffers: tuple[str, ...] = ("class_counts",)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {name: self._buffers.get(name) for name in self.exact_buffers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            new = self._buffers.get(name)
+            if old is None or new is None:
+                continue
+            if new.dtype != torch.promote_types(old.dtype, new.dtype):
+                self._buffers[name] = old.to(new.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self.exact_buffers:
+            here, there = self._buffers.get(name), state_dict.get(prefix + name)
+            if here is not None and isinstance(there, Tensor):
+                there = there if here.is_floating_point() else whole_if_possible(there)
+                if there.is_floating_point():
+                    there = there.to(torch.promote_types(there.dtype, torch.float32))
+                self._buffers[name] = here.to(there.dtype)
+                state_dict[prefix + name] = there
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Derived:
+    """A tensor that follows from others, computed anew when one of them is another or changed.
+
+    Copies and pickles of the module that holds it start empty.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None
+
+    def __call__(self, compute: Callable[..., Tensor], *sources: Tensor) -> Tensor:
+        """Return ``compute(*sources)``."""
+        last = self._last
+        if last is not None and not torch.compiler.is_compiling():
+            held, versions, value = last
+            if all(map(_unchanged, sources, held, versions)):
+                return value
+        if not can_look(*sources, wait=True) or any(source.is_inference() for source in sources):
+            return compute(*sources)
+        with torch.inference_mode(False), torch.no_grad():  # for any later use
+            value = compute(*sources)
+        self._last = (sources, tuple(source._version for source in sources), value)
+        return value
+
+    def __reduce__(self) -> tuple[type[Derived], tuple[()]]:
+        return Derived, ()
+
+
+def whole_if_possible(counts: Tensor) -> Tensor:
+    """Return counts as int64 if all are whole numbers that can be seen, else as they are."""
+    if not counts.is_floating_point() or not can_look(counts, wait=True):
+        return counts
+    whole = bool((counts == counts.round()).all()) and bool((counts.abs() < 2.0**62).all())
+    return counts.to(torch.int64) if whole else counts
+
+
+def stored_counts(
+    class_counts: Tensor | Sequence[float],
+    num_classes: int | None,
+    device: torch.device | None,
+    **options: Any,
+) -> Tensor:
+    """Return checked counts as a module keeps them: int64 if whole, on the module's device.
+
+    Args:
+        class_counts: (K,) counts.
+        num_classes: K, if it is known.
+        device: where they are kept; None for the device that they come from.
+        **options: see :func:`lastlayer.functional.as_class_counts`.
+    """
+    given = class_counts
+    if isinstance(given, Tensor):
+        device = given.device if device is None else device
+        given = given.detach() if given.is_meta else given.detach().cpu()
+    counts = whole_if_possible(as_class_counts(given, num_classes, **options))
+    return counts.to(torch.get_default_device() if device is None else device)
+
+
+@torch.no_grad()
+def count_labels(counts: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Add how often every class is a target to running counts, summed over all processes.
+
+    Every process of the default group must call it equally often. Inside a transform of
+    ``torch.func``, which allows no such effect, nothing is counted.
+
+    Args:
+        counts: (K,) int64, changed in place.
+        target: (*) int64 labels in [0, K) or ``ignore_index``.
+        ignore_index: label of the rows that are not counted.
+    """
+    if in_torch_func():
+        return
+    labels = target.reshape(-1)
+    kept = labels != ignore_index
+    seen = torch.zeros_like(counts)
+    seen.index_add_(0, torch.where(kept, labels, 0), kept.to(counts.dtype))
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(seen)
+    counts.add_(seen)
+
+
+def _unchanged(source: Tensor, held: Tensor, version: int) -> bool:
+    return source is held and source._version == version
