@@ -159,9 +159,8 @@ def next_layer_scale(
         Tang et al., AAAI 2020, as in the released code.
     """
     largest = _largest_by_channel(weight.detach(), num_channels)
-    noise = torch.rand(
-        largest.shape, dtype=torch.float32, device=weight.device, generator=generator
-    )
+    empty = torch.empty(largest.shape, dtype=torch.float32, device=weight.device)
+    noise = empty.uniform_(generator=generator)
     signed = torch.where(noise < 0.5, -largest, largest)
     return signed.mean(dim=1) * (_POINTWISE if largest.shape[1] == 1 else 1.0)
 

@@ -55,7 +55,9 @@ def cutout(
     count, channels, height, width = images.shape
     shape = (count, num_squares, 3)
     if noise is None:
-        noise = torch.rand(shape, generator=generator, dtype=torch.float32, device=images.device)
+        # torch.rand(generator=None) does not compile where a size is symbolic; uniform_ does.
+        empty = torch.empty(shape, dtype=torch.float32, device=images.device)
+        noise = empty.uniform_(generator=generator)
     elif noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
     presence, row, column = noise.unbind(-1)
