@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def drawn_by(generator: torch.Generator | None) -> dict[str, Any]:
+    """Return the argument ``generator`` of a factory such as ``torch.rand``, left out if None.
+
+    Compiled code takes no ``generator=None`` beside a shape that is not known yet.
+    """
+    return {} if generator is None else {"generator": generator}
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class Disout(DropBlock):
             ValueError: with ``released=True``, if it is not a convolution of images.
         """
         if layer is not None:
-            weight = _weight(layer)
+            weight = weight_of(layer)
             if not isinstance(weight, Tensor):
                 raise TypeError(f"the next layer must have a weight; got {type(layer).__name__}")
             if self.released and weight.dim() != 4:
@@ -219,7 +219,7 @@ class Disout(DropBlock):
             channels = features.shape[self.channel_dim]
             check_takes(layer, channels)
             scale = next_layer_scale(
-                _weight(layer),
+                weight_of(layer),
                 channels,
                 transposed=isinstance(layer, TRANSPOSED),
                 channel_dim=self.channel_dim,
@@ -229,7 +229,7 @@ class Disout(DropBlock):
 
     def _as_released(self, features: Tensor) -> Tensor:
         layer = self.next_layer
-        weight = None if layer is None else _weight(layer)
+        weight = None if layer is None else weight_of(layer)
         if weight is not None and isinstance(layer, TRANSPOSED):
             weight = weight.transpose(0, 1)  # outputs first, as the released layer reads it
         return disout_released(
@@ -261,9 +261,10 @@ def check_takes(layer: nn.Module, channels: int) -> None:
             f"the next layer, {type(layer).__name__}, takes {inputs} channels; "
             f"the features have {channels}"
         )
-    check_next_weight(_weight(layer), channels, transposed=isinstance(layer, TRANSPOSED))
+    check_next_weight(weight_of(layer), channels, transposed=isinstance(layer, TRANSPOSED))
 
 
-def _weight(layer: nn.Module) -> Any:
+def weight_of(layer: nn.Module) -> Any:
+    """Return the weight that meets a layer's input; None if it has none, or several."""
     attention = isinstance(layer, nn.MultiheadAttention)
     return getattr(layer, "in_proj_weight" if attention else "weight", None)

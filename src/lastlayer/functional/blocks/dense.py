@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.blocks.grid import BlockGrid
+from lastlayer.functional.numerics import drawn_by
 
 
 def dense_blocks(
@@ -23,8 +24,9 @@ def dense_blocks(
     # Sixteen bits hold neither the share of millions of cells nor a small noise's width.
     fill = torch.zeros((), dtype=features.dtype, device=features.device)
     if spread is not None:
-        empty = torch.empty(features.shape, dtype=torch.float32, device=features.device)
-        noise = empty.normal_(generator=generator)
+        noise = torch.randn(
+            features.shape, dtype=torch.float32, device=features.device, **drawn_by(generator)
+        )
         width = spread.reshape(-1, *[1] * (features.dim() - 2))
         fill = (noise * (width / kept)).to(features.dtype)
     rescaled = (features / kept).to(features.dtype)
@@ -52,8 +54,7 @@ def cover_mask(
         (N, C, *spatial) bool.
     """
     shape = (features.shape[0], *grid.corners)
-    # torch.rand(generator=None) does not compile where a size is symbolic; uniform_ does.
-    mask = torch.empty(shape, device=features.device).uniform_(generator=generator) < rate
+    mask = torch.rand(shape, device=features.device, **drawn_by(generator)) < rate
     for axis, (size, block) in enumerate(zip(grid.size, grid.block, strict=True), start=1):
         mask = _grow(mask, axis, size, block)
     return mask

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_at_least, check_channel_dim
 from lastlayer.functional.blocks.replace import replace_blocks
+from lastlayer.functional.numerics import drawn_by
 
 #: The noise's scale where no next layer is known.
 DEFAULT_SCALE = 0.01
@@ -178,8 +179,9 @@ def next_layer_scale(
     check_channel_dim(channel_dim)
     check_next_weight(weight, num_channels, transposed=transposed)
     largest = _largest_by_channel(weight.detach(), num_channels, transposed, channel_dim)
-    empty = torch.empty(largest.shape, dtype=torch.float32, device=weight.device)
-    noise = empty.uniform_(generator=generator)
+    noise = torch.rand(
+        largest.shape, dtype=torch.float32, device=weight.device, **drawn_by(generator)
+    )
     signed = torch.where(noise < 0.5, -largest, largest)
     return signed.mean(dim=1) * (_POINTWISE if largest.shape[1] == 1 else 1.0)
 
@@ -236,7 +238,8 @@ def finite_std(features: Tensor) -> Tensor:
     """
     values = features.detach()
     values = values if values.dtype == torch.float64 else values.float()
-    if not torch.compiler.is_compiling() and values.device.type == "cpu":
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if not traced and values.device.type == "cpu":
         fast = _std_in_one_pass(values)
         if fast is not None:
             return fast

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_channel_dim, check_count, check_probability, check_rate
+from lastlayer.functional.numerics import drawn_by
 
 
 def cutout(
@@ -60,9 +61,7 @@ def cutout(
     height, width = images.shape[2:] if channel_dim == 1 else images.shape[1:3]
     shape = (len(images), num_squares, 3)
     if noise is None:
-        # torch.rand(generator=None) does not compile where a size is symbolic; uniform_ does.
-        empty = torch.empty(shape, dtype=torch.float32, device=images.device)
-        noise = empty.uniform_(generator=generator)
+        noise = torch.rand(shape, dtype=torch.float32, device=images.device, **drawn_by(generator))
     elif noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
     presence, row, column = noise.unbind(-1)

@@ -93,8 +93,8 @@ def draw_noise(
     dtype = torch.promote_types(features.dtype, torch.float32)
     if shape == features.shape:  # in the order of the features' memory
         empty = torch.empty_like(features, dtype=dtype, requires_grad=False)
-    else:
-        empty = torch.empty(shape, dtype=dtype, device=features.device)
+    else:  # new_empty is batched under torch.vmap as the features are, torch.empty is not
+        empty = features.new_empty(shape, dtype=dtype)
     if distribution == "logistic":
         return logistic_noise(empty, generator=generator)
     draw = empty.normal_ if distribution == "normal" else empty.uniform_
