@@ -15,7 +15,7 @@ _WEIGHTED = (*_WINDOWED, nn.Linear, nn.MultiheadAttention)
 
 
 def layers_around(
-    model: nn.Module, name: str, position: str
+    model: nn.Module, name: str, position: str, channel_dim: int = 1
 ) -> tuple[int | None, list[tuple[str, nn.Module]]]:
     """Return the channels at a place, and the layers that may take what leaves it, in order.
 
@@ -28,6 +28,7 @@ def layers_around(
         model: any network.
         name: dotted name of the module.
         position: ``"after"`` or ``"before"``.
+        channel_dim: 1, or -1 where no convolution's map is left: channels last, tokens.
 
     Returns:
         The channels, None if no layer tells them; names and layers.
@@ -49,7 +50,7 @@ def layers_around(
         return None, []
     channels = _outputs(earlier[-1])
     later = [(n, m) for i, n, m in layers if i > last and _on_path(n, modules)]
-    windowed = isinstance(earlier[-1], _WINDOWED)
+    windowed = isinstance(earlier[-1], _WINDOWED) and channel_dim == 1
     last_windowed = max(
         (i for i, (_, m) in enumerate(later) if isinstance(m, _WINDOWED)), default=-1
     )

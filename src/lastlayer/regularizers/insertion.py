@@ -87,7 +87,7 @@ def insert(
     model: nn.Module,
     regularizer: str,
     *,
-    where: str | Sequence[str] = "",
+    where: str | Sequence[str] | None = None,
     kind: str | None = None,
     position: str = "after",
     channel_dim: int | None = None,
@@ -125,7 +125,8 @@ def insert(
     Args:
         model: any network, changed in place.
         regularizer: a name of ``lastlayer list regularizers``.
-        where: one pattern or several; ``""`` is the network itself.
+        where: one pattern or several; ``""`` is the network itself. May be left out with ``kind``,
+            for all of the network.
         kind: ``"block"``, ``"branch"`` or ``"convolution"``, within ``where``; None for the modules
             that ``where`` names.
         position: ``"after"`` acts on the module's output, ``"before"`` on its first input.
@@ -154,11 +155,13 @@ def insert(
         >>> insertion.remove()
     """
     check_choice("position", position, POSITIONS)
+    if kind is None and where is None:
+        raise ValueError("where: a pattern of module names must be given, or a kind of place")
     if kind is not None:
         check_choice("kind", kind, KINDS)
         if kind == "branch" and position == "before":
             raise ValueError('kind="branch" is the end of a branch: position must be "after"')
-    names = find_places(model, where, kind, position)
+    names = find_places(model, "" if where is None else where, kind, position)
     seen: dict[str, Tensor] = {}
     size = None
     if example is not None:
@@ -284,7 +287,9 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
     module = site.module
     next_name = None
     if isinstance(built, Disout):
-        channels, candidates = layers_around(site.model, site.name, site.position)
+        channels, candidates = layers_around(
+            site.model, site.name, site.position, built.channel_dim
+        )
         if site.features is not None:
             channels = site.features.shape[built.channel_dim]
         next_name, layer = next_layer(candidates, channels)

@@ -41,7 +41,11 @@ _BRANCH_ENDS = (
         ("attention.output.dropout", "intermediate", "output.dropout"),
         ("attention.output.dropout", "output.dropout"),
     ),
-    # transformers: DistilBERT; GPT-2; ModernBERT
+    # transformers: MPNet; DistilBERT; GPT-2; ModernBERT
+    (
+        ("attention.dropout", "intermediate", "output.dropout"),
+        ("attention.dropout", "output.dropout"),
+    ),
     (("attention", "ffn"), ("attention", "ffn")),
     (("attn", "ln_1", "ln_2", "mlp"), ("attn", "mlp")),
     (("attn", "mlp_norm", "mlp"), ("attn", "mlp")),
@@ -215,11 +219,11 @@ def _residual_network_ends(module: nn.Module) -> tuple[str, ...] | None:
     """Return the end of the branch of a ResNet's block, whichever library's."""
     names = list(module._modules)
     around = any(name in module.__dict__ or name in names for name in _SHORTCUTS)
-    if not around or not {"conv1", "conv2", "bn1", "bn2"} <= set(names):
+    last = "3" if _has(module, "bn3") else "2"
+    if not around or not {"conv1", "bn1", f"conv{last}", f"bn{last}"} <= set(names):
         return None
     if _has(module, "se"):
         return ("se",)
-    last = "3" if _has(module, "conv3") else "2"
     preactivated = names.index("bn1") < names.index("conv1")
     return (f"conv{last}" if preactivated else f"bn{last}",)
 

@@ -76,7 +76,10 @@ def replace_blocks(
     if channel_dim == -1 and features.dim() > 1:
         features = features.movedim(-1, 1)  # a view: both samplers keep the order of memory
     grid = block_grid(features.shape, block_size, share_channels=share_channels)
-    if spread is not None and spread.shape not in ((1,), (grid.size[0],)):
+    # Size by size: compiled code cannot look a size that it does not know up in a tuple.
+    if spread is not None and (
+        spread.dim() != 1 or (spread.shape[0] != 1 and spread.shape[0] != grid.size[0])
+    ):
         raise ValueError(
             f"spread must have shape (1,) or ({grid.size[0]},); got {tuple(spread.shape)}"
         )

@@ -69,7 +69,7 @@ def cutout(
     square = (presence < p)[..., None, None] & rows[..., :, None] & columns[..., None, :]
     if not isinstance(fill, Tensor):
         fill = torch.full((), fill, device=images.device)
-    elif fill.shape not in ((), (channels,)):
+    elif fill.dim() > 1 or (fill.dim() == 1 and fill.shape[0] != channels):
         raise ValueError(
             f"fill must be a number or have shape ({channels},); got {tuple(fill.shape)}"
         )
