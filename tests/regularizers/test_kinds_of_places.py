@@ -140,7 +140,7 @@ def test_a_block_without_an_identity_has_no_branch():
     ("options", "message"),
     [
         ({}, "where: a pattern of module names must be given, or a kind"),
-        ({"kind": "stage"}, "kind must be one of 'block', 'branch', 'convolution'"),
+        ({"kind": "stage"}, "kind must be one of 'module', 'block', 'branch'"),
         ({"kind": "branch", "position": "before"}, 'position must be "after"'),
         ({"kind": "branch", "where": "fc"}, "no branch is known in what where='fc' means"),
     ],

@@ -88,7 +88,7 @@ def insert(
     regularizer: str,
     *,
     where: str | Sequence[str] | None = None,
-    kind: str | None = None,
+    kind: str = "module",
     position: str = "after",
     channel_dim: int | None = None,
     example: Any = None,
@@ -125,10 +125,10 @@ def insert(
     Args:
         model: any network, changed in place.
         regularizer: a name of ``lastlayer list regularizers``.
-        where: one pattern or several; ``""`` is the network itself. May be left out with ``kind``,
-            for all of the network.
-        kind: ``"block"``, ``"branch"`` or ``"convolution"``, within ``where``; None for the modules
-            that ``where`` names.
+        where: one pattern or several; ``""`` is the network itself. May be left out with another
+            ``kind`` than ``"module"``, for all of the network.
+        kind: ``"module"`` for the modules that ``where`` names; ``"block"``, ``"branch"`` or
+            ``"convolution"`` for those within.
         position: ``"after"`` acts on the module's output, ``"before"`` on its first input.
         channel_dim: 1 where the features are ``(N, C, ...)``, -1 where they are ``(N, ..., C)``;
             None to have it from the layers at each place. Not for regularizers without channels.
@@ -155,12 +155,11 @@ def insert(
         >>> insertion.remove()
     """
     check_choice("position", position, POSITIONS)
-    if kind is None and where is None:
+    check_choice("kind", kind, KINDS)
+    if kind == "module" and where is None:
         raise ValueError("where: a pattern of module names must be given, or a kind of place")
-    if kind is not None:
-        check_choice("kind", kind, KINDS)
-        if kind == "branch" and position == "before":
-            raise ValueError('kind="branch" is the end of a branch: position must be "after"')
+    if kind == "branch" and position == "before":
+        raise ValueError('kind="branch" is the end of a branch: position must be "after"')
     names = find_places(model, "" if where is None else where, kind, position)
     seen: dict[str, Tensor] = {}
     size = None

@@ -10,7 +10,7 @@ from torch import nn
 from lastlayer._patterns import matching_names
 from lastlayer.regularizers.blocks import TRANSPOSED
 
-KINDS = ("block", "branch", "convolution")
+KINDS = ("module", "block", "branch", "convolution")
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: What torchvision, timm and our networks call the branch around a residual block.
@@ -59,14 +59,15 @@ _BRANCH_ENDS = (
 
 
 def find_places(
-    model: nn.Module, where: str | Sequence[str], kind: str | None, position: str
+    model: nn.Module, where: str | Sequence[str], kind: str, position: str
 ) -> list[str]:
     """Return the names of the modules that patterns mean, in the order of the network.
 
     Args:
         model: any network.
         where: one pattern or several, as of :func:`lastlayer._patterns.matching_names`.
-        kind: one of :data:`KINDS`, to be looked for within what the patterns mean; or None.
+        kind: ``"module"`` for what the patterns mean, another of :data:`KINDS` for what is to be
+            looked for within.
         position: ``"after"`` or ``"before"``.
 
     Raises:
@@ -83,7 +84,7 @@ def find_places(
                 f"it has {', '.join(filter(None, known))}"
             )
         for hit in hits:
-            if kind is None:
+            if kind == "module":
                 whole = pattern == "" or on_shortcut(hit, modules) or in_gate(hit, modules)
                 inside = [] if whole else _convolutions_inside(hit, modules)
                 found = inside or [hit]
