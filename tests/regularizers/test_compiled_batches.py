@@ -88,10 +88,7 @@ def test_a_network_with_insertions_takes_three_batch_sizes():
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_under_vmap_every_copy_draws_for_itself(name):
-    options = {"p": 0.5, **OPTIONS[name]}
-    if name in ("drop-block", "disout"):
-        options["sampler"] = "dense"
-    layer = build_regularizer(name, **options)
+    layer = build_regularizer(name, p=0.5, **OPTIONS[name])
     torch.manual_seed(0)
     out = torch.vmap(layer, randomness="different")(batch(8).expand(4, -1, -1, -1, -1))
     assert out.shape == (4, 8, 3, 6, 5)

@@ -52,7 +52,7 @@ def replace_blocks(
         generator: source of places and noise, on the features' device; None for torch's default.
         sampler: ``"sparse"`` draws block after block and is the fastest on the CPU; ``"dense"``
             draws all places at once, for accelerators, ``torch.compile`` and ``torch.func``;
-            ``"auto"`` chooses by device.
+            ``"auto"`` chooses by device, and ``"dense"`` under ``torch.func``.
 
     Returns:
         As ``features``.
@@ -94,6 +94,8 @@ def replace_blocks(
 def _use_sparse(features: Tensor, p: float | Tensor, sampler: str) -> bool:
     if sampler != "auto":
         return sampler == "sparse"
-    if torch.compiler.is_compiling() or features.device.type != "cpu":
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if features.device.type != "cpu":
         return False
     return float(p) <= _SPARSE_UP_TO
