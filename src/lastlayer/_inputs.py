@@ -104,6 +104,41 @@ def call(module: Callable[..., Any], inputs: Inputs, **options: Any) -> Any:
     return module(**inputs, **options)
 
 
+#: Under which of these names a mapping may hold the labels.
+LABELS = ("labels", "label", "target", "targets")
+
+
+def without_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return what a mapping holds beside its labels, and the labels.
+
+    Raises:
+        ValueError: if it holds none, or two.
+
+    Example:
+        >>> without_labels({"ids": [[5, 6]], "labels": [1]})
+        ({'ids': [[5, 6]]}, [1])
+    """
+    found = [key for key in LABELS if key in batch]
+    if len(found) != 1:
+        raise ValueError(
+            f"a mapping must hold its labels under one of {', '.join(LABELS)}; "
+            f"its keys are {sorted(batch)}"
+        )
+    return {key: part for key, part in batch.items() if key != found[0]}, batch[found[0]]
+
+
+def first_not_finite(part: Tensor) -> int | None:
+    """Return the first row that holds NaN or infinity, if any.
+
+    Example:
+        >>> first_not_finite(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]))
+        1
+    """
+    finite = torch.isfinite(part)
+    rows = (~(finite.flatten(1).all(dim=1) if part.dim() > 1 else finite)).nonzero()
+    return int(rows[0]) if len(rows) else None
+
+
 def to_weight(inputs: Inputs, weight: Tensor) -> Inputs:
     """Bring inputs to a weight's device, and floating-point ones to its dtype; integers stay."""
 
@@ -123,11 +158,11 @@ def form(inputs: Inputs) -> str:
 
     Example:
         >>> form({"ids": torch.zeros(2, 7, dtype=torch.int64), "image": torch.zeros(2, 3, 8, 8)})
-        'ids: int64 (7,), image: float32 (3, 8, 8)'
+        'ids: int64 of shape (7,), image: float32 of shape (3, 8, 8)'
     """
 
     def one(part: Tensor) -> str:
-        return f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape[1:])}"
+        return f"{str(part.dtype).removeprefix('torch.')} of shape {tuple(part.shape[1:])}"
 
     if isinstance(inputs, Tensor):
         return one(inputs)

@@ -143,7 +143,7 @@ def test_where_the_layout_is_unclear_the_layer_is_refused_until_it_is_given():
     for name, over in (("0", (2, 3)), ("1", (1, 2))):  # the convolution tells its own
         expected = float(h_score(maps[name].mean(over), TARGET))
         assert report.scores[name].value == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="channel_dim must be a dimension .* got 4"):
+    with pytest.raises(ValueError, match=r"channel_dim must be a dimension .* got 4"):
         feature_report(model, TARGET, inputs=images(), layers="1", channel_dim=4)
 
 
@@ -154,7 +154,7 @@ def test_given_features_of_more_dimensions_need_theirs():
         assert report.scores["x"].num_features == features
     with pytest.raises(ValueError, match=r"x has shape \(240, 2, 36\); give channel_dim"):
         feature_report({"x": tokens}, TARGET)
-    with pytest.raises(ValueError, match="channel_dim must be a dimension .* got 0"):
+    with pytest.raises(ValueError, match=r"channel_dim must be a dimension .* got 0"):
         feature_report({"x": tokens}, TARGET, channel_dim=0)
 
 

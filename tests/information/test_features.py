@@ -175,5 +175,7 @@ def test_arguments_that_do_not_fit_are_refused():
         LayerScores(network()).update(images, target)
     with pytest.raises(TypeError, match=r"inputs\['ids'\] must be a tensor; got list"):
         feature_report(network(), target, inputs={"ids": images.tolist()})
-    with pytest.raises(ValueError, match=r"one row per example .* inputs\[0\]: 20, inputs\[1\]: 19"):
+    with pytest.raises(
+        ValueError, match=r"one row per example .* inputs\[0\]: 20, inputs\[1\]: 19"
+    ):
         feature_report(network(), target, inputs=(images, images[1:]))

@@ -7,14 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_FIRST = tuple(
-    getattr(nn, f"{kind}{dims}d")
-    for kind in (
-        *("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "MaxPool", "AvgPool"),
-        *("AdaptiveAvgPool", "AdaptiveMaxPool"),
-    )
-    for dims in (1, 2, 3)
-) + (nn.GroupNorm, nn.SyncBatchNorm)
+_KINDS = (
+    *("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm"),
+    *("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool"),
+)
+_BY_DIMS = (getattr(nn, f"{kind}{dims}d") for kind in _KINDS for dims in (1, 2, 3))
+_FIRST = (*_BY_DIMS, nn.GroupNorm, nn.SyncBatchNorm)
 # Of torch.nn, what works number by number.
 _POINTWISE = ("torch.nn.modules.activation", "torch.nn.modules.dropout")
 _LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
@@ -68,7 +66,7 @@ def channel_dim(module: nn.Module, output: Tensor, before: Place | None = None) 
 
 
 def pool_features(output: Tensor, dim: int) -> Tensor:
-    """Return (N, D) features of an output: the mean over all dimensions but the examples and theirs.
+    """Return (N, D) features of an output: the mean over all other dimensions.
 
     Args:
         output: (N, ...), with the features in ``dim``; (N, D) stays as it is.

@@ -264,7 +264,7 @@ class ClassSampler(Sampler[int]):
         if (before is None) != (self.generator is None):
             has, wanted = ("a", "none") if before is not None else ("no", "one")
             raise ValueError(f"the state has {has} generator, this sampler {wanted}")
-        if self.generator is not None:
+        if self.generator is not None and before is not None:
             self.generator.set_state(before)
         self.epoch, self._start = epoch, position
         self._state = _State(epoch, position, before)
