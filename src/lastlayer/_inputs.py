@@ -33,10 +33,7 @@ def named_tensors(inputs: Inputs, name: str = "inputs") -> dict[str, Tensor]:
     elif isinstance(inputs, Mapping):
         named = {f"{name}[{key!r}]": part for key, part in inputs.items()}
     else:
-        raise TypeError(
-            f"{name} must be a tensor, a tuple of tensors or a mapping of names to tensors; "
-            f"got {type(inputs).__name__}"
-        )
+        raise TypeError(_wanted(name, inputs))
     for which, part in named.items():
         if not isinstance(part, Tensor):
             raise TypeError(f"{which} must be a tensor; got {type(part).__name__}")
@@ -47,6 +44,13 @@ def named_tensors(inputs: Inputs, name: str = "inputs") -> dict[str, Tensor]:
         listed = ", ".join(f"{which}: {size}" for which, size in sizes.items()) or "no tensor"
         raise ValueError(f"{name} must hold one row per example in every tensor; got {listed}")
     return named
+
+
+def _wanted(name: str, inputs: object) -> str:
+    return (
+        f"{name} must be a tensor, a tuple of tensors or a mapping of names to tensors; "
+        f"got {type(inputs).__name__}"
+    )
 
 
 def num_examples(inputs: Inputs, name: str = "inputs") -> int:
@@ -93,6 +97,9 @@ def join(parts: Sequence[Inputs]) -> Inputs:
 def call(module: Callable[..., Any], inputs: Inputs, **options: Any) -> Any:
     """Call a network with its inputs.
 
+    Raises:
+        TypeError: if ``inputs`` are something else.
+
     Example:
         >>> call(torch.nn.Bilinear(2, 3, 4), (torch.zeros(5, 2), torch.zeros(5, 3))).shape
         torch.Size([5, 4])
@@ -101,7 +108,9 @@ def call(module: Callable[..., Any], inputs: Inputs, **options: Any) -> Any:
         return module(inputs, **options)
     if isinstance(inputs, tuple):
         return module(*inputs, **options)
-    return module(**inputs, **options)
+    if isinstance(inputs, Mapping):
+        return module(**inputs, **options)
+    raise TypeError(_wanted("inputs", inputs))
 
 
 #: Under which of these names a mapping may hold the labels.

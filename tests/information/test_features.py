@@ -173,6 +173,8 @@ def test_arguments_that_do_not_fit_are_refused():
         feature_report(network(), target, inputs=images * math.nan)
     with pytest.raises(RuntimeError, match="with block"):
         LayerScores(network()).update(images, target)
+    with LayerScores(network()) as scores, pytest.raises(TypeError, match=r"a tuple .* got list"):
+        scores.update([images], target)
     with pytest.raises(TypeError, match=r"inputs\['ids'\] must be a tensor; got list"):
         feature_report(network(), target, inputs={"ids": images.tolist()})
     with pytest.raises(

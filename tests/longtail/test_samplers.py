@@ -52,6 +52,8 @@ def test_the_seed_and_the_epoch_decide_the_draws():
     torch.manual_seed(5)
     assert list(sampler()) == first
     assert list(sampler(seed=1)) != first
+    for labels in (LABELS.tolist(), LABELS.numpy(), LABELS.to(torch.uint8)):  # as data sets have
+        assert list(ClassSampler(labels, num_samples=1000)) == first
     later = sampler()
     later.set_epoch(1)
     assert list(later) != first
@@ -229,6 +231,8 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             sampler(**options)
+    with pytest.raises(TypeError, match="labels must hold integer labels"):
+        ClassSampler(LABELS.float())
     for state, message in (
         ({"epoch": 0, "position": 1000}, r"position of the state must lie in \[0, 999\].*got 1000"),
         ({"epoch": 0, "position": 0, "generator": torch.empty(0)}, "has a generator, this .* none"),

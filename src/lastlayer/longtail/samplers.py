@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lastlayer._checks import check_choice, check_count, check_probability, check_whole
+from lastlayer._checks import (
+    check_choice,
+    check_count,
+    check_labels,
+    check_probability,
+    check_whole,
+)
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.meta_sampling import draw_examples, group_by_class
 from lastlayer.longtail.counts import class_counts
@@ -132,7 +138,7 @@ class ClassSampler(Sampler[int]):
     ``torch.multinomial`` takes 2^24 at most; this one draws among the K classes first, for any N.
 
     Args:
-        labels: (N,) int64 labels of the data set, N >= 1.
+        labels: (N,) integer labels of the data set, N >= 1: a tensor, an array or a list.
         sampler: one of ``"class-balanced"``, ``"square-root"``, ``"progressive"``.
         num_samples: draws per epoch over all processes; N if None. A multiple of ``world_size`` is
             drawn, rounded up, so that every process has the same number.
@@ -148,6 +154,7 @@ class ClassSampler(Sampler[int]):
         epoch: the epoch that the next iteration draws, from 0.
 
     Raises:
+        TypeError: if the labels are not integers.
         ValueError: if an argument is out of range, or both a seed and a generator are given.
 
     Examples:
@@ -164,7 +171,7 @@ class ClassSampler(Sampler[int]):
 
     def __init__(
         self,
-        labels: Tensor,
+        labels: Tensor | Sequence[int],
         sampler: str = "class-balanced",
         *,
         num_samples: int | None = None,
@@ -186,7 +193,9 @@ class ClassSampler(Sampler[int]):
             check_count("epochs", 0 if epochs is None else epochs)
         self.sampler, self.epochs, self.seed, self.generator = sampler, epochs, seed, generator
         self.rank, self.world_size = rank, world_size
-        self._draw = ClassDraw(labels.cpu())
+        labels = torch.as_tensor(labels).cpu()
+        check_labels("labels", labels, labels.numel())
+        self._draw = ClassDraw(labels.long())
         self._per_process = -(-(num_samples or len(labels)) // world_size)
         self.epoch = 0
         self._start = 0  # place in the next epoch at which it begins
