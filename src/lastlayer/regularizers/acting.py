@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lastlayer._random import kept_generators
+
 Act = Callable[[Tensor], Tensor]
 
 
@@ -158,7 +160,7 @@ def observe(
     if isinstance(example, Mapping):
         arguments, options = (), example
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), kept_generators():
             model.eval()(*arguments, **options)
     finally:
         for handle in handles:
