@@ -178,7 +178,8 @@ def build_untrained(
     backbone = copy.deepcopy(state.backbone)
     with seeded(derive_seed(state.config.seed, "initial weights")), torch.no_grad():
         one = map_inputs(lambda part: part.new_zeros((1, *part.shape[1:])), blank)
-        features = call(backbone.eval(), one)
+        weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
+        features = call(backbone.eval(), to_weight(one, weight))
         features = getattr(features, "logits", features)  # as of transformers' output objects
         if not isinstance(features, Tensor) or features.dim() != 2:
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -190,4 +191,5 @@ def build_untrained(
         if takes_class_counts(state.config.head.name):
             options["class_counts"] = counts
         head = build_head(state.config.head.name, features.shape[1], num_classes, **options)
+        head.to(features.dtype)
     return Classifier(backbone.train(), head)

@@ -59,7 +59,7 @@ def window_pmi(
             grid = image.unfold(1, height, stride).unfold(2, width, stride)
             rows, columns = grid.shape[1:3]
             windows = grid.permute(1, 2, 0, 3, 4).reshape(-1, len(image), height, width)
-            outputs = torch.cat([model(part) for part in windows.split(batch_size)])
+            outputs = torch.cat([model(part) for part in windows.split(int(batch_size))])
             found.append(_pmi(outputs, target, log_prior).reshape(rows, columns))
     return torch.stack(found)
 

@@ -49,8 +49,7 @@ def class_counts(data: Any, num_classes: int | None = None) -> Tensor:
     if isinstance(data, Splits):
         num_classes = data.num_classes if num_classes is None else num_classes
         data = data.train
-    held = _held(data)
-    labels = (_collected(data) if held is None else held).flatten()
+    labels = _labels(data)
     if not _are_whole(labels):
         raise TypeError(f"labels must be integers; got {labels.dtype}")
     labels = labels.to(torch.int64)
@@ -62,6 +61,11 @@ def class_counts(data: Any, num_classes: int | None = None) -> Tensor:
         outside = labels[(labels < 0) | (labels >= num_classes)]
         raise ValueError(f"labels must lie in [0, {num_classes - 1}]; got {int(outside[0])}")
     return torch.bincount(labels, minlength=num_classes).cpu()
+
+
+def _labels(data: Any) -> Tensor:
+    held = _held(data)
+    return (_collected(data) if held is None else held).flatten()
 
 
 def _held(data: Any) -> Tensor | None:
@@ -124,14 +128,14 @@ def _whole_numbers(labels: Any) -> Tensor | None:
 
 
 def _are_whole(labels: Tensor) -> bool:
-    return not (
-        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
-    )
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
 
 
 def _collected(data: Any) -> Tensor:
     if isinstance(data, DataLoader):
         data = data.dataset
+    if isinstance(data, ConcatDataset):
+        return torch.cat([_labels(part) for part in data.datasets])
     if not hasattr(data, "__iter__") and not (
         hasattr(data, "__getitem__") and hasattr(data, "__len__")
     ):

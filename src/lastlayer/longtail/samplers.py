@@ -192,13 +192,14 @@ class ClassSampler(Sampler[int]):
             check_count("num_samples", num_samples)
         if sampler == "progressive":
             check_count("epochs", 0 if epochs is None else epochs)
-        self.sampler, self.epochs, self.seed, self.generator = sampler, epochs, int(seed), generator
-        self.rank, self.world_size = rank, world_size
+        self.sampler, self.seed, self.generator = sampler, int(seed), generator
+        self.epochs = None if epochs is None else int(epochs)
+        self.rank, self.world_size = int(rank), int(world_size)
         labels = torch.as_tensor(labels).cpu()
         check_labels("labels", labels, labels.numel())
         self._draw = ClassDraw(labels.long())
         self._checksum = zlib.crc32(labels.long().numpy().tobytes())
-        self._per_process = -(-(num_samples or len(labels)) // world_size)
+        self._per_process = int(-(-(num_samples or len(labels)) // world_size))
         self.epoch = 0
         self._start = 0  # place in the next epoch at which it begins
         self._state = _State(0, 0)
@@ -243,14 +244,15 @@ class ClassSampler(Sampler[int]):
         check_whole("epoch", epoch, 0)
         if epoch == self.epoch and self._start:
             return
-        self.epoch, self._start = epoch, 0
-        self._state = _State(epoch, 0)
+        self.epoch, self._start = int(epoch), 0
+        self._state = _State(self.epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and how many of its draws were handed out, of the latest iteration.
 
-        With them comes what the draws depend on, that no other sampler goes on. Of a generator it holds the state from which these were drawn. A loader hands out ahead of
-        the training; at the end of an epoch both agree.
+        With them comes what the draws depend on, so that no other sampler goes on from there. Of a
+        generator it holds the state from which these were drawn. A loader hands out ahead of the
+        training; at the end of an epoch both agree.
         """
         epoch, position, before = self._state
         state = self._made_of() | {"epoch": epoch, "position": position}

@@ -147,7 +147,7 @@ class NeuralEstimator(ABC):
         self, network: nn.Module, inputs: Tensor, y: Tensor, progress: Progress | None
     ) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        batch = min(self.batch_size, len(y))
+        batch = min(int(self.batch_size), len(y))
         steps = len(y) // batch
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(self.epochs * steps))
