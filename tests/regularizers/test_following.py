@@ -156,9 +156,11 @@ def test_between_convolutions_the_linear_layer_of_a_block_follows():
 
 def test_attention_is_read_by_its_input_projection():
     network = nn.Sequential(nn.Linear(3, 4), nn.MultiheadAttention(4, 2, batch_first=True))
-    (place,) = insert(network, "disout", where="0", p=1.0, block_size=1).places
+    insertion = insert(network, "disout", where="0", p=1.0, block_size=1)
+    (place,) = insertion.places
     assert place.next_name == "1"
-    out = place.regularizer.train()(torch.randn(2, 5, 4))
+    insertion.remove()  # free to be called by hand
+    out = place.regularizer(torch.randn(2, 5, 4))
     assert out.shape == (2, 5, 4)
 
 

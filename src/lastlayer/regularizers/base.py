@@ -24,7 +24,9 @@ class Regularizer(nn.Module):
     Args:
         p: the rate, in [0, 1]; what it is the rate of, the subclass says.
         generator: source of all random numbers, on the features' device; None for torch's default,
-            which compiled code needs. A copy has a generator of its own, in the same state.
+            which compiled code needs. A copy has a generator of its own, in the same state. Under
+            activation checkpointing (``torch.utils.checkpoint``), which runs forward again in the
+            backward pass and restores torch's default generators alone, it is refused there.
 
     Raises:
         ValueError: if ``p`` is no probability.
@@ -32,6 +34,7 @@ class Regularizer(nn.Module):
 
     #: What one number is drawn for; beyond ``"element"``, dimension 0 must be the examples.
     unit: str = "element"
+    _inserted: bool = False  # whether it acts by a hook of the module around it alone
     _rate: Tensor
 
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
