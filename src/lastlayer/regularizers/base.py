@@ -1,4 +1,4 @@
-"""What every regulariser has in common: a rate that a schedule moves, identity outside training."""
+"""What every regularizer has in common: a rate that a schedule moves, identity outside training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lastlayer._checks import check_floating, check_probability
 
 
 class Regularizer(nn.Module):
-    """Base of the regularisers: a map to a map of the same shape, dtype and memory format.
+    """Base of the regularizers: a map to a map of the same shape, dtype and memory format.
 
     In evaluation, and at rate 0, the input itself is returned and nothing is drawn. A checkpoint
     holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
@@ -61,7 +61,7 @@ class Regularizer(nn.Module):
         check_probability("p", value)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the regularised features.
+        """Return the regularized features.
 
         Args:
             features: ``(N, ...)``, floating point.
@@ -95,7 +95,7 @@ class Regularizer(nn.Module):
         """Return what to add to the loss per example, the mean over a batch.
 
         Returns:
-            Nats per example, ``()``; 0 unless the regulariser learns something.
+            Nats per example, ``()``; 0 unless the regularizer learns something.
         """
         return self._rate.new_zeros(())
 

@@ -26,9 +26,9 @@ def layers_around(
     """Return the channels at a place, and the layers that may take what leaves it, in order.
 
     The order is that in which modules were registered, or the one given; a layer that is used twice
-    stands at both places. Convolutions, transposed or not, follow each other, and linear layers and attention each
-    other; one of the other sort only if it takes exactly these channels and is no classifier behind
-    the last convolution.
+    stands at both places. Convolutions, transposed or not, follow each other, and linear layers and
+    attention each other; one of the other sort only if it takes exactly these channels and is no
+    classifier behind the last convolution.
 
     Args:
         model: any network.

@@ -128,10 +128,10 @@ def insert(
     regularizer acts on the first floating-point tensor of two dimensions or more.
 
     Disout takes its statistic from the next layer in the order in which the modules ran on the
-    ``example``, or else in which they were registered: after a convolution the next convolution, transposed or not, that is on no shortcut
-    and in no gate and takes as many channels; after a linear layer the next linear layer or
-    attention; in position ``"before"`` the module itself. Where there is none, the noise has its
-    default scale.
+    ``example``, or else in which they were registered: after a convolution the next convolution,
+    transposed or not, that is on no shortcut and in no gate and takes as many channels; after a
+    linear layer the next linear layer or attention; in position ``"before"`` the module itself.
+    Where there is none, the noise has its default scale.
 
     Args:
         model: any network, changed in place.
@@ -154,7 +154,8 @@ def insert(
         The plan, to print or to undo.
 
     Raises:
-        TypeError: if there is no floating-point tensor at a place, or an argument is of another type.
+        TypeError: if there is no floating-point tensor at a place, or an argument has another
+            type.
         RuntimeError: if the forward of a module runs over all of its children, with an ``example``;
             without one it is raised in the first forward pass.
         ValueError: if a pattern matches nothing, an argument does not fit, or it is not clear where
@@ -199,7 +200,7 @@ def insert(
 
 
 def _forget_compiled_code() -> None:
-    """Let compiled networks be compiled anew: their code does not look for hooks that came since."""
+    """Let compiled networks be compiled anew: their code does not look for new hooks."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 

@@ -80,6 +80,7 @@ def find_places(
     for pattern in _patterns(where):
         hits = [name for name in matching_names(pattern, modules) if _is_place(name, modules)]
         if not hits:
+            _check_alias(pattern, model)
             known = [name for name in modules if name.count(".") < 2]
             raise ValueError(
                 f"where: no module of {type(model).__name__} is called {pattern!r}; "
@@ -108,6 +109,18 @@ def _patterns(where: str | Sequence[str]) -> list[str]:
     if not patterns:
         raise ValueError("where must name at least one module; got none")
     return list(patterns)
+
+
+def _check_alias(pattern: str, model: nn.Module) -> None:
+    """Raise ``ValueError`` if a pattern means the second name of a module that has two."""
+    everything = dict(model.named_modules(remove_duplicate=False))
+    for name in matching_names(pattern, everything):
+        first = next(other for other, m in everything.items() if m is everything[name])
+        if first != name:
+            raise ValueError(
+                f"where: {name!r} is the same module as {first!r}, and a regularizer there acts "
+                f"wherever it is called; name {first!r} if that is meant"
+            )
 
 
 def _is_place(name: str, modules: dict[str, nn.Module]) -> bool:
