@@ -82,6 +82,17 @@ def test_network_is_left_as_it_was():
     assert model[0].weight.grad is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("*", ["0", "1"]), ("**", ["0", "0.0", "0.1", "1"]), ("0.*", ["0.0", "0.1"]), ("1", ["1"])],
+)
+def test_a_star_stays_within_one_name_and_two_cross_the_dots(pattern, names):
+    nested = nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3))
+    x, target = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    report = feature_report(nested, target, inputs=x, layers=pattern)
+    assert list(report.scores) == names  # in the order of the network
+
+
 def test_later_operations_in_place_do_not_reach_the_scores():
     images, target = examples()
     model = network()

@@ -145,7 +145,7 @@ def test_a_network_that_was_compiled_before_takes_regularizers_and_gives_them_ba
     assert torch.equal(call(X), layers()(X))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 def test_networks_of_torch_jit_are_refused_and_stay_as_they_were():
     network = layers()
     network[1] = torch.jit.trace(network[1], X)
