@@ -9,10 +9,11 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from lastlayer._checks import check_choice, check_count, check_positive
+from lastlayer._checks import check_choice, check_count
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.coarse import coarse_problem
 from lastlayer.linear_model.inputs import check_examples
+from lastlayer.linear_model.options import check_positive_or_auto, check_share
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.rows import Rows
 from lastlayer.linear_model.solvers.admm import solve_admm
@@ -109,8 +110,8 @@ class LBFGSSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
-            memory=self.memory,
+            max_iter=int(self.max_iter),
+            memory=int(self.memory),
             preconditioner=self.preconditioner,
             coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
@@ -188,8 +189,8 @@ class NewtonKrylovSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
-            max_products=self.max_products,
+            max_iter=int(self.max_iter),
+            max_products=int(self.max_products),
             preconditioner=self.preconditioner,
             coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
@@ -262,10 +263,8 @@ class ADMMSoftmax(LinearSoftmax):
 
     def _check_options(self) -> None:
         super()._check_options()
-        if self.rho != "auto":
-            check_positive("rho", float(self.rho))
-        if not 1 <= self.over_relaxation < 2:
-            raise ValueError(f"over_relaxation must be in [1, 2); got {self.over_relaxation}")
+        check_positive_or_auto("rho", self.rho)
+        check_share("over_relaxation", self.over_relaxation, 1, 2)
         check_count("prox_steps", self.prox_steps)
 
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
@@ -273,10 +272,10 @@ class ADMMSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
+            max_iter=int(self.max_iter),
             rho=self.rho,
-            over_relaxation=self.over_relaxation,
-            prox_steps=self.prox_steps,
+            over_relaxation=float(self.over_relaxation),
+            prox_steps=int(self.prox_steps),
             polish=self.polish,
         )
 
@@ -348,16 +347,15 @@ class SGDSoftmax(LinearSoftmax):
     def _check_options(self) -> None:
         super()._check_options()
         check_count("batch_size", self.batch_size)
-        if self.learning_rate != "auto":
-            check_positive("learning_rate", float(self.learning_rate))
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1); got {self.momentum}")
+        check_positive_or_auto("learning_rate", self.learning_rate)
+        check_share("momentum", self.momentum, 0, 1)
 
     def _advice(self, progress: Progress) -> str:
         advice = super()._advice(progress)
         start, *epochs = (record.objective for record in progress.records)
         if self.learning_rate != "auto" and epochs and min(epochs) >= start:
-            advice += f"; no epoch came below the start: lower learning_rate={self.learning_rate:g}"
+            rate = float(self.learning_rate)
+            advice += f"; no epoch came below the start: lower learning_rate={rate:g}"
         return advice
 
     def _generator(self) -> torch.Generator:
@@ -376,10 +374,10 @@ class SGDSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
+            max_iter=int(self.max_iter),
+            batch_size=int(self.batch_size),
             learning_rate=self.learning_rate,
-            momentum=self.momentum,
+            momentum=float(self.momentum),
             generator=self._generator(),
         )
 
@@ -462,8 +460,8 @@ class SGDSoftmax(LinearSoftmax):
             theta,
             velocity,
             float(rate),
-            self.momentum,
-            batch_size=self.batch_size,
+            float(self.momentum),
+            batch_size=int(self.batch_size),
             generator=self._generator(),
         )
         if not bool(torch.isfinite(theta).all()):
