@@ -174,7 +174,8 @@ def rows_in_memory(
 
     Raises:
         TypeError: if a dtype does not fit, or the features are sparse.
-        ValueError: if a shape or ``block_rows`` does not fit, or a number is not finite, or a weight below 0.
+        ValueError: if a shape or ``block_rows`` does not fit, a number is not finite, or a weight
+            is below 0.
     """
     if features.layout is not torch.strided:
         raise TypeError(f"features must be a dense tensor; got the layout {features.layout}")
