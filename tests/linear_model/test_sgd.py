@@ -238,7 +238,7 @@ def test_a_model_that_was_written_and_read_goes_on_the_same(given, carry):
         io = pytest.importorskip("skops.io")
         text = io.dumps(model)
         unknown = io.get_untrusted_types(data=text)
-        assert unknown == ["lastlayer.linear_model.estimators.SGDSoftmax"]  # nothing inside it
+        assert unknown == ["lastlayer.linear_model.sgd.SGDSoftmax"]  # nothing inside it
         other = io.loads(text, trusted=unknown)
     for one in (model, other):
         one.partial_fit(given.X, given.y)
