@@ -175,6 +175,15 @@ def check_inside(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in ({low:g}, {high:g}); got {value!r}")
 
 
+def check_channel_dim(channel_dim: int) -> None:
+    """Raise ``ValueError`` unless the channels are dimension 1 or the last one, -1."""
+    if channel_dim not in (1, -1):
+        raise ValueError(
+            "channel_dim must be 1, channels first as in (N, C, H, W), or -1, channels last as in "
+            f"(N, H, W, C) and (N, T, C); got {channel_dim!r}"
+        )
+
+
 def check_count(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
     check_whole(name, value, 1)

@@ -248,14 +248,14 @@ def test_mistakes_are_told_at_construction(options, error, message):
 
 
 def test_a_network_without_rows_of_features_is_told():
-    with pytest.raises(ValueError, match=r"shape \(N, 1, 8, 8\) to features of shape \(N, D\); of"):
+    with pytest.raises(ValueError, match=r"\(1, 8, 8\) each\) to features of shape \(N, D\); of"):
         learner(backbone=nn.Conv2d(1, 3, 3), settings={}).learn(torch.rand(8, 1, 8, 8), [0, 1] * 4)
 
 
 def test_inputs_of_another_shape_and_unknown_predictors_are_told():
     made = learner(steps=1).learn(*task(0, 1))
     for given in (torch.zeros(3, 9), torch.zeros(3, WIDTH, 1)):
-        with pytest.raises(ValueError, match=r"shape \(6,\) each, as those learned"):
+        with pytest.raises(ValueError, match=r"float32 of shape \(6,\) each, as those learned"):
             made.predict(given)
     with pytest.raises(ValueError, match="predictor must be one of"):
         made.predict(torch.zeros(3, WIDTH), predictor="mean")

@@ -95,7 +95,8 @@ def test_later_operations_in_place_do_not_reach_the_scores():
 
 def test_features_by_name_are_reported_like_layers():
     images, target = examples()
-    report = feature_report({"pixels": images.flatten(1)[:, :5], "maps": images}, target)
+    features = {"pixels": images.flatten(1)[:, :5], "maps": images}
+    report = feature_report(features, target, channel_dim=1)
     assert report.scores["maps"].num_features == 1
     assert report.scores["pixels"].num_features == 5
     table = str(report).splitlines()
@@ -149,6 +150,8 @@ def test_layers_that_cannot_be_heard_are_refused():
     silent.spare = nn.Linear(64, 2)
     silent.forward = lambda x: x.flatten(1)
     with pytest.raises(ValueError, match="spare did not run"):
+        feature_report(silent, target, inputs=images, layers="spare")
+    with pytest.raises(ValueError, match="spare did not run"):  # and there is no other
         feature_report(silent, target, inputs=images)
     with pytest.raises(ValueError, match="no module of Sequential is called 'conv'"):
         feature_report(twice, target, inputs=images, layers="conv")
@@ -170,3 +173,11 @@ def test_arguments_that_do_not_fit_are_refused():
         feature_report(network(), target, inputs=images * math.nan)
     with pytest.raises(RuntimeError, match="with block"):
         LayerScores(network()).update(images, target)
+    with LayerScores(network()) as scores, pytest.raises(TypeError, match=r"a tuple .* got list"):
+        scores.update([images], target)
+    with pytest.raises(TypeError, match=r"inputs\['ids'\] must be a tensor; got list"):
+        feature_report(network(), target, inputs={"ids": images.tolist()})
+    with pytest.raises(
+        ValueError, match=r"one row per example .* inputs\[0\]: 20, inputs\[1\]: 19"
+    ):
+        feature_report(network(), target, inputs=(images, images[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from lastlayer.longtail import SAMPLERS, ClassDraw, ClassSampler, sampling_prior
 
@@ -52,11 +52,13 @@ def test_the_seed_and_the_epoch_decide_the_draws():
     torch.manual_seed(5)
     assert list(sampler()) == first
     assert list(sampler(seed=1)) != first
+    for labels in (LABELS.tolist(), LABELS.numpy(), LABELS.to(torch.uint8)):  # as data sets have
+        assert list(ClassSampler(labels, num_samples=1000)) == first
     later = sampler()
     later.set_epoch(1)
     assert list(later) != first
     later.set_epoch(0)
-    assert list(later) == first == list(later)
+    assert list(later) == first
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -80,11 +82,13 @@ def test_a_resumed_sampler_goes_on_where_it_was():
     draws = iter(killed)
     seen = [next(draws) for _ in range(400)]
     state = killed.state_dict()
+    assert state == {"epoch": 3, "position": 400}
     resumed = sampler(seed=7)
     resumed.load_state_dict(state)
+    resumed.set_epoch(3)  # as a loop over the rest of the epochs does
     assert seen + list(resumed) == expected
-    assert resumed.state_dict() == {"epoch": 3, "position": 0}
-    assert list(resumed) == expected  # the next iteration is whole again
+    assert resumed.state_dict() == {"epoch": 4, "position": 0}
+    assert list(resumed) == list(whole)  # the next iteration is the next epoch, and whole
 
 
 def test_it_is_an_ordinary_sampler_of_a_loader():
@@ -93,6 +97,119 @@ def test_it_is_an_ordinary_sampler_of_a_loader():
     assert len(labels) == 4000
     assert (torch.bincount(labels) - 1000).abs().max() < 5 * (4000 * 0.25 * 0.75) ** 0.5
     assert len(ClassSampler(LABELS, "square-root")) == 400
+
+
+EPOCHS = 10
+
+
+def distinct(sampler, **options):
+    """How many of the examples a loader gives in ten epochs."""
+    loader = DataLoader(range(400), batch_size=50, sampler=sampler, **options)
+    return len({index for _ in range(EPOCHS) for batch in loader for index in batch.tolist()})
+
+
+@pytest.mark.parametrize("kind", ["class-balanced", "square-root"])
+def test_ten_epochs_reach_as_many_examples_as_independent_draws_do(kind):
+    rate = (sampling_prior(COUNTS, kind) / COUNTS)[LABELS]
+    reached = 1 - (1 - rate) ** (400 * EPOCHS)  # of each example, in 400 draws an epoch
+    # Whether two examples are reached is negatively correlated, so the variance is below this.
+    margin = 5 * float((reached * (1 - reached)).sum()) ** 0.5
+    torch_own = WeightedRandomSampler(rate, 400, generator=torch.Generator().manual_seed(0))
+    for drawn in (
+        ClassSampler(LABELS, kind),
+        ClassSampler(LABELS, kind, generator=torch.Generator().manual_seed(0)),
+        torch_own,
+    ):
+        assert abs(distinct(drawn) - float(reached.sum())) <= margin
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1, "persistent_workers": True}], ids=str)
+def test_an_epoch_is_whole_after_a_peek_and_after_a_break(options):
+    drawn = sampler(num_samples=400)
+    loader = DataLoader(range(400), batch_size=40, sampler=drawn, **options)
+    next(iter(loader))
+    for batch in loader:
+        del batch
+        break
+    seen = [[index for batch in loader for index in batch.tolist()] for _ in range(3)]
+    assert [len(each) for each in seen] == [400] * 3
+    assert seen == [list(epoch_of(drawn, epoch)) for epoch in (2, 3, 4)]
+
+
+def epoch_of(drawn, epoch):
+    drawn.set_epoch(epoch)
+    return drawn
+
+
+def test_a_loader_without_batches_draws_an_epoch_at_a_time():
+    """It asks for two iterators where it has workers, and uses one."""
+    drawn = sampler(num_samples=20)
+    loader = DataLoader(range(400), None, sampler=drawn, num_workers=1)
+    seen = [[int(index) for index in loader] for _ in range(2)]
+    assert seen == [list(epoch_of(sampler(num_samples=20), epoch)) for epoch in (0, 1)]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_progressive_sampler_progresses_from_epoch_to_epoch(told):
+    """Share of each class against (1 - t) n_j / n + t / K, with t from 0 to 1."""
+    drawn = sampler("progressive", num_samples=DRAWS)
+    loader = DataLoader(TensorDataset(LABELS), batch_size=1000, sampler=drawn)
+    for epoch in range(7):
+        if told:
+            drawn.set_epoch(epoch)
+        t = min(1.0, epoch / 4)
+        assert drawn.progress == t
+        counts = torch.bincount(torch.cat([labels for (labels,) in loader]), minlength=4)
+        share = (1 - t) * COUNTS.double() / 400 + t / 4
+        z = (counts - DRAWS * share) / (DRAWS * share * (1 - share)).sqrt()
+        assert z.abs().max() < 5
+
+
+def test_set_epoch_fixes_the_next_iteration_and_later_ones_count_on():
+    drawn = sampler()
+    first, second, third = (list(drawn) for _ in range(3))
+    assert first != second != third
+    drawn.set_epoch(1)
+    next(iter(drawn))
+    assert list(drawn) == third
+    drawn.set_epoch(0)
+    assert [list(drawn), list(drawn)] == [first, second]
+
+
+def test_of_a_loaded_state_another_epoch_begins_at_its_beginning():
+    drawn = sampler()
+    second = list(epoch_of(drawn, 1))
+    drawn.load_state_dict({"epoch": 0, "position": 30})
+    assert list(epoch_of(drawn, 1)) == second
+    drawn.load_state_dict({"epoch": 1, "position": 30})
+    assert list(epoch_of(drawn, 1)) == second[30:]
+
+
+def test_a_generator_decides_the_draws_and_is_resumed():
+    def fresh():
+        return sampler("progressive", generator=torch.Generator().manual_seed(3))
+
+    whole = fresh()
+    epochs = [list(whole) for _ in range(3)]
+    assert epochs[0] != epochs[1]
+    torch.manual_seed(5)
+    assert list(fresh()) == epochs[0]
+    killed = fresh()
+    list(killed)
+    draws = iter(killed)
+    seen = [next(draws) for _ in range(400)]
+    resumed = sampler("progressive", generator=torch.Generator())
+    resumed.load_state_dict(killed.state_dict())
+    assert seen + list(resumed) == epochs[1]
+    again = sampler("progressive", generator=torch.Generator())
+    again.load_state_dict(resumed.state_dict())
+    assert list(again) == list(resumed) == epochs[2]
+    parts = [
+        sampler("progressive", generator=torch.Generator().manual_seed(3), rank=r, world_size=2)
+        for r in range(2)
+    ]
+    for epoch in epochs:
+        assert [i for pair in zip(*parts, strict=True) for i in pair] == epoch
 
 
 def test_a_draw_never_leaves_its_class():
@@ -105,12 +222,24 @@ def test_bad_arguments_are_named():
     for options, message in (
         ({"kind": "tail-only"}, "sampler must be one of"),
         ({"seed": -1}, "seed must be"),
-        ({"rank": 2, "world_size": 2}, r"rank must lie in \[0, 1\]"),
+        ({"seed": 1.5}, "seed must be"),
+        ({"seed": 1, "generator": torch.Generator()}, "seed or generator, not both"),
+        ({"rank": 2, "world_size": 2}, r"rank must be a whole number in \[0, 1\]"),
         ({"world_size": 0}, "world_size must be"),
         ({"num_samples": 0}, "num_samples must be"),
         ({"kind": "progressive", "epochs": None}, "epochs must be"),
     ):
         with pytest.raises(ValueError, match=message):
             sampler(**options)
+    with pytest.raises(TypeError, match="labels must hold integer labels"):
+        ClassSampler(LABELS.float())
+    for state, message in (
+        ({"epoch": 0, "position": 1000}, r"position of the state must lie in \[0, 999\].*got 1000"),
+        ({"epoch": 0, "position": 0, "generator": torch.empty(0)}, "has a generator, this .* none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler().load_state_dict(state)
+    with pytest.raises(ValueError, match="epoch must be"):
+        sampler().set_epoch(-1)
     with pytest.raises(ValueError, match="progress must lie"):
         sampling_prior(COUNTS, "progressive", 2.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lastlayer.data import Split, Splits
+from lastlayer._inputs import without_labels
+from lastlayer.data import Labelled, Splits
 
 #: Where data sets keep their labels.
 ATTRIBUTES = ("target", "targets", "labels")
@@ -22,7 +23,8 @@ def class_counts(data: Any, num_classes: int | None = None) -> Tensor:
 
     Args:
         data: integer labels (a tensor of any shape, or a sequence), a :class:`Split`, the training
-            part of :class:`Splits`, a data set of (input, label) pairs, or a loader of one.
+            part of :class:`Splits`, a data set of (input, label) pairs
+            or of mappings that hold a label, or a loader of one.
         num_classes: K; for :class:`Splits` known, else the largest label plus 1 if None.
 
     Returns:
@@ -58,7 +60,7 @@ def class_counts(data: Any, num_classes: int | None = None) -> Tensor:
 def _labels(data: Any) -> Tensor:
     if isinstance(data, Tensor):
         return data
-    if isinstance(data, Split):
+    if isinstance(data, Labelled):
         return data.target
     if isinstance(data, torch.utils.data.DataLoader):
         return _labels(data.dataset)
@@ -85,7 +87,9 @@ def _each_label(data: Any) -> Iterator[Any]:
     """Yield the label of every example or batch; a plain sequence of labels holds them itself."""
     examples = data if isinstance(data, Iterable) else (data[i] for i in range(len(data)))
     for example in examples:
-        if isinstance(example, (tuple, list)):
+        if isinstance(example, Mapping):
+            yield without_labels(example)[1]
+        elif isinstance(example, (tuple, list)):
             if len(example) < 2:
                 raise TypeError("a data set must give (input, label) pairs")
             yield example[1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_positive
+from lastlayer._inputs import Inputs
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.meta_sampling import (
     RelaxedDraw,
@@ -111,10 +112,10 @@ class MetaSampler(ExactBuffers):
     def meta_step(
         self,
         module: nn.Module,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor,
         weights: Tensor,
-        meta_inputs: Tensor,
+        meta_inputs: Inputs,
         meta_target: Tensor,
         *,
         lr: float,
@@ -125,10 +126,11 @@ class MetaSampler(ExactBuffers):
         Args:
             module: a head (inputs are features), or a classifier. Whatever of it requires a
                 gradient takes the virtual step.
-            inputs: (B, D) features of the batch, or a classifier's inputs.
+            inputs: (B, D) features of the batch, or a classifier's inputs, B rows each: a tensor, a
+                tuple of them for several arguments, a mapping of names to them for keywords.
             target: (B,) int64 labels.
             weights: (B,) what :meth:`draw` or :meth:`weights` returned.
-            meta_inputs: (M, ...) as ``inputs``, of a class-balanced draw.
+            meta_inputs: as ``inputs``, with M rows, of a class-balanced draw.
             meta_target: (M,) int64 labels.
             lr: step size of the virtual step, as a rule the current one of the module's optimiser.
             generator: source of a stochastic head's draws; the default generator if None.
@@ -137,6 +139,7 @@ class MetaSampler(ExactBuffers):
             The meta batch's loss after the virtual step, without gradient.
 
         Raises:
+            TypeError: if inputs are neither tensors nor made of them.
             ValueError: if the weights do not depend on the rates, or a shape does not fit.
             FloatingPointError: if the rates' gradient is not finite.
         """

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lastlayer._checks import check_at_least
+from lastlayer._inputs import Inputs, call, num_examples
 
 
 def virtual_meta_loss(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     target: Tensor,
     weights: Tensor,
-    meta_inputs: Tensor,
+    meta_inputs: Inputs,
     meta_target: Tensor,
     *,
     lr: float,
@@ -37,10 +38,11 @@ def virtual_meta_loss(
     Args:
         module: a head, or a :class:`lastlayer.Classifier`; its parameters that require a gradient
             are the :math:`\theta`.
-        inputs: (B, D) features of the batch for a head, (B, ...) inputs for a classifier.
+        inputs: (B, D) features of the batch for a head; for a classifier its inputs, B rows each: a
+            tensor, a tuple of them for several arguments, a mapping of names to them for keywords.
         target: (B,) int64 labels.
         weights: (B,) weights w through which the gradient is to go.
-        meta_inputs: (M, ...) as ``inputs``.
+        meta_inputs: as ``inputs``, with M rows.
         meta_target: (M,) int64 labels.
         lr: step size :math:`\eta`, at least 0.
         generator: source of a stochastic head's draws; the default generator if None.
@@ -49,7 +51,9 @@ def virtual_meta_loss(
         A scalar, differentiable with respect to ``weights``.
 
     Raises:
-        ValueError: if the weights do not fit, ``lr`` is below 0, or nothing can be trained.
+        TypeError: if inputs are neither tensors nor made of them.
+        ValueError: if the weights or the numbers of rows do not fit, ``lr`` is below 0, or nothing
+            can be trained.
 
     Example:
         >>> from lastlayer.heads import Softmax
@@ -67,6 +71,14 @@ def virtual_meta_loss(
             "target and weights must have shape (B,); "
             f"got {tuple(target.shape)} and {tuple(weights.shape)}"
         )
+    for name, given, size in (
+        ("inputs", inputs, len(target)),
+        ("meta_inputs", meta_inputs, len(meta_target)),
+    ):
+        if num_examples(given, name) != size:
+            raise ValueError(
+                f"{name} must have one row per label, {size}; got {num_examples(given, name)}"
+            )
     view = _View(module)
     trained = {n: p for n, p in view.named_parameters() if p.requires_grad}
     if not trained:
@@ -91,7 +103,7 @@ def virtual_meta_loss(
 
 def row_losses(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     target: Tensor,
     *,
     generator: torch.Generator | None = None,
@@ -100,7 +112,7 @@ def row_losses(
 
     Args:
         module: a head, or a :class:`lastlayer.Classifier`.
-        inputs: (B, D) features for a head, (B, ...) inputs for a classifier.
+        inputs: (B, D) features for a head; for a classifier as of :func:`virtual_meta_loss`.
         target: (B,) int64 labels.
         generator: source of a stochastic head's draws; the default generator if None.
 
@@ -126,14 +138,14 @@ class _View(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         module: Any = self.module
         is_head = not hasattr(module, "backbone")
         head = module if is_head else module.head
-        features = inputs if is_head else module.features(inputs)
+        features = inputs if is_head else call(module.features, inputs)
         if target is None:
             return head.logits(features)  # type: ignore[no-any-return]
         with _by_row(head):

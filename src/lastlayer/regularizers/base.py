@@ -17,8 +17,9 @@ class Regularizer(nn.Module):
     holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
     code reads a number on the host, so that no step waits for the device.
 
-    A subclass gives :meth:`_regularize`; where it needs them, :meth:`_check_rate`,
-    :meth:`_evaluate` and :meth:`penalty` too.
+    A subclass gives :meth:`_regularize`; where it needs them, :meth:`check_dims`,
+    :meth:`_check_rate`, :meth:`_evaluate` and :meth:`penalty` too. One that takes the argument
+    ``channel_dim`` is told by :func:`lastlayer.regularizers.insert` where the channels are.
 
     Args:
         p: the rate, in [0, 1]; what it is the rate of, the subclass says.
@@ -29,6 +30,8 @@ class Regularizer(nn.Module):
         ValueError: if ``p`` is no probability.
     """
 
+    #: What one number is drawn for; beyond ``"element"``, dimension 0 must be the examples.
+    unit: str = "element"
     _rate: Tensor
 
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
@@ -72,6 +75,13 @@ class Regularizer(nn.Module):
             return self._evaluate(features)
         check_floating("features", features)
         return self._regularize(features)
+
+    def check_dims(self, dims: int) -> None:
+        """Raise ``ValueError`` unless features of so many dimensions are taken.
+
+        Args:
+            dims: number of dimensions, the examples' included.
+        """
 
     @property
     def rate(self) -> float | Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from lastlayer.data import Split
+from lastlayer.data import Labelled
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.callbacks import (
     RecordMetrics,
@@ -36,9 +37,9 @@ def fit_module(
     module: TrainingModule,
     config: RunConfig,
     run: RunDirectory,
-    train: Split,
+    train: Labelled,
     *,
-    validation: Split | None = None,
+    validation: Labelled | None = None,
     progress: Progress | None = None,
     checkpoint: str = "last",
     offset: int = 0,
@@ -65,7 +66,7 @@ def fit_module(
     training = config.training
     if training.precision == "64-true":
         module.double()  # the engine restores a checkpoint's weights before it does that
-    if train.inputs.dim() == 4:
+    if isinstance(train.inputs, Tensor) and train.inputs.dim() == 4:
         module.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
     callbacks = [records, *_callbacks(config, run, module, len(train), checkpoint)]
@@ -145,7 +146,7 @@ def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
     )
 
 
-def _batches(validation: Split | None) -> Batches | list[Any]:
+def _batches(validation: Labelled | None) -> Batches | list[Any]:
     if validation is None:
         return []
     return Batches(validation.inputs, validation.target, EVALUATION_BATCH)

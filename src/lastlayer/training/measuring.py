@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.data import Split, Splits
 from lastlayer.evaluation import (
     apply_temperature,
@@ -32,14 +33,14 @@ LONG_TAIL = 10.0
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def predict(classifier: Classifier, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
     classifier.eval()
     weight = classifier.head.classifier.weight
     own_scores = type(classifier.head).scores is not Head.scores
     log_probs, scores = [], []
-    for batch in torch.split(inputs, EVALUATION_BATCH):
-        features = classifier.features(batch.to(weight.device, weight.dtype))
+    for batch in batches(inputs, EVALUATION_BATCH):
+        features = call(classifier.features, to_weight(batch, weight))
         log_prob = classifier.head.log_prob(features).cpu()
         log_probs.append(log_prob)
         scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
