@@ -188,7 +188,8 @@ def test_double_precision_is_kept_to_the_end(tmp_path):
     run = train(settings, tmp_path / "run")
     log_prob, _ = predict(load_classifier(run), load_splits(settings).test.inputs)
     assert log_prob.dtype == torch.float64
-    assert torch.equal(log_prob, run.predictions()["log_prob"])
+    # Single precision anywhere would show in the eighth digit; torch 2.15 rounds the last anew.
+    torch.testing.assert_close(log_prob, run.predictions()["log_prob"], rtol=0, atol=1e-13)
 
 
 def test_training_learns(tmp_path):
