@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_count
 from lastlayer._inputs import Inputs, batches, call, num_examples
+from lastlayer._patterns import matching_names
 from lastlayer.functional import dependence as dp
 from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
@@ -92,10 +92,11 @@ class LayerScores:
 
     Args:
         model: any network.
-        layers: patterns of dotted module names, as of ``fnmatch``; each of these layers must run
-            once per batch and return one row for each example. None for every layer with a weight
-            of two dimensions or more (linear layers, convolutions) that does; others are left out,
-            and the report says why.
+        layers: patterns of dotted module names, in which ``*`` stays within one name and ``**``
+            crosses the dots, as in ``"blocks.**"``; each of these layers must run once per batch
+            and return one row for each example. None for every layer with a weight of two
+            dimensions or more (linear layers, convolutions) that does; others are left out, and
+            the report says why.
         channel_dim: dimension of the features in outputs of more than two, for layers that do not
             tell it themselves; None to refuse these.
         pool: turns a layer's output into (N, D) features; None for the mean over all other
@@ -264,7 +265,7 @@ def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
         return names
     chosen: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
-        hits = [name for name in modules if fnmatchcase(name, pattern)]
+        hits = matching_names(pattern, modules)
         if not hits:
             known = ", ".join(name for name in modules if name and name.count(".") < 2)
             raise ValueError(
