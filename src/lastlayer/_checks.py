@@ -19,6 +19,11 @@ def in_torch_func() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def in_backward() -> bool:
+    """Return whether a backward pass runs this code, as activation checkpointing runs forward."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def can_look(*tensors: Tensor, wait: bool = False) -> bool:
     """Return whether code may depend on the numbers in tensors; every check of values asks here.
 
@@ -35,6 +40,21 @@ def can_look(*tensors: Tensor, wait: bool = False) -> bool:
         type(tensor) in _PLAIN and (tensor.device.type == "cpu" or (wait and not tensor.is_meta))
         for tensor in tensors
     )
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Raise ``RuntimeError`` where a recomputation would draw other numbers than its forward pass.
+
+    Checkpointing restores torch's default generators alone. Everything that draws numbers for a
+    forward pass asks here.
+    """
+    if generator is not None and not torch.compiler.is_compiling() and in_backward():
+        raise RuntimeError(
+            "generator must be None where a backward pass runs the forward again, as "
+            "torch.utils.checkpoint does: the generator given has moved on and would draw other "
+            "numbers, for wrong gradients; leave it out, for torch's default generator is "
+            "restored, or pass the noise itself where the function takes it"
+        )
 
 
 def check_number(name: str, value: object) -> None:
