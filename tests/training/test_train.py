@@ -189,8 +189,8 @@ def test_double_precision_is_kept_to_the_end(tmp_path):
     inputs, stored = load_splits(settings).test.inputs, run.predictions()["log_prob"]
     log_prob, _ = predict(load_classifier(run), inputs)
     assert log_prob.dtype == stored.dtype == torch.float64
-    # Training lays the kernels out channels last, which is another convolution: sums of up to 512
-    # products round differently, by far less than single precision anywhere on the way would.
+    # Sums of up to 512 products may be taken in another order, which rounds by far less than single
+    # precision anywhere on the way would.
     bound = 512 * torch.finfo(torch.float64).eps
     torch.testing.assert_close(log_prob, stored, rtol=bound, atol=bound)
     single, _ = predict(load_classifier(run).float(), inputs)
