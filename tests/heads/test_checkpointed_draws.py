@@ -141,7 +141,9 @@ def test_noise_that_is_given_and_torchs_own_generator_are_recomputed(kind, reent
         torch.manual_seed(1)
         x = features()[0].requires_grad_()
         if checkpointed:
-            loss = checkpoint(lambda x: head(x, target, noise=given).loss, x, use_reentrant=reentrant)
+            loss = checkpoint(
+                lambda x: head(x, target, noise=given).loss, x, use_reentrant=reentrant
+            )
         else:
             loss = head(x, target, noise=given).loss
         loss.backward()

@@ -7,7 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_class_indices, check_generator, check_probability, check_whole
+from lastlayer._checks import (
+    can_look,
+    check_class_indices,
+    check_generator,
+    check_probability,
+    check_whole,
+)
 from lastlayer.functional.numerics import drawn_by
 
 

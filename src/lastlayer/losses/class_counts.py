@@ -147,7 +147,7 @@ def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_inde
             handle.remove()  # a graph that is kept is gone through more than once
         _add_labels(counts, target, ignore_index)
 
-    handle = loss.register_hook(count)
+    handle = loss.register_hook(count)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
