@@ -133,6 +133,8 @@ class Head(nn.Module):
         Raises:
             ValueError: if a shape or label does not fit, or the target is missing in training.
             TypeError: if a dtype does not fit.
+            RuntimeError: if ``torch.utils.checkpoint`` runs a head again that drew by a generator
+                of its own, for it would draw other numbers.
         """
         if target is None:
             if self.training and self.needs_target_in_training:

@@ -168,7 +168,7 @@ def _checked(
         )
     check_class_weight(weight, num_new)
     if class_counts is not None:
-        given = torch.as_tensor(class_counts).detach().cpu()
+        given = class_counts.detach().cpu() if isinstance(class_counts, Tensor) else class_counts
         as_class_counts(given, total, zero_counts="mask")
     return NewClasses(num_new, class_counts, weight)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from lastlayer.heads import Head, HeadOutput
 
@@ -49,8 +50,10 @@ def term_gradients(
     if head.reduction != "mean":
         raise ValueError(f'term_gradients needs reduction="mean"; got {head.reduction!r}')
     leaf = features.detach().requires_grad_()
+    # Copies, for a head may count labels in its buffers.
+    buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
     with torch.enable_grad():
-        out = head(leaf, target, generator=generator)
+        out = functional_call(head, buffers, (leaf, target), {"generator": generator})
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         return {
