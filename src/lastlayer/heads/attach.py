@@ -12,7 +12,12 @@ from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
 from lastlayer.heads.last_layer import find_layer
 from lastlayer.heads.output import HeadOutput
-from lastlayer.heads.replaced_layer import check_replaceable, refuse_wrapped, warn_of_losses
+from lastlayer.heads.replaced_layer import (
+    check_replaceable,
+    refuse_other_tasks,
+    refuse_wrapped,
+    warn_of_losses,
+)
 
 
 class Classifier(nn.Module):
@@ -128,9 +133,9 @@ def attach(
     Raises:
         ValueError: if the layer is missing or ambiguous (the candidates are listed), is followed
             by another one in an ``nn.Sequential``, or does not fit the head; if it has hooks, a
-            forward of its own or no size yet, or lies in a head.
+            forward of its own or no size yet; if ``model.config`` asks for several labels.
         TypeError: if the layer's weights are quantized or sharded, or the network is compiled,
-            scripted or wrapped for several devices.
+            scripted, wrapped for several devices, or has a head already.
 
     Warns:
         UserWarning: if the layer is parametrized, or shares a parameter with another: the head
@@ -150,6 +155,7 @@ def attach(
             "the network as it was"
         )
     refuse_wrapped(model)
+    refuse_other_tasks(model)
     name, linear = find_layer(model, layer)
     refuse_wrapped(model, name)
     check_replaceable(name, linear)
@@ -166,7 +172,7 @@ def attach(
         warn_of_losses(model, name, linear)
     if not name:
         return Classifier(nn.Identity().train(model.training), built)
-    stand_in = nn.Identity()
+    stand_in = nn.Identity().train(linear.training)
     for alias in [n for n, m in model.named_modules(remove_duplicate=False) if m is linear]:
         parent_name, _, leaf = alias.rpartition(".")
         setattr(model.get_submodule(parent_name), leaf, stand_in)

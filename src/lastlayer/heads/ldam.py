@@ -114,7 +114,9 @@ class LDAM(Head):
 
     def _cosines(self, features: Tensor) -> Tensor:
         directions = F.normalize(features, dim=-1)
-        products = apply_linear(self.classifier, directions) if call_hooks(self.classifier) else None
+        products = (
+            apply_linear(self.classifier, directions) if call_hooks(self.classifier) else None
+        )
         # After the call: pruning and torch.nn.utils.weight_norm renew the weights in a hook.
         weight, bias = read_weight(self.classifier, features.dtype)
         if products is None:

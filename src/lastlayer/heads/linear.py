@@ -36,8 +36,10 @@ def apply_linear(linear: nn.Linear, features: Tensor, *, hold: bool = False) -> 
     return output.to(dtype)  # type: ignore[no-any-return]
 
 
-def read_weight(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``.
+def read_weight(
+    linear: nn.Linear, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``, or of their own.
 
     Pruning and ``torch.nn.utils.weight_norm`` renew them in a hook, when the layer is called.
 
@@ -135,6 +137,6 @@ def _is_product(linear: nn.Linear) -> bool:
 
 
 def has_plain_forward(linear: nn.Linear) -> bool:
-    """Return whether ``linear`` computes what ``nn.Linear`` does, with numbers that are no codes."""
+    """Return whether ``linear`` computes what ``nn.Linear`` does, with floating-point weights."""
     own = type(linear).forward is not nn.Linear.forward or "forward" in vars(linear)
     return not own and linear.weight.is_floating_point()

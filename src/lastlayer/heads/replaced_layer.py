@@ -22,33 +22,47 @@ _WRAPPERS = {
 
 
 def refuse_wrapped(model: nn.Module, name: str = "") -> None:
-    """Raise unless everything around the layer ``name`` runs it as it is written, and is no head.
+    """Raise unless what is around the layer ``name`` is the network as it is written, and no head.
 
     Raises:
-        TypeError: if it is compiled, scripted, or wrapped for several devices.
-        ValueError: if it lies in a head.
+        TypeError: if it is compiled, scripted, a head, or wrapped for several devices.
     """
-    parts = name.split(".") if name else []
-    for depth in range(len(parts) + 1):
-        path = ".".join(parts[:depth])
-        module = model.get_submodule(path)
+    parts = name.split(".")[:-1]
+    module, path = model, "model"
+    for part in [*parts, ""]:
         kind = type(module).__name__
-        where = f"module {path!r}" if path else "model"
         if kind in _WRAPPERS:
             raise TypeError(
-                f"{where} must be the network itself; got {kind}: attach to its "
+                f"{path} must be the network itself; got {kind}: attach to its "
                 f".{_WRAPPERS[kind]}, and wrap or compile what attach returns"
+            )
+        if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
+            raise TypeError(
+                f"{path} must not be sharded yet; got {kind}: attach first, and call fully_shard "
+                "on what attach returns"
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(
-                f"{where} must be a network of Python modules; got {kind}, whose layers cannot be "
+                f"{path} must be a network of Python modules; got {kind}, whose layers cannot be "
                 "replaced: attach to the network that it was scripted or traced from"
             )
         if isinstance(module, Head):
-            raise ValueError(
-                f"layer {name!r} must not lie in a head; got one in {path!r}, a {kind}: attach to "
-                "the network as it was, or set the head of its Classifier"
+            raise TypeError(
+                f"{path} must be part of a network without a head; got {kind}: attach to the "
+                "network as it was, or set the head of its Classifier"
             )
+        if part:
+            module, path = module.get_submodule(part), f"{path}.{part}"
+
+
+def refuse_other_tasks(model: nn.Module) -> None:
+    """Raise ``ValueError`` if a network of transformers is set to anything but one class of K."""
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, "single_label_classification"):
+        raise ValueError(
+            "model must give one of its classes to an input; its config.problem_type is "
+            f"{problem!r}: set it to None if inputs have one label each"
+        )
 
 
 def check_replaceable(name: str, linear: nn.Linear) -> None:
@@ -76,9 +90,10 @@ def check_replaceable(name: str, linear: nn.Linear) -> None:
         )
     if not has_plain_forward(linear):
         raise ValueError(
-            f"layer {name!r} must compute what nn.Linear does; got {type(linear).__name__}, whose "
-            "forward is its own and would be lost: put nn.Linear in its place, merge its adapter, "
-            "or let the network return features and build lastlayer.Classifier(network, head)"
+            f"layer {name!r} must compute what nn.Linear does; got {type(linear).__module__}."
+            f"{type(linear).__qualname__} with a forward of its own, which would be lost: put "
+            "nn.Linear in its place, merge its adapter, or let the network return features and "
+            "build lastlayer.Classifier(network, head)"
         )
     hooks = call_hooks(linear) + parameter_hooks(linear)
     if hooks:
@@ -101,12 +116,13 @@ def warn_of_losses(model: nn.Module, name: str, linear: nn.Linear) -> None:
             "and is not: parametrize model.head.classifier anew to go on with it",
             stacklevel=3,
         )
-    names = {n for n, module in model.named_modules(remove_duplicate=False) if module is linear}
+    modules = model.named_modules(remove_duplicate=False)
+    names = tuple(f"{n}." if n else "" for n, module in modules if module is linear)
     for own, parameter in linear.named_parameters():
         others = [
             other
             for other, tensor in model.named_parameters(remove_duplicate=False)
-            if tensor is parameter and other.rpartition(".")[0] not in names
+            if tensor is parameter and not other.startswith(names)
         ]
         if others:
             warnings.warn(
