@@ -69,7 +69,7 @@ class LayerOutput:
         replica = getattr(network, "_is_replica", False)  # of DataParallel: threads share hooks
         if _is_traced() or replica or network.training not in self.unseen_modes:
             return network(*args, **kwargs)
-        twins = _Twins(self._twin_of)
+        twins = _Twins(self._twin_of, learned_acts=self.bias)
         place = network.get_submodule(self.name)
         handle = place.register_forward_hook(twins.start)
         try:
@@ -139,11 +139,16 @@ class LayerOutput:
 
 
 class _Twins(TorchFunctionMode):
-    """Repeats on a twin, without gradients, what is done to tensors that have one."""
+    """Repeats on a twin, without gradients, what is done to tensors that have one.
 
-    def __init__(self, twin_of: Callable[[Tensor], Tensor]) -> None:
+    Args:
+        twin_of: gives the twin of the layer's output.
+        learned_acts: whether no learned factor commutes, so that parameters are moved in the twin.
+    """
+
+    def __init__(self, twin_of: Callable[[Tensor], Tensor], *, learned_acts: bool) -> None:
         super().__init__()
-        self.twin_of = twin_of
+        self.twin_of, self.learned_acts = twin_of, learned_acts
         self.names: list[str] = []
         self.seen: list[Tensor] = []
         self.fed_back = False
@@ -193,8 +198,8 @@ class _Twins(TorchFunctionMode):
         return any(self._is_concerned(part) for part in value)
 
     def _swapped(self, value: Any) -> Any:
-        if isinstance(value, nn.Parameter):  # moved: one that starts at 0 or 1 acts when it learns
-            return value.detach() + 1 if value.is_floating_point() else value
+        if isinstance(value, nn.Parameter) and self.learned_acts and value.is_floating_point():
+            return value.detach() + 1  # one that starts at 0 or 1 acts once it learns
         if isinstance(value, Tensor):
             return self.pairs.get(id(value), (value, value))[1]
         if isinstance(value, dict):

@@ -36,9 +36,9 @@ def find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Linear]:
     if layer is not None:
         if layer not in candidates:
             named = dict(model.named_modules()).get(layer)
-            found = "" if named is None else f" but {_kind(named)}"
+            instead = "" if named is None else f" but {_kind(named)}"
             raise ValueError(
-                f"layer {layer!r} is not an nn.Linear of the model{found}; it has\n{listed}"
+                f"layer {layer!r} is not an nn.Linear of the model{instead}; it has\n{listed}"
             )
         return layer, candidates[layer]
     ends = _ends(model)

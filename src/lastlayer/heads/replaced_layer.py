@@ -109,7 +109,7 @@ def warn_of_losses(model: nn.Module, name: str, linear: nn.Linear) -> None:
     if is_parametrized(linear):
         kinds = ", ".join(
             f"{parameter}: {', '.join(type(kind).__name__ for kind in chain)}"
-            for parameter, chain in linear.parametrizations.items()  # type: ignore[union-attr]
+            for parameter, chain in linear.parametrizations.items()  # type: ignore[union-attr, operator]
         )
         warnings.warn(
             f"layer {name!r} is parametrized ({kinds}); the head starts from the present values "
