@@ -35,7 +35,7 @@ def inserted(network: Network) -> Outcome:
     plan.remove()
     blocks = blocks_of(model, network.where)
     convolutions = _convolutions_of(network, blocks)
-    axes = {name: (0, 1) for name in convolutions} | {name: network.axes for name in blocks}
+    axes = dict.fromkeys(convolutions, (0, 1)) | dict.fromkeys(blocks, network.axes)
     wrong += _said_of(
         lambda: _expect_removed(model, modules),
         lambda: expect_same("after removal", logits_of(inputs.to(model)), before, 0.0),

@@ -1,4 +1,4 @@
-"""Every call of the library that is tried on foreign networks: adapt it here if the calls change."""
+"""Every call of the library that is tried on foreign networks, in one place."""
 
 from __future__ import annotations
 

@@ -81,6 +81,18 @@ def _shufflenet() -> nn.Module:
     )
 
 
+def _narrow(name: str) -> nn.Module:
+    """Return VGG or AlexNet with 64 in place of 4096 hidden units."""
+    network = torchvision.models.get_model(name, weights=None, num_classes=NUM_CLASSES)
+    for index, layer in enumerate(network.classifier):
+        if isinstance(layer, nn.Linear):
+            sizes = [
+                64 if size == 4096 else size for size in (layer.in_features, layer.out_features)
+            ]
+            network.classifier[index] = nn.Linear(*sizes)
+    return network
+
+
 def _pool_only(network: nn.Module) -> None:
     network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -101,8 +113,8 @@ def torchvision_networks() -> list[Network]:
 
     return [
         one("resnet18", "fc", "layer3.*"),
-        one("vgg11", "classifier.6", "features.[36]"),
-        one("alexnet", "classifier.6", "features.[36]"),
+        one("vgg11", "classifier.6", "features.[36]", make=lambda: _narrow("vgg11")),
+        one("alexnet", "classifier.6", "features.[36]", make=lambda: _narrow("alexnet")),
         one("squeezenet1_1", None, "features.1[012]", headless=(_pool_only, 512)),
         one(
             "densenet",
