@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,8 +42,17 @@ def classifier(network: Network) -> nn.Module:
 
 
 def put_in(model: nn.Module, network: Network) -> Any:
-    """Insert the regularizer at the network's blocks; the plan has ``places`` and ``remove``."""
-    return insert(model, REGULARIZER, where=network.where, p=RATE)
+    """Insert the regularizer at the network's blocks; the plan has ``places`` and ``remove``.
+
+    As a user would: first alone, then with the axis of the channels if it asks for that.
+    """
+    put = partial(insert, model, REGULARIZER, where=network.where, p=RATE)
+    try:
+        return put()
+    except ValueError as error:
+        if not str(error).startswith("channel_dim"):
+            raise
+    return put(channel_dim=network.axes[1])
 
 
 def maps_of(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:

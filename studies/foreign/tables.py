@@ -55,11 +55,7 @@ def _totals(cells: dict[str, Any], parts: Sequence[str]) -> TextTable:
 def _by_network(cells: dict[str, Any], names: list[str], parts: Sequence[str]) -> TextTable:
     def cell(name: str, part: str) -> str:
         found = [run.get(name, {}).get(part, {}).get("status", "–") for run in cells.values()]
-        return (
-            " → ".join(dict.fromkeys(found))
-            if len(set(found)) < len(found)
-            else (" → ".join(found))
-        )
+        return " → ".join(found if len(set(found)) > 1 else found[:1])
 
     rows = tuple((name, *(cell(name, part) for part in parts)) for name in names)
     return TextTable(("network", *parts), rows)
