@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 #: Classes of every network that is built with a classifier.
@@ -99,6 +100,14 @@ def logits_of(output: Any) -> Tensor:
     """Return the logits in what a network gives back."""
     output = getattr(output, "logits", output)
     return output[0] if isinstance(output, tuple) else output
+
+
+def loss_of(output: Any, target: Tensor) -> Tensor:
+    """Cross-entropy of the logits, and of auxiliary ones where there are some."""
+    if getattr(output, "logits", None) is not None and not isinstance(output, tuple):
+        return F.cross_entropy(output.logits, target)
+    several = output if isinstance(output, tuple) else (output,)
+    return torch.stack([F.cross_entropy(one, target) for one in several if one is not None]).sum()
 
 
 def images(size: int) -> Callable[[int], Inputs]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foreign.inserted import inserted
 from foreign.library import attached, classifier, maps_of, report_of, report_of_features
-from foreign.networks import NUM_CLASSES, Inputs, Network, logits_of
+from foreign.networks import NUM_CLASSES, Inputs, Network, logits_of, loss_of
 from foreign.outcome import Outcome, WrongError, expect_finite, expect_same, outcome_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -28,7 +28,7 @@ def attach_softmax(network: Network) -> Outcome:
     inputs, target = network.inputs(4), labels(4)
     model, how = attached(network)
     _expect_predictions_kept(network, model, inputs)
-    before = _with_gradient(network.build(), lambda net: _sum_of_losses(inputs.to(net), target))
+    before = _with_gradient(network.build(), lambda net: loss_of(inputs.to(net), target))
     after = _with_gradient(model, lambda net: inputs.to(net, target=target).loss)
     replaced = f"{network.layer}."
     lost = [n for n in before if f"backbone.{n}" not in after and not n.startswith(replaced)]
@@ -55,19 +55,11 @@ def _expect_predictions_kept(network: Network, model: nn.Module, inputs: Inputs)
     expect_same("log-probabilities", inputs.to(model.eval()), bare)
 
 
-def _with_gradient(model: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> set[str]:
-    loss = loss_of(model.train())
+def _with_gradient(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> set[str]:
+    loss = run(model.train())
     expect_finite("loss", loss)
     loss.backward()
     return {name for name, p in model.named_parameters() if p.grad is not None}
-
-
-def _sum_of_losses(output: Any, target: Tensor) -> Tensor:
-    """Cross-entropy of the logits, and of auxiliary ones where there are some."""
-    if getattr(output, "logits", None) is not None and not isinstance(output, tuple):
-        return F.cross_entropy(output.logits, target)
-    several = output if isinstance(output, tuple) else (output,)
-    return torch.stack([F.cross_entropy(one, target) for one in several if one is not None]).sum()
 
 
 def class_maps(network: Network) -> Outcome:

@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreign.library import classifier
-from foreign.networks import NUM_CLASSES, Inputs, Network, logits_of
+from foreign.networks import NUM_CLASSES, Inputs, Network, loss_of
 from foreign.outcome import Outcome, WrongError, outcome_of
 from foreign.workers import START_SECONDS, networks, prepare
 
@@ -123,7 +122,7 @@ def _step(network: Network, rank: int, with_head: bool) -> Outcome:
         if with_head:
             loss = inputs.to(parallel, target=target).loss
         else:
-            loss = F.cross_entropy(logits_of(inputs.to(parallel)), target)
+            loss = loss_of(inputs.to(parallel), target)
         loss.backward()
         optimizer.step()
     digests: list[str] = [""] * RANKS
