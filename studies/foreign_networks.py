@@ -6,7 +6,8 @@ networks without trained weights (``foreign/vision.py``, ``foreign/hugging_face.
 part on each (``foreign/parts.py``, ``foreign/processes.py``) and says of each cell: works;
 refused, by a message of the library's own; network cannot, not even alone; wrong, without a word;
 crash. Every cell runs on its own in a process that is ended when the cell takes too long, and is
-written at once: a second run does what is left. The table has the runs side by side.
+written at once: a second run does what is left, ``--only none`` nothing but the table, which has
+the runs side by side. On an idle core all of it takes about twenty minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from foreign.processes import DISTRIBUTED, run_on_two
 from foreign.tables import as_markdown
 from foreign.workers import Worker, networks
 
+import lastlayer
 from lastlayer._files import moved_into_place
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "foreign-networks"
@@ -39,6 +42,14 @@ PARTS = (
 )
 
 
+def revision() -> str:
+    """Return the version of the library, and the last commit that changed it if that is known."""
+    command = ["git", "log", "-1", "--format=%h", "--", "."]
+    folder = Path(lastlayer.__file__).parent
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return " ".join((lastlayer.__version__, found.stdout.strip())).strip()
+
+
 class Cells:
     """Outcomes by network and part, in a file that is whole after each of them."""
 
@@ -46,6 +57,8 @@ class Cells:
         self.path = path
         found = json.loads(path.read_text()) if path.exists() else {}
         self.cells: dict[str, dict[str, Any]] = found.get("networks", {})
+        self.versions = {"lastlayer": revision()}
+        self.versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
 
     def has(self, network: str, part: str) -> bool:
         return part in self.cells.get(network, {})
@@ -56,10 +69,9 @@ class Cells:
         print(f"{network}, {part}: {cell['status']}  {cell['note'][:120]}", flush=True)
         order = {name: index for index, name in enumerate(networks())}
         cells = dict(sorted(self.cells.items(), key=lambda item: order.get(item[0], len(order))))
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with moved_into_place(self.path) as temporary:
-            found = {"versions": versions, "networks": cells}
+            found = {"versions": self.versions, "networks": cells}
             temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

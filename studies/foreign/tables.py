@@ -9,7 +9,7 @@ from typing import Any
 from foreign.outcome import STATUSES
 from lastlayer.report import TextTable
 
-NOTE_LENGTH = 160
+NOTE_LENGTH = 240
 EXPLAINED = (
     "works: every check holds. refused: an error of the library's own. network cannot: the network "
     "alone fails in the same way. wrong: not what it should be, and nothing was said. crash: any "
@@ -31,6 +31,7 @@ def as_markdown(runs: dict[str, dict[str, Any]], parts: Sequence[str]) -> str:
             f"{len(names)} networks without trained weights. {versions}.\n",
             "## By part\n",
             _totals(cells, parts).to_markdown(),
+            _in_detail(cells),
             "## By network\n",
             _by_network(cells, names, parts).to_markdown(),
             "## What was said\n",
@@ -50,6 +51,20 @@ def _totals(cells: dict[str, Any], parts: Sequence[str]) -> TextTable:
         for part, every in counts.items()
     )
     return TextTable(("part", *STATUSES), rows, EXPLAINED)
+
+
+def _in_detail(cells: dict[str, Any]) -> str:
+    """Tell how often a layer was found without its name, and compiled in one graph."""
+    lines = []
+    for part, found in (("attach", "found"), ("compile", "full graph")):
+        counts = []
+        for run in cells.values():
+            notes = [
+                c[part]["note"] for c in run.values() if c.get(part, {}).get("status") == "works"
+            ]
+            counts.append(f"{notes.count(found)} of {len(notes)}")
+        lines.append(f"{part}, {found}: {' → '.join(counts)} that work")
+    return "; ".join(lines) + ".\n"
 
 
 def _by_network(cells: dict[str, Any], names: list[str], parts: Sequence[str]) -> TextTable:
