@@ -13,6 +13,7 @@ from lastlayer._checks import (
     check_at_least,
     check_class_indices,
     check_count,
+    check_generator,
     check_positive,
 )
 from lastlayer.functional.class_priors.counts import as_class_counts, log_class_counts
@@ -168,6 +169,7 @@ def gumbel_noise(like: Tensor, *, generator: torch.Generator | None = None) -> T
         >>> gumbel_noise(torch.empty(2, 3), generator=torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3])
     """
+    check_generator(generator)
     exponential = torch.empty_like(at_least_float32(like), requires_grad=False)
     exponential.exponential_(generator=generator)
     return -exponential.clamp_min(torch.finfo(exponential.dtype).tiny).log()
