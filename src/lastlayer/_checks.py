@@ -6,6 +6,7 @@ import inspect
 import numbers
 from collections.abc import Callable, Collection, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,11 @@ _NUMBERS = (numbers.Real, torch.SymInt, torch.SymFloat)
 def in_torch_func() -> bool:
     """Return whether a transform of ``torch.func`` (vmap, grad, jvp ...) is at work."""
     return torch._C._are_functorch_transforms_active()
+
+
+def in_backward() -> bool:
+    """Return whether a backward pass runs this code, as activation checkpointing runs forward."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def can_look(*tensors: Tensor, wait: bool = False) -> bool:
@@ -35,6 +41,21 @@ def can_look(*tensors: Tensor, wait: bool = False) -> bool:
         type(tensor) in _PLAIN and (tensor.device.type == "cpu" or (wait and not tensor.is_meta))
         for tensor in tensors
     )
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Raise ``RuntimeError`` where a recomputation would draw other numbers than its forward pass.
+
+    Checkpointing restores torch's default generators alone. Everything that draws numbers for a
+    forward pass asks here.
+    """
+    if generator is not None and not torch.compiler.is_compiling() and in_backward():
+        raise RuntimeError(
+            "generator must be None where a backward pass runs the forward again, as "
+            "torch.utils.checkpoint does: the generator given has moved on and would draw other "
+            "numbers, for wrong gradients; leave it out, for torch's default generator is "
+            "restored, or pass the noise itself where the function takes it"
+        )
 
 
 def check_number(name: str, value: object) -> None:
@@ -231,6 +252,28 @@ def check_labelled_features(features: Tensor, target: Tensor) -> None:
     if len(features) < 2:
         raise ValueError(f"features must hold at least 2 examples; got {len(features)}")
     check_finite("features", features)
+
+
+def as_label_tensor(name: str, labels: object) -> Tensor:
+    """Return labels as data sets hold them, in a tensor, an array or a list, as a tensor.
+
+    Raises:
+        TypeError: if they are no numbers, such as names of classes or a data set.
+
+    Example:
+        >>> as_label_tensor("target", [0, 1])
+        tensor([0, 1])
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    try:
+        found = np.asarray(labels)
+        return torch.as_tensor(found if found.size else found.astype(np.int64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must hold integer labels, in a tensor, an array or a list; "
+            f"got {type(labels).__name__}"
+        ) from error
 
 
 def check_labels(name: str, labels: Tensor, num_examples: int) -> None:

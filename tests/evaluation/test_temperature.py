@@ -107,6 +107,20 @@ def test_apply_temperature_equals_softmax_of_scaled_scores():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_scores_near_the_largest_number_of_their_dtype_have_finite_probabilities(dtype):
+    from scipy.special import log_softmax
+
+    largest = torch.finfo(dtype).max
+    scores = torch.tensor([largest, largest / 4, -1.0, -largest, -math.inf], dtype=dtype)
+    assert apply_temperature(scores, 0.05).exp().tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
+    # Far above 0 the temperature still tells near scores apart.
+    near = torch.tensor([2048.0, 2032.0], dtype=dtype)
+    expected = log_softmax(near.double().numpy() / 40.0)
+    np.testing.assert_allclose(apply_temperature(near, 40.0).double().numpy(), expected, rtol=1e-6)
+    assert apply_temperature(near, 1.0).dtype == torch.promote_types(dtype, torch.float32)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_bad_temperature_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature"):

@@ -35,7 +35,7 @@ def _work(rank: int, folder: str) -> None:
                 head(features, target).loss.backward()
         else:
             head(features, target).loss.backward()
-        loss(torch.randn(3, K), target)
+        loss(torch.randn(3, K, requires_grad=True), target).backward()
     torch.save([head.module.label_count, loss.label_counts], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

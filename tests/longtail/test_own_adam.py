@@ -145,6 +145,22 @@ def test_the_steps_are_torchs_adam_to_the_bit(dtype):
     assert ours.equal(theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_small_gradients_move_it_as_in_single(dtype):
+    """A gradient of 1e-5 has no square in half precision: Adam would divide by 0."""
+    moved = {}
+    for kind in (torch.float32, dtype):
+        parameter = nn.Parameter(torch.zeros(3, dtype=kind))
+        holder = nn.Module()
+        holder.adam = OwnAdam(parameter, lr=0.125, betas=(0.9, 0.99))
+        holder.to(kind)
+        gradient = torch.tensor([1e-5, -1e-5, 1.0], dtype=kind)
+        for _ in range(3):
+            holder.adam.step(parameter, gradient)
+        moved[kind] = parameter.detach().float()
+    torch.testing.assert_close(moved[dtype], moved[torch.float32], atol=1e-2, rtol=1e-2)
+
+
 def test_bad_arguments_are_named():
     for options, message in (
         ({"lr": 0.0}, "lr must be"),

@@ -220,6 +220,25 @@ def test_a_draw_never_leaves_its_class():
     assert set(index.tolist()) == {0, 2}
 
 
+class Column:
+    """Numbers as a table's column holds them: an array on request."""
+
+    def __array__(self, dtype=None, copy=None):
+        return LABELS.numpy()
+
+
+def test_labels_are_taken_as_data_sets_hold_them_and_nothing_else():
+    expected = list(ClassSampler(LABELS))
+    for labels in (LABELS.tolist(), LABELS.numpy(), Column(), tuple(LABELS.tolist())):
+        assert list(ClassSampler(labels)) == expected
+    data = TensorDataset(torch.zeros(400), LABELS)
+    for labels, got in ((["cat", "dog"], "list"), (data, "TensorDataset"), (iter([1]), "iterator")):
+        with pytest.raises(TypeError, match=f"labels must hold integer labels.* got .*{got}"):
+            ClassSampler(labels)
+    with pytest.raises(ValueError, match="labels must hold at least one example"):
+        ClassSampler([])
+
+
 def test_bad_arguments_are_named():
     for options, message in (
         ({"kind": "tail-only"}, "sampler must be one of"),

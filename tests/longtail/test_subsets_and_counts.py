@@ -77,5 +77,7 @@ def test_more_than_there_is_is_an_error():
     assert class_counts(long_tail_subset(SPLIT, 100, small="clamp")).min() == 1
     with pytest.raises(ValueError, match="counts ask for 3 examples of class 1; it has 1"):
         long_tail_indices(torch.tensor([0, 1]), torch.tensor([1, 3]))
+    with pytest.raises(TypeError, match=r"split must be a .*Split; got list.* long_tail_indices"):
+        long_tail_subset([(0.0, 1)], 10)
     with pytest.raises(ValueError, match="order must be one of"):
         long_tail_subset(SPLIT, 10, order="size")

@@ -88,6 +88,20 @@ def test_while_row_losses_run_another_thread_has_the_heads_own_reduction():
     torch.testing.assert_close(found[0].mean(), loss)
 
 
+def test_what_is_no_head_is_named():
+    wrapped = nn.DataParallel(Classifier(nn.Identity(), Softmax(6, K)))
+    for module in (nn.Linear(6, K), nn.Sequential(nn.Linear(6, K)), wrapped):
+        with pytest.raises(TypeError, match=f"head or a Classifier.* got {type(module).__name__}"):
+            row_losses(module, INPUTS, TARGET)
+        with pytest.raises(TypeError, match="head or a Classifier"):
+            meta_step(module)
+
+
+def test_labels_out_of_range_have_no_rate():
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 1\].* got 2"):
+        MetaSampler([5, 3]).weights(torch.tensor([0, 2]))
+
+
 def test_row_losses_of_a_compiled_head_and_of_one_with_hooks_are_the_heads():
     head = DropMax(6, K)
     noise = torch.Generator().manual_seed(1)

@@ -97,6 +97,8 @@ def test_bad_arguments_are_refused_at_construction(name):
     with pytest.raises(ValueError, match="reduction must be one of"):
         make(reduction="average")
     with pytest.raises(ValueError, match=r"weight must have shape \(K,\)"):
+        make(weight=torch.ones(1, 2))
+    with pytest.raises(ValueError, match="weight must hold finite numbers of at least 0"):
         make(weight=torch.tensor([1.0, -1.0]))
     with pytest.raises(ValueError, match="label_smoothing must lie"):
         make(label_smoothing=-0.1)
@@ -119,21 +121,22 @@ def test_bad_own_arguments_are_refused_at_construction():
         SampledSoftmaxLoss(1, "learned", 4)(torch.zeros(2, 5), torch.tensor([0, 1]))
 
 
-def test_learned_proposal_counts_kept_labels_after_each_training_batch():
+def test_learned_proposal_counts_kept_labels_when_their_gradient_is_taken():
     loss = SampledSoftmaxLoss(1, "learned", 4, ignore_index=-1)
     assert loss.label_counts.tolist() == [1, 1, 1, 1]
-    loss(random_logits(4, 4), TARGET)
+    loss(random_logits(4, 4).requires_grad_(), TARGET).backward()
     assert loss.label_counts.tolist() == [2, 1, 2, 2]
-    loss(random_logits(2, 4, 3), torch.full((2, 3), 1))
+    loss(random_logits(2, 4, 3).requires_grad_(), torch.full((2, 3), 1)).backward()
     assert loss.label_counts.tolist() == [2, 7, 2, 2]
-    loss.eval()(random_logits(4, 4), TARGET)
+    loss.eval()(random_logits(4, 4).requires_grad_(), TARGET).backward()
     assert loss.label_counts.tolist() == [2, 7, 2, 2]
 
 
 def test_learned_proposal_is_what_the_next_batch_draws_from():
     loss = SampledSoftmaxLoss(1, "learned", 4, ignore_index=-1, reduction="none")
     logits = random_logits(4, 4)
-    loss(logits, TARGET)
+    loss(logits.clone().requires_grad_(), TARGET).sum().backward()
+    assert loss.label_counts.tolist() == [2, 1, 2, 2]
     counts = loss.label_counts.float()
     expected = sampled_softmax_loss(
         logits, TARGET, 1, counts, ignore_index=-1, reduction="none", generator=seeded()
@@ -143,7 +146,7 @@ def test_learned_proposal_is_what_the_next_batch_draws_from():
 
 def test_state_travels_with_the_module():
     loss = SampledSoftmaxLoss(1, "learned", 4, weight=WEIGHT)
-    loss(random_logits(1, 4), torch.tensor([2]))
+    loss(random_logits(1, 4).requires_grad_(), torch.tensor([2])).backward()
     twin = SampledSoftmaxLoss(1, "learned", 4, weight=torch.ones(4))
     twin.load_state_dict(loss.state_dict())
     assert twin.label_counts.tolist() == [1, 1, 2, 1]

@@ -156,9 +156,11 @@ def test_between_convolutions_the_linear_layer_of_a_block_follows():
 
 def test_attention_is_read_by_its_input_projection():
     network = nn.Sequential(nn.Linear(3, 4), nn.MultiheadAttention(4, 2, batch_first=True))
-    (place,) = insert(network, "disout", where="0", p=1.0, block_size=1).places
+    insertion = insert(network, "disout", where="0", p=1.0, block_size=1)
+    (place,) = insertion.places
     assert place.next_name == "1"
-    out = place.regularizer.train()(torch.randn(2, 5, 4))
+    insertion.remove()  # free to be called by hand
+    out = place.regularizer(torch.randn(2, 5, 4))
     assert out.shape == (2, 5, 4)
 
 
@@ -172,3 +174,46 @@ def test_a_lazy_layer_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyConv2d(4, 3))
     with pytest.raises(ValueError, match="'1' is lazy: run the network once"):
         insert(network, "disout", where="0")
+
+
+class Backwards(nn.Module):
+    """Three convolutions that run in another order than that of their registration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.middle, self.first = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("position", "after"),
+    [
+        ("after", {"first": "middle", "middle": "last", "last": None}),
+        ("before", {"first": "first", "middle": "middle", "last": "last"}),
+    ],
+)
+def test_with_an_example_the_next_layer_is_the_next_to_run(position, after):
+    network = Backwards()
+    example = torch.randn(2, 4, 5, 5)
+    plan = insert(network, "disout", where="*", position=position, block_size=1, example=example)
+    assert {place.name: place.next_name for place in plan.places} == after
+    if position == "after":
+        plan.remove()
+        (place,) = insert(network, "disout", where="last", block_size=1).places
+        assert place.next_name == "middle"  # all that registration tells
+
+
+def test_with_an_example_a_layer_that_runs_again_follows_itself():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(self.a(x)))
+
+    example = torch.randn(2, 4, 5, 5)
+    (place,) = insert(Twice(), "disout", where="a", block_size=1, example=example).places
+    assert place.next_name == "a"

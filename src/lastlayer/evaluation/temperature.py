@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_floating, check_positive
 from lastlayer.evaluation._predictions import check_scores
+from lastlayer.functional.numerics import at_least_float32
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
@@ -23,7 +24,8 @@ def apply_temperature(scores: Tensor, temperature: float) -> Tensor:
         temperature: T > 0.
 
     Returns:
-        (*, K) log-probabilities, in the dtype of ``scores``.
+        (*, K) log-probabilities, in the dtype of ``scores``; float32 for half precision, which
+        cannot hold them.
 
     Raises:
         TypeError: if ``scores`` is not floating point.
@@ -35,7 +37,10 @@ def apply_temperature(scores: Tensor, temperature: float) -> Tensor:
     """
     check_floating("scores", scores)
     check_positive("temperature", temperature)
-    return (scores / temperature).log_softmax(dim=-1)
+    scores = at_least_float32(scores)
+    # No quotient overflows where the largest score is 0.
+    relative = scores - scores.detach().amax(dim=-1, keepdim=True)
+    return (relative / temperature).log_softmax(dim=-1)
 
 
 def fit_temperature(scores: Tensor, target: Tensor) -> float:

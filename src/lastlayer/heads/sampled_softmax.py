@@ -13,7 +13,7 @@ from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_cl
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.output import Draw, HeadOutput
-from lastlayer.losses.class_counts import count_labels
+from lastlayer.losses.class_counts import Proposal, count_when_trained
 
 PROPOSALS = ("uniform", "learned")
 
@@ -33,14 +33,12 @@ class SampledSoftmax(Head):
             rounded, as the paper has it (0.2, 0.4, 0.6).
         proposal: ``"uniform"``, or ``"learned"``: proportional to how often each class was a
             target so far (each class starts at 1), in all processes of a distributed training
-            together; inside ``torch.func`` nothing is counted.
+            together. Labels are counted when the gradient of their loss is taken, once; inside
+            ``torch.func`` nothing is counted.
         **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (*, K), see
     :func:`lastlayer.functional.sampled_class_mask`.
-
-    With a learned proposal do not checkpoint the head itself (``torch.utils.checkpoint``): running
-    it again would count its labels twice, and draw from other counts.
 
     Example:
         >>> head = SampledSoftmax(in_features=8, num_classes=10, num_samples=0.4)
@@ -76,6 +74,7 @@ class SampledSoftmax(Head):
             # Integers: a float count stops growing, in half precision after 256 labels.
             counts = torch.ones(num_classes, dtype=torch.int64)
             self.register_buffer("label_count", counts.to(self.classifier.weight.device))
+            self._proposal = Proposal()
 
     def _grow_class_state(self, new: NewClasses) -> None:
         super()._grow_class_state(new)
@@ -97,7 +96,7 @@ class SampledSoftmax(Head):
             target,
             self.num_classes,
             self.num_samples,
-            proposal=self.label_count if self.proposal == "learned" else None,
+            proposal=self._proposal(self.label_count) if self.proposal == "learned" else None,
             generator=draw.generator,
             noise=draw.noise,
         )
@@ -107,7 +106,7 @@ class SampledSoftmax(Head):
     def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
         output = super()._loss(features, target, draw)  # a target that it refuses is not counted
         if self.training and self.proposal == "learned":
-            count_labels(self.label_count, target, self.ignore_index)
+            count_when_trained(output.loss, self.label_count, target, self.ignore_index)
         return output
 
     def _options(self) -> dict[str, object]:

@@ -123,7 +123,7 @@ class MetaOldWeight(nn.Module):
             rows,
             features.detach().to(rows),
             target,
-            torch.as_tensor(class_counts),
+            class_counts,
             num_old,
             meta_features.detach().to(rows),
             meta_target,

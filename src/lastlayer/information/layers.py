@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count
+from lastlayer._checks import as_label_tensor, check_count
 from lastlayer._inputs import Inputs, batches, call, num_examples
+from lastlayer._patterns import matching_names
 from lastlayer.functional import dependence as dp
 from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
@@ -24,7 +24,7 @@ from lastlayer.information.features import FeatureReport, HScore, score_of
 
 def feature_report(
     source: nn.Module | Mapping[str, Tensor],
-    target: Tensor,
+    target: Tensor | Sequence[int],
     *,
     inputs: Inputs | None = None,
     layers: str | Sequence[str] | None = None,
@@ -54,8 +54,9 @@ def feature_report(
         The :class:`FeatureReport`.
 
     Raises:
-        TypeError: if ``inputs`` or ``layers`` are given beside features, or ``inputs`` are missing
-            for a network, or neither tensors nor made of them.
+        TypeError: if ``source`` is neither, ``target`` holds no integers, ``inputs`` or ``layers``
+            are given beside features, or ``inputs`` are missing for a network, or neither tensors
+            nor made of them.
         ValueError: if a shape does not fit, a layer is not found, a feature is not finite, or it is
             unclear which dimension holds the features.
 
@@ -66,9 +67,15 @@ def feature_report(
         ['0', '3']
     """
     check_count("batch_size", batch_size)
+    target = as_label_tensor("target", target)
     if not isinstance(source, nn.Module):
         if inputs is not None or layers is not None:
             raise TypeError("inputs and layers belong to a network; source holds features already")
+        if not isinstance(source, Mapping) or not source:
+            raise TypeError(
+                "source must be a network, or a mapping of names to features; "
+                f"got {'an empty one' if isinstance(source, Mapping) else type(source).__name__}"
+            )
         pooled = {name: _pooled(name, x, channel_dim, pool) for name, x in source.items()}
         return FeatureReport({name: _of_batch(x, target) for name, x in pooled.items()})
     if inputs is None:
@@ -92,10 +99,11 @@ class LayerScores:
 
     Args:
         model: any network.
-        layers: patterns of dotted module names, as of ``fnmatch``; each of these layers must run
-            once per batch and return one row for each example. None for every layer with a weight
-            of two dimensions or more (linear layers, convolutions) that does; others are left out,
-            and the report says why.
+        layers: patterns of dotted module names, in which ``*`` stays within one name and ``**``
+            crosses the dots, as in ``"blocks.**"``; each of these layers must run once per batch
+            and return one row for each example. None for every layer with a weight of two
+            dimensions or more (linear layers, convolutions) that does; others are left out, and
+            the report says why.
         channel_dim: dimension of the features in outputs of more than two, for layers that do not
             tell it themselves; None to refuse these.
         pool: turns a layer's output into (N, D) features; None for the mean over all other
@@ -243,6 +251,8 @@ class _Batch:
 def _pooled(
     name: str, features: Tensor, dim: int | None, pool: Callable[[Tensor], Tensor] | None
 ) -> Tensor:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"source: {name} must be a tensor; got {type(features).__name__}")
     if pool is not None:
         return pool(features)
     if dim is None and features.dim() > 2:
@@ -264,7 +274,7 @@ def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
         return names
     chosen: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
-        hits = [name for name in modules if fnmatchcase(name, pattern)]
+        hits = matching_names(pattern, modules)
         if not hits:
             known = ", ".join(name for name in modules if name and name.count(".") < 2)
             raise ValueError(

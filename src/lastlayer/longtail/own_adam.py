@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lastlayer._checks import check_positive
+from lastlayer.functional.numerics import at_least_float32
+from lastlayer.losses.class_counts import ExactBuffers
 
 
-class OwnAdam(nn.Module):
+class OwnAdam(ExactBuffers):
     """Torch's Adam for the one parameter that a module learns by itself.
 
     An optimizer that a module held would keep the parameter that it was built with and hide its
     moments from whatever handles modules. Here the parameter is given at every step, and the
     moments are buffers: casts, copies, ``load_state_dict(assign=True)``, safetensors and
-    distributed checkpoints take them along.
+    distributed checkpoints take them along. They stay in float32 where the parameter is in half
+    precision, in which small gradients would have no square.
 
     Args:
         parameter: what is learned; not kept.
@@ -28,13 +31,14 @@ class OwnAdam(nn.Module):
         ValueError: if an argument is out of range.
 
     Example:
-        >>> parameter = nn.Parameter(torch.zeros(2))
+        >>> parameter = torch.nn.Parameter(torch.zeros(2))
         >>> adam = OwnAdam(parameter, lr=0.5, betas=(0.9, 0.99))
         >>> adam.step(parameter, torch.tensor([1.0, -2.0]))
         >>> parameter.data
         tensor([-0.5000,  0.5000])
     """
 
+    exact_buffers = ("mean", "square")
     num_steps: Tensor
     mean: Tensor
     square: Tensor
@@ -46,17 +50,20 @@ class OwnAdam(nn.Module):
             raise ValueError(f"betas must lie in [0, 1); got {betas}")
         self.lr, self.betas = lr, betas
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("mean", torch.zeros_like(parameter, requires_grad=False))
-        self.register_buffer("square", torch.zeros_like(parameter, requires_grad=False))
+        zeros = torch.zeros_like(at_least_float32(parameter.detach()))
+        self.register_buffer("mean", zeros)
+        self.register_buffer("square", zeros.clone())
 
     def step(self, parameter: Tensor, gradient: Tensor) -> None:
         """Move the parameter, in place, by one step down a gradient of its shape."""
-        adam = torch.optim.Adam([parameter], lr=self.lr, betas=self.betas, foreach=False)
-        state = {"step": self.num_steps.float(), "exp_avg": self.mean, "exp_avg_sq": self.square}
-        adam.state[parameter] = state
-        parameter.grad = gradient
+        moved = parameter.detach().to(self.mean)  # in half precision a copy, else the parameter
+        moved.grad = gradient.to(moved)
+        adam = torch.optim.Adam([moved], lr=self.lr, betas=self.betas, foreach=False)
+        steps = self.num_steps.float()
+        adam.state[moved] = {"step": steps, "exp_avg": self.mean, "exp_avg_sq": self.square}
         adam.step()
-        parameter.grad = None
+        with torch.no_grad():
+            parameter.copy_(moved)
         self.num_steps += 1
 
     def extra_repr(self) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from lastlayer._checks import (
+    as_label_tensor,
     check_choice,
     check_count,
     check_labels,
@@ -195,8 +196,10 @@ class ClassSampler(Sampler[int]):
         self.sampler, self.seed, self.generator = sampler, int(seed), generator
         self.epochs = None if epochs is None else int(epochs)
         self.rank, self.world_size = int(rank), int(world_size)
-        labels = torch.as_tensor(labels).cpu()
+        labels = as_label_tensor("labels", labels).cpu()
         check_labels("labels", labels, labels.numel())
+        if not len(labels):
+            raise ValueError("labels must hold at least one example; got none")
         self._draw = ClassDraw(labels.long())
         self._checksum = zlib.crc32(labels.long().numpy().tobytes())
         self._per_process = int(-(-(num_samples or len(labels)) // world_size))

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from lastlayer._checks import check_at_least
 from lastlayer._inputs import Inputs, call, num_examples
+from lastlayer.heads import Head
 
 
 def virtual_meta_loss(
@@ -51,7 +52,7 @@ def virtual_meta_loss(
         A scalar, differentiable with respect to ``weights``.
 
     Raises:
-        TypeError: if inputs are neither tensors nor made of them.
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
         ValueError: if the weights or the numbers of rows do not fit, ``lr`` is below 0, or nothing
             can be trained.
 
@@ -122,6 +123,9 @@ def row_losses(
     Returns:
         (B,) losses, all terms added.
 
+    Raises:
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
+
     Example:
         >>> from lastlayer.heads import Softmax
         >>> row_losses(Softmax(4, 3), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])).shape
@@ -136,6 +140,12 @@ class _View(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        head = getattr(module, "head", module)
+        if not isinstance(getattr(head, "_orig_mod", head), Head):
+            raise TypeError(
+                "module must be a head or a Classifier, not in a wrapper such as DataParallel; "
+                f"got {type(module).__name__}"
+            )
         self.module = module  # whose mode stays: parts of it may be in another one
 
     def forward(

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lastlayer._checks import can_look, in_torch_func
+from lastlayer._checks import can_look, in_backward, in_torch_func
 from lastlayer.functional.class_priors import as_class_counts
 
 
@@ -103,20 +103,55 @@ def stored_counts(
     return counts.to(torch.get_default_device() if device is None else device)
 
 
-@torch.no_grad()
-def count_labels(counts: Tensor, target: Tensor, ignore_index: int) -> None:
-    """Add how often every class is a target to running counts, summed over all processes.
+class Proposal:
+    """The running counts that draws go by, as they were when the forward pass began.
 
-    Every process of the default group must call it equally often. Inside a transform of
-    ``torch.func``, which allows no such effect, nothing is counted.
+    Activation checkpointing runs a forward pass again in the backward pass, which counts labels:
+    it has to draw from the counts that the first run drew from.
+    """
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+
+    def __call__(self, counts: Tensor) -> Tensor:
+        """Return (K,) ``counts``, in a recomputation those of the last forward pass."""
+        if torch.compiler.is_compiling() or in_torch_func():
+            return counts
+        if self._held is None or not in_backward():
+            self._held = counts.clone()
+        return self._held
+
+    def __reduce__(self) -> tuple[type[Proposal], tuple[()]]:
+        return Proposal, ()
+
+
+def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Add to running counts how often every class is a target, once the loss's gradient is taken.
+
+    A loss that is only looked at is not counted, a forward pass that checkpointing runs again only
+    once. The counts are summed over all processes, and every process of the default group must
+    take the gradient equally often. Inside a transform of ``torch.func``, which allows no such
+    effect, nothing is counted.
 
     Args:
+        loss: what the target's loss is; of any shape.
         counts: (K,) int64, changed in place.
         target: (*) int64 labels in [0, K) or ``ignore_index``.
         ignore_index: label of the rows that are not counted.
     """
-    if in_torch_func():
+    if in_torch_func() or not loss.requires_grad:
         return
+
+    def count(_: Tensor) -> None:
+        if not torch.compiler.is_compiling():
+            handle.remove()  # a graph that is kept is gone through more than once
+        _add_labels(counts, target, ignore_index)
+
+    handle = loss.register_hook(count)  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _add_labels(counts: Tensor, target: Tensor, ignore_index: int) -> None:
     labels = target.reshape(-1)
     kept = labels != ignore_index
     seen = torch.zeros_like(counts)

@@ -10,7 +10,7 @@ from lastlayer.functional.class_sampling import class_dropout_loss, sampled_soft
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.layout import class_dim
 from lastlayer.losses.base import ClassificationLoss
-from lastlayer.losses.class_counts import count_labels
+from lastlayer.losses.class_counts import Proposal, count_when_trained
 
 
 class _SubsetLoss(ClassificationLoss):
@@ -114,8 +114,9 @@ class SampledSoftmaxLoss(_SubsetLoss):
     .. math:: L = \log \sum_{k \in S} e^{o_k - \log E_k} - (o_t - \log E_t)
 
     with expected counts E. The ``"learned"`` proposal is the running frequency of the labels: its
-    counts start at 1 per class, and each training batch is counted after its loss is computed, in
-    all processes of a distributed training together; inside ``torch.func`` nothing is counted.
+    counts start at 1 per class, and each batch is counted when the gradient of its loss is taken,
+    once, in all processes of a distributed training together; inside ``torch.func`` nothing is
+    counted.
 
     Args:
         num_samples: number of negatives per row, in [0, K - 1].
@@ -134,7 +135,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
 
     Examples:
         >>> loss = SampledSoftmaxLoss(num_samples=1, proposal="learned", num_classes=3)
-        >>> _ = loss(torch.zeros(2, 3), torch.tensor([0, 0]))
+        >>> loss(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 0])).backward()
         >>> loss.label_counts
         tensor([3, 1, 1])
 
@@ -175,6 +176,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         self.proposal = proposal
         counts = None if proposal == "uniform" else torch.ones(num_classes or 0, dtype=torch.int64)
         self.register_buffer("label_counts", counts)
+        self._drawn_from = Proposal()
 
     def _training_loss(
         self, logits: Tensor, target: Tensor, generator: torch.Generator | None
@@ -189,14 +191,14 @@ class SampledSoftmaxLoss(_SubsetLoss):
             logits,
             target,
             self.num_samples,
-            None if counts is None else counts.to(torch.float32),
+            None if counts is None else self._drawn_from(counts).to(torch.float32),
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             generator=generator,
         )
         if counts is not None:
-            count_labels(counts, target, self.ignore_index)
+            count_when_trained(loss, counts, target, self.ignore_index)
         return loss
 
     def extra_repr(self) -> str:

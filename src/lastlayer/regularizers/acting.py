@@ -6,12 +6,13 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lastlayer._random import kept_generators
+from lastlayer.regularizers.base import Regularizer
 
 Act = Callable[[Tensor], Tensor]
 
@@ -50,8 +51,29 @@ class Hook:
             raise TypeError(f"{self.place} takes no floating-point tensor; got {_types(inputs)}")
         return inputs, changed
 
+    def only_here(
+        self, regularizer: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Refuse calls of the regularizer by others than this hook: its forward pre-hook.
+
+        As a child of the module it would act twice where a forward runs over all children.
+        """
+        rest = {name: value for name, value in options.items() if name != "by_hook"}
+        if len(rest) == len(options):
+            raise RuntimeError(
+                f"{self.place}: the regularizer there was called by hand, or by a forward that "
+                "runs over all children of its module and so would regularize twice; name a "
+                "module inside, or one around it"
+            )
+        return inputs, rest
+
     def _act(self, module: nn.Module) -> Act:
-        regularizer: nn.Module = getattr(module, self.child)
+        regularizer = module._modules.get(self.child)
+        if regularizer is None:
+            raise RuntimeError(
+                f"{self.place}: its child {self.child!r} is gone; call remove of the insertion"
+            )
+        called: dict[str, bool] = {"by_hook": True} if _is_inserted(regularizer) else {}
 
         def act(features: Tensor) -> Tensor:
             if self.dims is not None and features.dim() != self.dims:
@@ -59,10 +81,15 @@ class Hook:
                     f"{self.place}: features of {self.dims} dimensions were expected, as of the "
                     f"convolutions inside; got {tuple(features.shape)}: give channel_dim"
                 )
-            changed: Tensor = regularizer(features)
+            changed: Tensor = regularizer(features, **called)
             return changed
 
         return act
+
+
+def _is_inserted(regularizer: nn.Module) -> bool:
+    """Return whether a module is as an insertion put it there, no other in its place."""
+    return isinstance(regularizer, Regularizer) and regularizer._inserted
 
 
 def on_first_tensor(act: Act, value: Any) -> Any:
@@ -135,10 +162,22 @@ def _types(value: Any) -> str:
     return ", ".join(type(item).__name__ for item in items) or "nothing"
 
 
-def observe(
-    model: nn.Module, names: list[str], position: str, example: Any
-) -> tuple[dict[str, Tensor], int]:
-    """Return the features at places while a network runs on an example, and the example's size.
+class Observed(NamedTuple):
+    """What a run of a network on an example shows.
+
+    Attributes:
+        features: the features at each place, at its first call.
+        size: number of examples.
+        order: names of the modules that ran, in the order in which they ended, once for each call.
+    """
+
+    features: dict[str, Tensor]
+    size: int
+    order: list[str]
+
+
+def observe(model: nn.Module, names: list[str], position: str, example: Any) -> Observed:
+    """Return what is seen at places while a network runs on an example.
 
     The network runs once, in evaluation and without gradients; its modes are put back.
 
@@ -153,7 +192,10 @@ def observe(
         ValueError: if a module is not called.
     """
     seen: dict[str, Tensor | None] = {}
+    order: list[str] = []
     handles = [_watch(model.get_submodule(name), name, position, seen) for name in names]
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_hook(_noting(name, order)))
     training = {module: module.training for module in model.modules()}
     arguments: tuple[Any, ...] = example if isinstance(example, tuple) else (example,)
     options: Mapping[str, Any] = {}
@@ -174,7 +216,15 @@ def observe(
             raise TypeError(f"where: {name!r} has no floating-point tensor {position} it")
     values = [*arguments, *options.values()]
     size = next(len(value) for value in values if isinstance(value, Tensor) and value.dim())
-    return {name: features for name, features in seen.items() if features is not None}, size
+    features = {name: value for name, value in seen.items() if value is not None}
+    return Observed(features, size, order)
+
+
+def _noting(name: str, order: list[str]) -> Callable[..., None]:
+    def note(*_: Any) -> None:
+        order.append(name)
+
+    return note
 
 
 def _watch(module: nn.Module, name: str, position: str, seen: dict[str, Tensor | None]) -> Any:

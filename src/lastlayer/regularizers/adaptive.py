@@ -1,4 +1,4 @@
-"""What the regularisers that learn their rate have in common."""
+"""What the regularizers that learn their rate have in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lastlayer.regularizers.base import Regularizer
 
 
 class AdaptiveRegularizer(Regularizer):
-    """Base of the regularisers whose rate is a parameter and costs a penalty.
+    """Base of the regularizers whose rate is a parameter and costs a penalty.
 
     The penalty is a divergence of all training examples together, in nats. Divided by their number
     it belongs to a loss that is the mean of -log p(y | x) over examples. A loss in other units

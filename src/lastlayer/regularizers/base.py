@@ -1,4 +1,4 @@
-"""What every regulariser has in common: a rate that a schedule moves, identity outside training."""
+"""What every regularizer has in common: a rate that a schedule moves, identity outside training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lastlayer._checks import check_floating, check_probability
 
 
 class Regularizer(nn.Module):
-    """Base of the regularisers: a map to a map of the same shape, dtype and memory format.
+    """Base of the regularizers: a map to a map of the same shape, dtype and memory format.
 
     In evaluation, and at rate 0, the input itself is returned and nothing is drawn. A checkpoint
     holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
@@ -24,7 +24,9 @@ class Regularizer(nn.Module):
     Args:
         p: the rate, in [0, 1]; what it is the rate of, the subclass says.
         generator: source of all random numbers, on the features' device; None for torch's default,
-            which compiled code needs. A copy has a generator of its own, in the same state.
+            which compiled code needs. A copy has a generator of its own, in the same state. Under
+            activation checkpointing (``torch.utils.checkpoint``), which runs forward again in the
+            backward pass and restores torch's default generators alone, it is refused there.
 
     Raises:
         ValueError: if ``p`` is no probability.
@@ -32,6 +34,7 @@ class Regularizer(nn.Module):
 
     #: What one number is drawn for; beyond ``"element"``, dimension 0 must be the examples.
     unit: str = "element"
+    _inserted: bool = False  # whether it acts by a hook of the module around it alone
     _rate: Tensor
 
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
@@ -58,7 +61,7 @@ class Regularizer(nn.Module):
         check_probability("p", value)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the regularised features.
+        """Return the regularized features.
 
         Args:
             features: ``(N, ...)``, floating point.
@@ -92,7 +95,7 @@ class Regularizer(nn.Module):
         """Return what to add to the loss per example, the mean over a batch.
 
         Returns:
-            Nats per example, ``()``; 0 unless the regulariser learns something.
+            Nats per example, ``()``; 0 unless the regularizer learns something.
         """
         return self._rate.new_zeros(())
 

@@ -1,4 +1,4 @@
-"""Regularisers that act on random blocks: DropBlock and Disout."""
+"""Regularizers that act on random blocks: DropBlock and Disout."""
 
 from __future__ import annotations
 

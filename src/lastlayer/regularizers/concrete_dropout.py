@@ -29,7 +29,7 @@ class ConcreteDropout(AdaptiveRegularizer):
         num_examples: number of training examples N.
         p: initial rate, in (0, 1).
         temperature: of the relaxed mask, above 0.
-        layer: the next layer, whose ``weight`` is penalised; held by reference, it is neither a
+        layer: the next layer, whose ``weight`` is penalized; held by reference, it is neither a
             submodule nor in the ``state_dict`` here. Without it the first term is left out.
         length_scale: prior length scale l of W, above 0.
         unit: what one mask is drawn for: a ``"channel"`` of an example (C of them, as the penalty

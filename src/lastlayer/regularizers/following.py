@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,27 +16,38 @@ _WEIGHTED = (*_WINDOWED, nn.Linear, nn.MultiheadAttention)
 
 
 def layers_around(
-    model: nn.Module, name: str, position: str, channel_dim: int = 1
+    model: nn.Module,
+    name: str,
+    position: str,
+    channel_dim: int = 1,
+    *,
+    order: Sequence[str] | None = None,
 ) -> tuple[int | None, list[tuple[str, nn.Module]]]:
     """Return the channels at a place, and the layers that may take what leaves it, in order.
 
-    The order is that in which modules were registered; a layer that is used twice stands at both
-    places. Convolutions, transposed or not, follow each other, and linear layers and attention each
-    other; one of the other sort only if it takes exactly these channels and is no classifier behind
-    the last convolution.
+    The order is that in which modules were registered, or the one given; a layer that is used twice
+    stands at both places. Convolutions, transposed or not, follow each other, and linear layers and
+    attention each other; one of the other sort only if it takes exactly these channels and is no
+    classifier behind the last convolution.
 
     Args:
         model: any network.
         name: dotted name of the module.
         position: ``"after"`` or ``"before"``.
         channel_dim: 1, or -1 where no convolution's map is left: channels last, tokens.
+        order: names of the modules in the order in which they ended in a run, once for each call.
 
     Returns:
         The channels, None if no layer tells them; names and layers.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    names = list(modules)
-    inside = [i for i, n in enumerate(names) if n == name or name == "" or n.startswith(f"{name}.")]
+    names = list(modules) if order is None else order
+    end = len(names) if order is None else names.index(name)
+    inside = [
+        i
+        for i, n in enumerate(names)
+        if i <= end and (n == name or name == "" or n.startswith(f"{name}."))
+    ]
     layers = [
         (i, n, modules[n])
         for i, n in enumerate(names)

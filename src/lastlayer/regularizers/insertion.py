@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lastlayer._checks import check_channel_dim, check_choice
 from lastlayer._random import kept_generators
-from lastlayer.regularizers.acting import Hook, observe
+from lastlayer.regularizers.acting import Hook, Observed, observe
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
@@ -63,14 +64,21 @@ class Insertion:
     """What :func:`insert` did: print it to see where, call ``remove`` to undo it."""
 
     places: list[Place]
-    _undo: list[tuple[nn.Module, str, RemovableHandle]] = field(default_factory=list, repr=False)
+    _undo: list[tuple[nn.Module, str, tuple[RemovableHandle, ...]]] = field(
+        default_factory=list, repr=False
+    )
 
     def remove(self) -> None:
         """Take the regularizers out of the network; a second call does nothing."""
+        if self._undo:
+            _forget_compiled_code()
         while self._undo:
-            module, child, handle = self._undo.pop()
-            handle.remove()
-            delattr(module, child)
+            module, child, handles = self._undo.pop()
+            for handle in handles:
+                handle.remove()
+            regularizer = module._modules.pop(child, None)
+            if isinstance(regularizer, Regularizer):
+                regularizer._inserted = False
 
     def __str__(self) -> str:
         rows = [("where", "", "regularizer", "features", "shaped by")]
@@ -114,14 +122,17 @@ def insert(
     module that it belongs to, so ``train()``, ``eval()``, ``to()`` and copies reach it, and a
     ``state_dict`` saved from now on also holds its rate. Load weights saved before first.
 
+    A network that was compiled before is compiled again at its next call, and so is all other
+    compiled code of the process. Networks of ``torch.jit`` take no regularizers.
+
     Where a module gives, or takes, several values (a tuple, a mapping, a data class), the
     regularizer acts on the first floating-point tensor of two dimensions or more.
 
-    Disout takes its statistic from the next layer in the order in which the modules were
-    registered: after a convolution the next convolution, transposed or not, that is on no shortcut
-    and in no gate and takes as many channels; after a linear layer the next linear layer or
-    attention; in position ``"before"`` the module itself. Where there is none, the noise has its
-    default scale.
+    Disout takes its statistic from the next layer in the order in which the modules ran on the
+    ``example``, or else in which they were registered: after a convolution the next convolution,
+    transposed or not, that is on no shortcut and in no gate and takes as many channels; after a
+    linear layer the next linear layer or attention; in position ``"before"`` the module itself.
+    Where there is none, the noise has its default scale.
 
     Args:
         model: any network, changed in place.
@@ -144,7 +155,10 @@ def insert(
         The plan, to print or to undo.
 
     Raises:
-        TypeError: if there is no floating-point tensor at a place.
+        TypeError: if there is no floating-point tensor at a place, or an argument has another
+            type.
+        RuntimeError: if the forward of a module runs over all of its children, with an ``example``;
+            without one it is raised in the first forward pass.
         ValueError: if a pattern matches nothing, an argument does not fit, or it is not clear where
             the channels are.
 
@@ -155,6 +169,13 @@ def insert(
         '2'
         >>> insertion.remove()
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module; got {type(model).__name__}")
+    if not isinstance(regularizer, str):
+        raise TypeError(
+            "regularizer must be a name, such as 'dropout', with its options beside it; "
+            f"got {regularizer!r}"
+        )
     check_choice("position", position, POSITIONS)
     check_choice("kind", kind, KINDS)
     if kind == "module" and where is None:
@@ -162,21 +183,27 @@ def insert(
     if kind == "branch" and position == "before":
         raise ValueError('kind="branch" is the end of a branch: position must be "after"')
     names = find_places(model, "" if where is None else where, kind, position)
-    seen: dict[str, Tensor] = {}
-    size = None
-    if example is not None:
-        seen, size = observe(model, names, position, example)
+    seen = None if example is None else observe(model, names, position, example)
     insertion = Insertion([])
     try:
         for name in names:
-            site = _Site(model, name, position, seen.get(name), size)
+            site = _Site(model, name, position, seen)
             built = _build(site, regularizer, channel_dim, num_examples, options)
             _put(site, built, insertion)
+        if example is not None:  # a forward that runs over the new children fails here
+            observe(model, names, position, example)
     except Exception:
         insertion.remove()
         raise
+    _forget_compiled_code()
     _warn_of_single_cells(insertion)
     return insertion
+
+
+def _forget_compiled_code() -> None:
+    """Let compiled networks be compiled anew: their code does not look for new hooks."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def inserted(model: nn.Module) -> Iterator[tuple[str, Regularizer]]:
@@ -193,8 +220,15 @@ class _Site:
     model: nn.Module
     name: str
     position: str
-    features: Tensor | None
-    size: int | None
+    seen: Observed | None
+
+    @property
+    def features(self) -> Tensor | None:
+        return None if self.seen is None else self.seen.features[self.name]
+
+    @property
+    def order(self) -> list[str] | None:
+        return None if self.seen is None else self.seen.order
 
     @property
     def module(self) -> nn.Module:
@@ -214,7 +248,7 @@ def _build(
 ) -> Regularizer:
     """Build a regularizer, told of channels and examples where it asks for them."""
     parameters = inspect.signature(REGULARIZERS.get(regularizer)).parameters
-    channels, _ = layers_around(site.model, site.name, site.position)
+    channels, _ = layers_around(site.model, site.name, site.position, order=site.order)
     known: dict[str, Any] = {"num_examples": num_examples}
     if "channel_dim" in parameters:
         known["channel_dim"] = _channel_dim(site, regularizer, channel_dim, channels)
@@ -259,14 +293,14 @@ def _check_site(site: _Site, built: Regularizer) -> None:
             f"where: dimension 0 is positions, not examples, {site}; "
             f"{type(built).__name__} needs a module with batch_first=True"
         )
-    if site.features is None:
+    if site.seen is None or site.features is None:
         dims = map_dims(site.name, modules, site.position)
         if dims is not None:
             _at(site, built.check_dims, dims)
         return
-    if built.unit == "example" and len(site.features) != site.size:
+    if built.unit == "example" and len(site.features) != site.seen.size:
         raise ValueError(
-            f"where: dimension 0 is {len(site.features)}, not the {site.size} examples, {site}"
+            f"where: dimension 0 is {len(site.features)}, not the {site.seen.size} examples, {site}"
         )
     _at(site, built.check_dims, site.features.dim())
     state = None if built.generator is None else built.generator.get_state()
@@ -288,7 +322,7 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
     next_name = None
     if isinstance(built, Disout):
         channels, candidates = layers_around(
-            site.model, site.name, site.position, built.channel_dim
+            site.model, site.name, site.position, built.channel_dim, order=site.order
         )
         if site.features is not None:
             channels = site.features.shape[built.channel_dim]
@@ -301,10 +335,18 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
         handle = module.register_forward_hook(hook.after)
     else:
         handle = module.register_forward_pre_hook(hook.before, with_kwargs=True)
-    module.add_module(child, built)
-    insertion._undo.append((module, child, handle))
+    module.add_module(child, built.train(module.training).to(_device_of(site.model, module)))
+    built._inserted = True
+    guard = built.register_forward_pre_hook(hook.only_here, with_kwargs=True)
+    insertion._undo.append((module, child, (handle, guard)))
     shape = None if site.features is None else tuple(site.features.shape)
     insertion.places.append(Place(site.name, site.position, built, next_name, shape))
+
+
+def _device_of(model: nn.Module, module: nn.Module) -> torch.device | None:
+    """Return where a module's weights are, or else the network's; None if there are none."""
+    tensors = (*module.parameters(), *module.buffers(), *model.parameters(), *model.buffers())
+    return next((tensor.device for tensor in tensors), None)
 
 
 def _expected_dims(site: _Site, built: Regularizer) -> int | None:

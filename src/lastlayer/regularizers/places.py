@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import nn
 
 from lastlayer._patterns import matching_names
+from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import TRANSPOSED
 
 KINDS = ("module", "block", "branch", "convolution")
@@ -75,9 +77,10 @@ def find_places(
     """
     modules = dict(model.named_modules())
     chosen: set[str] = set()
-    for pattern in [where] if isinstance(where, str) else where:
-        hits = matching_names(pattern, modules)
+    for pattern in _patterns(where):
+        hits = [name for name in matching_names(pattern, modules) if _is_place(name, modules)]
         if not hits:
+            _check_alias(pattern, model)
             known = [name for name in modules if name.count(".") < 2]
             raise ValueError(
                 f"where: no module of {type(model).__name__} is called {pattern!r}; "
@@ -97,6 +100,32 @@ def find_places(
             "leave kind out and name the modules"
         )
     return [name for name in modules if name in chosen]
+
+
+def _patterns(where: str | Sequence[str]) -> list[str]:
+    patterns = [where] if isinstance(where, str) else where
+    if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
+        raise TypeError(f"where must be a name or pattern, or several; got {where!r}")
+    if not patterns:
+        raise ValueError("where must name at least one module; got none")
+    return list(patterns)
+
+
+def _check_alias(pattern: str, model: nn.Module) -> None:
+    """Raise ``ValueError`` if a pattern means the second name of a module that has two."""
+    everything = dict(model.named_modules(remove_duplicate=False))
+    for name in matching_names(pattern, everything):
+        first = next(other for other, m in everything.items() if m is everything[name])
+        if first != name:
+            raise ValueError(
+                f"where: {name!r} is the same module as {first!r}, and a regularizer there acts "
+                f"wherever it is called; name {first!r} if that is meant"
+            )
+
+
+def _is_place(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Return whether a module works on features: no inserted regularizer, no parametrization."""
+    return not (isinstance(modules[name], Regularizer) or "parametrizations" in name.split("."))
 
 
 def on_shortcut(name: str, modules: dict[str, nn.Module], within: str = "") -> bool:
@@ -142,19 +171,28 @@ def _is_stage(module: nn.Module) -> bool:
         for name, child in module.named_children()
         if name not in _SHORTCUTS and isinstance(child, nn.Sequential | nn.ModuleList)
     )
-    return any(len(list(block.children())) > 0 for child in lists for block in child)
+    inside = (part for child in lists for block in child for part in block.children())
+    return any(not isinstance(part, Regularizer) for part in inside)
 
 
 def _end_of_sequence(name: str, modules: dict[str, nn.Module], position: str) -> str:
-    """Return the module at the end of a Sequential: a child of its own would join the sequence."""
+    """Return the module at the end of a Sequential: a child of its own would join the sequence.
+
+    A compiled module hands its hooks to the one inside.
+    """
     module = modules[name]
-    while isinstance(module, nn.Sequential) and len(module):
+    while (isinstance(module, nn.Sequential) and len(module)) or "_orig_mod" in module._modules:
         children = list(module._modules)
         child = children[-1] if position == "after" else children[0]
         name = f"{name}.{child}" if name else child
         module = modules[name]
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise ValueError(f"where: {name!r} is a list of modules and computes nothing itself")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            f"where: {name or 'the network'!r} is a {type(module).__name__}, which takes no hooks; "
+            "insert before torch.jit.script or torch.jit.trace"
+        )
     parent = modules[name.rpartition(".")[0]]
     if name and isinstance(parent, nn.MultiheadAttention):
         raise ValueError(

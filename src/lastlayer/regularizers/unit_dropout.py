@@ -1,4 +1,4 @@
-"""What the regularisers that drop whole units have in common."""
+"""What the regularizers that drop whole units have in common."""
 
 from __future__ import annotations
 

@@ -121,6 +121,8 @@ def load_classifier(run: RunDirectory) -> Classifier:
     if run.config().training.precision == "64-true":
         classifier.double()
     classifier.load_state_dict(run.state_dict())
+    if len(summary["input_shape"]) == 3:  # as in training: other layouts round differently
+        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier.eval()
 
 

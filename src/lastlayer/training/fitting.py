@@ -64,7 +64,10 @@ def fit_module(
     Raises:
         ValueError: if the checkpoint is corrupt, or batch normalization gets one example alone.
         FloatingPointError: if the loss is not finite.
+        RuntimeError: within ``torch.inference_mode``.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
     training = config.training
     if training.precision == "64-true":
         module.double()  # the engine restores a checkpoint's weights before it does that

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ _Array = np.ndarray[Any, Any]
 _FIXED_STEPS = 6
 
 
-class BlockGrid(NamedTuple):
+@dataclass(frozen=True)  # torch 2.10 cannot compile a named tuple's properties
+class BlockGrid:
     """Blocks inside one example: sizes of the map (channels, then space) and of a block.
 
     A block lies wholly on the map. Its corner, the cell of least indices, is its name.

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_channel_dim, check_choice, check_floating
+from lastlayer._checks import (
+    can_look,
+    check_channel_dim,
+    check_choice,
+    check_floating,
+    check_generator,
+)
 from lastlayer.functional.blocks.dense import dense_blocks
 from lastlayer.functional.blocks.grid import block_grid, seed_rate
 from lastlayer.functional.blocks.sparse import sparse_blocks
@@ -73,6 +79,7 @@ def replace_blocks(
     check_floating("features", features)
     check_choice("sampler", sampler, SAMPLERS)
     check_channel_dim(channel_dim)
+    check_generator(generator)
     if channel_dim == -1 and features.dim() > 1:
         features = features.movedim(-1, 1)  # a view: both samplers keep the order of memory
     grid = block_grid(features.shape, block_size, share_channels=share_channels)
@@ -83,6 +90,8 @@ def replace_blocks(
         raise ValueError(
             f"spread must have shape (1,) or ({grid.size[0]},); got {tuple(spread.shape)}"
         )
+    if features.numel() == 0:  # a batch of 0, or a map without cells
+        return features.movedim(1, -1) if channel_dim == -1 else features
     if _use_sparse(features, p, sampler):
         rate = seed_rate(float(p), grid)
         replaced = sparse_blocks(features, grid, rate, spread, generator)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_choice
+from lastlayer._checks import can_look, check_choice, is_whole
 
 #: What to do with a class that never occurs: refuse it, or leave it out of the softmax.
 ZERO_COUNTS = ("error", "mask")
 
 
 def as_class_counts(
-    class_counts: Tensor | Sequence[float],
+    class_counts: Tensor | Sequence[float] | Mapping[int, float],
     num_classes: int | None = None,
     *,
     zero_counts: str = "error",
@@ -26,7 +27,9 @@ def as_class_counts(
     256 of 257, and float16 ends at 65504.
 
     Args:
-        class_counts: (K,) numbers of at least 0, not all 0; whole numbers or float32 or float64.
+        class_counts: (K,) numbers of at least 0, not all 0; whole numbers or float32 or float64. A
+            dict, a ``Counter`` or a pandas Series has the classes 0 to K - 1 as keys or index, in
+            any order.
         num_classes: K, if it is known.
         zero_counts: ``"error"`` refuses a class that never occurs, ``"mask"`` lets it pass.
         offers_mask: whether who asks has the argument ``zero_counts``, and so the error names it.
@@ -36,18 +39,21 @@ def as_class_counts(
 
     Raises:
         TypeError: if the dtype is half precision, bool or complex.
-        ValueError: if a number or the shape does not fit. Numbers are looked at on the CPU only.
+        ValueError: if a number, the shape or a key does not fit. Numbers are looked at on the CPU
+            only.
 
     Examples:
         >>> as_class_counts([50, 5, 1])
         tensor([50,  5,  1])
         >>> as_class_counts([50, 0, 1], zero_counts="mask")
         tensor([50,  0,  1])
+        >>> as_class_counts({2: 1, 0: 50, 1: 5})
+        tensor([50,  5,  1])
     """
     check_choice("zero_counts", zero_counts, ZERO_COUNTS)
     # A list is looked at on the CPU, also where new tensors are made on another device.
     device = None if isinstance(class_counts, Tensor) else "cpu"
-    counts = torch.as_tensor(class_counts, device=device)
+    counts = torch.as_tensor(_in_class_order(class_counts), device=device)
     if counts.dtype in (torch.float16, torch.bfloat16, torch.bool) or counts.is_complex():
         raise TypeError(
             "class_counts must hold whole numbers, float32 or float64, for half precision rounds "
@@ -89,6 +95,22 @@ def log_class_counts(class_counts: Tensor, like: Tensor) -> Tensor:
     """
     log_counts = class_counts.to(like).log()
     return log_counts - log_counts.amax(0)
+
+
+def _in_class_order(class_counts: Any) -> Any:
+    """Return the counts of a mapping or a pandas Series by class; others are taken to be so."""
+    if isinstance(class_counts, Mapping):
+        classes, counts = list(class_counts), list(class_counts.values())
+    elif hasattr(class_counts, "index") and hasattr(class_counts, "to_numpy"):
+        classes, counts = list(class_counts.index), class_counts.to_numpy().tolist()
+    else:
+        return class_counts
+    if not all(map(is_whole, classes)) or sorted(classes) != list(range(len(classes))):
+        raise ValueError(
+            "class_counts with keys or an index must name every class from 0 on once, also one "
+            f"with count 0; got {len(classes)}, among them {classes[:5]}"
+        )
+    return [counts[place] for place in sorted(range(len(classes)), key=classes.__getitem__)]
 
 
 def _check_numbers(counts: Tensor, zero_counts: str, offers_mask: bool) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_positive
+from lastlayer._checks import check_generator, check_positive
 from lastlayer.functional.numerics import at_least_float32
 
 # Uniform numbers drawn in float32 are multiples of 2^-24 below 1; half a step keeps them above 0.
@@ -47,6 +47,7 @@ def logistic_noise(like: Tensor, *, generator: torch.Generator | None = None) ->
         >>> noise.shape
         torch.Size([2, 3])
     """
+    check_generator(generator)
     like = at_least_float32(like)
     uniform = torch.empty_like(like, requires_grad=False).uniform_(generator=generator)
     return torch.logit(uniform, eps=_OPEN_INTERVAL_MARGIN)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_channel_dim, check_choice, check_floating
+from lastlayer._checks import check_channel_dim, check_choice, check_floating, check_generator
 from lastlayer.functional.dropmax.masks import logistic_noise
 
 #: What can have one number of noise for itself.
@@ -90,6 +90,7 @@ def draw_noise(
         if noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
         return noise.to(torch.promote_types(noise.dtype, torch.float32))
+    check_generator(generator)
     dtype = torch.promote_types(features.dtype, torch.float32)
     if shape == features.shape:  # in the order of the features' memory
         empty = torch.empty_like(features, dtype=dtype, requires_grad=False)

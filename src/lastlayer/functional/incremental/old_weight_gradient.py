@@ -13,13 +13,14 @@ and the plain cross entropy L of :math:`\tilde\theta` on a balanced meta batch d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer._checks import check_at_least
+from lastlayer.functional.class_priors.counts import as_class_counts
 from lastlayer.functional.incremental.rehearsal_prior import rehearsal_counts
 
 
@@ -39,7 +40,7 @@ def old_weight_gradient(
     weight: Tensor,
     features: Tensor,
     target: Tensor,
-    class_counts: Tensor,
+    class_counts: Tensor | Sequence[float],
     num_old: int,
     meta_features: Tensor,
     meta_target: Tensor,
@@ -95,7 +96,7 @@ def old_weight_gradient(
         )
     counts = rehearsal_counts(class_counts, num_old, alpha=alpha, epsilon=epsilon)
     offset = counts.log().to(weight)
-    old = torch.as_tensor(class_counts).to(weight.device) > 0
+    old = as_class_counts(class_counts, zero_counts="mask").to(weight.device) > 0
     old[num_old:] = False
     prob = (F.linear(features, weight, bias) + offset).softmax(dim=-1)
     step = (lr / len(target)) * (prob - F.one_hot(target, len(weight)))
