@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -267,6 +267,8 @@ def as_label_tensor(name: str, labels: object) -> Tensor:
     if isinstance(labels, Tensor):
         return labels
     try:
+        if not isinstance(labels, Sequence) and not hasattr(labels, "__array__"):
+            raise TypeError("a data set would be read whole")
         found = np.asarray(labels)
         return torch.as_tensor(found if found.size else found.astype(np.int64))
     except (TypeError, ValueError, RuntimeError) as error:

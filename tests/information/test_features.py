@@ -158,7 +158,9 @@ def test_labels_are_taken_as_data_sets_hold_them_and_all_else_is_named():
     for labels in (target.tolist(), target.numpy(), target.int(), target.numpy().astype("uint8")):
         assert feature_report(features, labels).as_dict() == expected
     whole = feature_report(network(), target.tolist(), inputs=images, batch_size=np.int64(25))
-    assert whole.as_dict() == feature_report(network(), target, inputs=images).as_dict()
+    assert (
+        whole.as_dict() == feature_report(network(), target, inputs=images, batch_size=25).as_dict()
+    )
     for source, labels, message in (
         (features, ["cat"] * 60, "target must hold integer labels"),
         (features, target / 2, "target must hold integer labels"),
