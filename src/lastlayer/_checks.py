@@ -274,7 +274,7 @@ def as_label_tensor(name: str, labels: object) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name} must hold integer labels, in a tensor, an array or a list; "
-            f"got {type(labels).__name__}"
+            f"got {type(labels).__name__} {repr(labels)[:40]}"
         ) from error
 
 
