@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -255,6 +256,28 @@ def check_labelled_features(features: Tensor, target: Tensor) -> None:
     if len(features) < 2:
         raise ValueError(f"features must hold at least 2 examples; got {len(features)}")
     check_finite("features", features)
+
+
+def as_label_tensor(name: str, labels: object) -> Tensor:
+    """Return labels as data sets hold them, in a tensor, an array or a list, as a tensor.
+
+    Raises:
+        TypeError: if they are no numbers, such as names of classes or a data set.
+
+    Example:
+        >>> as_label_tensor("target", [0, 1])
+        tensor([0, 1])
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    try:
+        found = np.asarray(labels)
+        return torch.as_tensor(found if found.size else found.astype(np.int64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must hold integer labels, in a tensor, an array or a list; "
+            f"got {type(labels).__name__}"
+        ) from error
 
 
 def check_labels(name: str, labels: Tensor, num_examples: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -148,6 +149,25 @@ def test_batches_of_a_loader_and_several_arguments_are_taken():
     report = scores.report()
     assert isinstance(report, FeatureReport)
     assert report.scores["out"].num_examples == 60
+
+
+def test_labels_are_taken_as_data_sets_hold_them_and_all_else_is_named():
+    images, target = examples(60)
+    features = {"pixels": images.flatten(1)}
+    expected = feature_report(features, target).as_dict()
+    for labels in (target.tolist(), target.numpy(), target.int(), target.numpy().astype("uint8")):
+        assert feature_report(features, labels).as_dict() == expected
+    whole = feature_report(network(), target.tolist(), inputs=images, batch_size=np.int64(25))
+    assert whole.as_dict() == feature_report(network(), target, inputs=images).as_dict()
+    for source, labels, message in (
+        (features, ["cat"] * 60, "target must hold integer labels"),
+        (features, target / 2, "target must hold integer labels"),
+        (images.flatten(1), target, "source must be a network, or a mapping .* got Tensor"),
+        ({}, target, "source must be a network, or a mapping .* got an empty one"),
+        ({"pixels": images.flatten(1).numpy()}, target, "pixels must be a tensor; got ndarray"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            feature_report(source, labels)
 
 
 def test_layers_that_cannot_be_heard_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
@@ -82,12 +83,12 @@ def test_a_resumed_sampler_goes_on_where_it_was():
     draws = iter(killed)
     seen = [next(draws) for _ in range(400)]
     state = killed.state_dict()
-    assert state == {"epoch": 3, "position": 400}
+    assert (state["epoch"], state["position"]) == (3, 400)
     resumed = sampler(seed=7)
     resumed.load_state_dict(state)
     resumed.set_epoch(3)  # as a loop over the rest of the epochs does
     assert seen + list(resumed) == expected
-    assert resumed.state_dict() == {"epoch": 4, "position": 0}
+    assert resumed.state_dict() == state | {"epoch": 4, "position": 0}
     assert list(resumed) == list(whole)  # the next iteration is the next epoch, and whole
 
 
@@ -179,9 +180,10 @@ def test_set_epoch_fixes_the_next_iteration_and_later_ones_count_on():
 def test_of_a_loaded_state_another_epoch_begins_at_its_beginning():
     drawn = sampler()
     second = list(epoch_of(drawn, 1))
-    drawn.load_state_dict({"epoch": 0, "position": 30})
+    state = drawn.state_dict()
+    drawn.load_state_dict(state | {"epoch": 0, "position": 30})
     assert list(epoch_of(drawn, 1)) == second
-    drawn.load_state_dict({"epoch": 1, "position": 30})
+    drawn.load_state_dict(state | {"epoch": 1, "position": 30})
     assert list(epoch_of(drawn, 1)) == second[30:]
 
 
@@ -218,6 +220,25 @@ def test_a_draw_never_leaves_its_class():
     assert set(index.tolist()) == {0, 2}
 
 
+class Column:
+    """Numbers as a table's column holds them: an array on request."""
+
+    def __array__(self, dtype=None, copy=None):
+        return LABELS.numpy()
+
+
+def test_labels_are_taken_as_data_sets_hold_them_and_nothing_else():
+    expected = list(ClassSampler(LABELS))
+    for labels in (LABELS.tolist(), LABELS.numpy(), Column(), tuple(LABELS.tolist())):
+        assert list(ClassSampler(labels)) == expected
+    data = TensorDataset(torch.zeros(400), LABELS)
+    for labels, got in ((["cat", "dog"], "list"), (data, "TensorDataset"), (iter([1]), "iterator")):
+        with pytest.raises(TypeError, match=f"labels must hold integer labels.* got .*{got}"):
+            ClassSampler(labels)
+    with pytest.raises(ValueError, match="labels must hold at least one example"):
+        ClassSampler([])
+
+
 def test_bad_arguments_are_named():
     for options, message in (
         ({"kind": "tail-only"}, "sampler must be one of"),
@@ -233,13 +254,55 @@ def test_bad_arguments_are_named():
             sampler(**options)
     with pytest.raises(TypeError, match="labels must hold integer labels"):
         ClassSampler(LABELS.float())
-    for state, message in (
-        ({"epoch": 0, "position": 1000}, r"position of the state must lie in \[0, 999\].*got 1000"),
-        ({"epoch": 0, "position": 0, "generator": torch.empty(0)}, "has a generator, this .* none"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sampler().load_state_dict(state)
     with pytest.raises(ValueError, match="epoch must be"):
         sampler().set_epoch(-1)
     with pytest.raises(ValueError, match="progress must lie"):
         sampling_prior(COUNTS, "progressive", 2.0)
+
+
+OTHERS = {
+    "num_samples 1000; this one has 10": {"num_samples": 10},
+    "seed 0; this one has 2": {"seed": 2},
+    "sampler 'class-balanced'; this one has 'square-root'": {"kind": "square-root"},
+    "world_size 1; this one has 2": {"world_size": 2},
+    "a generator, this sampler none": {"taken from": {"generator": torch.Generator()}},
+    "no generator, this sampler one": {"generator": torch.Generator()},
+    "epochs 3; this one has 5": {"kind": "progressive", "epochs": 5, "taken from": {"epochs": 3}},
+}
+
+
+@pytest.mark.parametrize(("message", "options"), OTHERS.items(), ids=OTHERS)
+def test_a_state_of_a_sampler_that_draws_otherwise_is_refused_by_name(message, options):
+    own = {"kind": options.get("kind", "class-balanced")} if "taken from" in options else {}
+    taken = sampler(**own, **options.get("taken from", {})).state_dict()
+    given = {name: value for name, value in options.items() if name != "taken from"}
+    other = sampler(**given)
+    expected = list(sampler(**given))
+    if other.generator is not None:
+        other.generator.manual_seed(0)
+        expected = list(other)
+        other.generator.manual_seed(0)
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(taken)
+    assert list(other) == expected
+
+
+def test_a_state_of_other_labels_or_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="checksum of the labels"):
+        ClassSampler(LABELS.flip(0)).load_state_dict(ClassSampler(LABELS).state_dict())
+    with pytest.raises(ValueError, match=r"not of a ClassSampler: it lacks .*checksum .*seed"):
+        ClassSampler(LABELS).load_state_dict({"epoch": 0, "position": 0})
+
+
+def test_a_state_made_with_numpy_numbers_is_plain(tmp_path):
+    whole = np.int64(2)
+    drawn = ClassSampler(
+        LABELS, "progressive", num_samples=whole, epochs=whole, seed=whole, world_size=whole
+    )
+    drawn.set_epoch(whole)
+    torch.save(drawn.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    ClassSampler(
+        LABELS, "progressive", num_samples=2, epochs=2, seed=2, world_size=2
+    ).load_state_dict(state)
+    assert state["epoch"] == 2

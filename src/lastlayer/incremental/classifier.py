@@ -63,7 +63,7 @@ class IncrementalClassifier:
         reports: how each task since construction or loading was learned.
 
     Raises:
-        TypeError: if ``backbone`` is neither a name nor a network.
+        TypeError: if ``backbone`` is neither a name nor a network, or ``settings`` no mapping.
         ValueError: if an argument is unknown or does not fit.
 
     Example:
@@ -95,18 +95,20 @@ class IncrementalClassifier:
         for name, value in (("epochs", epochs), ("steps", steps)):
             if value is not None:
                 check_count(name, value)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise TypeError(f"settings must be a mapping; got {settings!r}")
         own, given = _of_backbone(backbone)
         given |= {"seed": seed, "memory": {"per_class": memory}}
         changes = merge(parse_method(method)[1], dict(settings or {}))
         if own is not None and (unused := sorted(changes.keys() & {"model", "regularizer"})):
             raise ValueError(f"settings {unused} are for a backbone given by name; got a network")
         if steps is not None:
-            given["training"] = {"steps": steps}
+            given["training"] = {"steps": int(steps)}
         all_changes = merge(given, changes)
         fixed = "steps" in all_changes.get("training", {})
         if fixed and epochs is not None:
             raise ValueError(f"give epochs or training.steps, not both; got epochs={epochs}")
-        self.epochs = 30 if epochs is None and not fixed else epochs
+        self.epochs = None if fixed else 30 if epochs is None else int(epochs)
         self.config = IncrementalConfig().updated(all_changes)
         try_head(self.config)
         self._state = new_state(self.config, own)

@@ -83,8 +83,9 @@ class RehearsalMemory:
                 check_whole(name, size, 0)
         check_choice("selection", selection, SELECTIONS)
         check_whole("seed", seed, 0)
-        self.per_class, self.total = per_class, total
-        self.selection, self.seed = selection, seed
+        self.per_class = None if per_class is None else int(per_class)
+        self.total = None if total is None else int(total)
+        self.selection, self.seed = selection, int(seed)
         self._inputs: Inputs | None = None
         self._target = torch.empty(0, dtype=torch.int64)
         self._arrival = torch.empty(0, dtype=torch.int64)
@@ -101,18 +102,18 @@ class RehearsalMemory:
 
     @property
     def inputs(self) -> Inputs:
-        """Inputs of the exemplars, m rows; a tensor of shape (0,) before any example came."""
-        return torch.empty(0) if self._inputs is None else self._inputs
+        """A copy of the exemplars' inputs, m rows; of shape (0,) before any example came."""
+        return torch.empty(0) if self._inputs is None else map_inputs(torch.clone, self._inputs)
 
     @property
     def target(self) -> Tensor:
-        """(m,) int64 labels of the exemplars."""
-        return self._target
+        """A copy of the exemplars' (m,) int64 labels."""
+        return self._target.clone()
 
     @property
     def arrival(self) -> Tensor:
-        """(m,) int64: as which example of its class, from 0, each exemplar came."""
-        return self._arrival
+        """(m,) int64: as which example of its class, from 0, each exemplar came; a copy."""
+        return self._arrival.clone()
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_choice
 from lastlayer._inputs import Inputs, batches, call, form, map_inputs, to_weight
+from lastlayer._random import seeded
 from lastlayer.functional.incremental import class_means, nearest_mean_scores
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.incremental.bias_correction import BiasCorrection
@@ -175,10 +176,10 @@ def build_untrained(
         shape = tuple(blank.shape[1:])
         return build_classifier(state.config, shape, num_classes, class_counts=counts)
     backbone = copy.deepcopy(state.backbone)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(derive_seed(state.config.seed, "initial weights"))
+    with seeded(derive_seed(state.config.seed, "initial weights")), torch.no_grad():
         one = map_inputs(lambda part: part.new_zeros((1, *part.shape[1:])), blank)
-        features = call(backbone.eval(), one)
+        weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
+        features = call(backbone.eval(), to_weight(one, weight))
         features = getattr(features, "logits", features)  # as of transformers' output objects
         if not isinstance(features, Tensor) or features.dim() != 2:
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -190,4 +191,5 @@ def build_untrained(
         if takes_class_counts(state.config.head.name):
             options["class_counts"] = counts
         head = build_head(state.config.head.name, features.shape[1], num_classes, **options)
+        head.to(features.dtype)
     return Classifier(backbone.train(), head)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._inputs import Inputs, blank, join
+from lastlayer._random import seeded
 from lastlayer.data import Labelled
 from lastlayer.functional.incremental import (
     aligned_weight,
@@ -205,8 +206,7 @@ def _grown(
     classifier = copy.deepcopy(state.trained).train()
     backbone = classifier.backbone
     optimizer = carried_optimizer(state, classifier)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(state.config.seed, "new classes", len(state.sizes)))
+    with seeded(derive_seed(state.config.seed, "new classes", len(state.sizes))):
         grow(
             classifier.head,
             len(told) - state.num_classes,

@@ -54,7 +54,7 @@ class ContrastModel(nn.Module):
         super().__init__()
         check_choice("method", method, METHODS)
         self.model, self.method = model, method
-        self.train(model.training)
+        self.training = model.training  # alone: parts of the model may be in another mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the (N, K) contrasts of a batch."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count
+from lastlayer._checks import as_label_tensor, check_count
 from lastlayer._inputs import Inputs, batches, call, num_examples
 from lastlayer._patterns import matching_names
 from lastlayer.functional import dependence as dp
@@ -24,7 +24,7 @@ from lastlayer.information.features import FeatureReport, HScore, score_of
 
 def feature_report(
     source: nn.Module | Mapping[str, Tensor],
-    target: Tensor,
+    target: Tensor | Sequence[int],
     *,
     inputs: Inputs | None = None,
     layers: str | Sequence[str] | None = None,
@@ -54,8 +54,9 @@ def feature_report(
         The :class:`FeatureReport`.
 
     Raises:
-        TypeError: if ``inputs`` or ``layers`` are given beside features, or ``inputs`` are missing
-            for a network, or neither tensors nor made of them.
+        TypeError: if ``source`` is neither, ``target`` holds no integers, ``inputs`` or ``layers``
+            are given beside features, or ``inputs`` are missing for a network, or neither tensors
+            nor made of them.
         ValueError: if a shape does not fit, a layer is not found, a feature is not finite, or it is
             unclear which dimension holds the features.
 
@@ -66,9 +67,15 @@ def feature_report(
         ['0', '3']
     """
     check_count("batch_size", batch_size)
+    target = as_label_tensor("target", target)
     if not isinstance(source, nn.Module):
         if inputs is not None or layers is not None:
             raise TypeError("inputs and layers belong to a network; source holds features already")
+        if not isinstance(source, Mapping) or not source:
+            raise TypeError(
+                "source must be a network, or a mapping of names to features; "
+                f"got {'an empty one' if isinstance(source, Mapping) else type(source).__name__}"
+            )
         pooled = {name: _pooled(name, x, channel_dim, pool) for name, x in source.items()}
         return FeatureReport({name: _of_batch(x, target) for name, x in pooled.items()})
     if inputs is None:
@@ -244,6 +251,8 @@ class _Batch:
 def _pooled(
     name: str, features: Tensor, dim: int | None, pool: Callable[[Tensor], Tensor] | None
 ) -> Tensor:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"source: {name} must be a tensor; got {type(features).__name__}")
     if pool is not None:
         return pool(features)
     if dim is None and features.dim() > 2:

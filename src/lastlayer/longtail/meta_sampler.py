@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from lastlayer.functional.meta_sampling import (
     initial_rate_logits,
     rate_weights,
 )
+from lastlayer.longtail.own_adam import OwnAdam
 from lastlayer.longtail.virtual_step import virtual_meta_loss
 from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 
@@ -38,8 +38,8 @@ class MetaSampler(ExactBuffers):
 
     The published sampler trains the head only, on the features of a frozen backbone, takes its meta
     batches (512 examples) from the training set with every class equally likely, and follows each
-    meta step by a step of the head on the same batch. What it saves (``state_dict``) holds its
-    optimiser too.
+    meta step by a step of the head on the same batch. What it saves (``state_dict``) holds Adam's
+    moments too, all of it tensors.
 
     Args:
         class_counts: (K,) training examples of every class, above 0.
@@ -78,15 +78,12 @@ class MetaSampler(ExactBuffers):
         initial_power: float = 0.0,
     ) -> None:
         super().__init__()
-        check_positive("lr", lr)
         check_positive("temperature", temperature)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must lie in [0, 1); got {betas}")
         counts = as_class_counts(class_counts, offers_mask=False)
         self.temperature, self.initial_power = temperature, initial_power
         self.register_buffer("class_counts", whole_if_possible(counts).clone())
         self.rate_logits = nn.Parameter(initial_rate_logits(counts, initial_power).float())
-        self.optimizer = torch.optim.Adam([self.rate_logits], lr=lr, betas=betas)
+        self.adam = OwnAdam(self.rate_logits, lr=lr, betas=betas)
 
     def draw(
         self,
@@ -154,9 +151,7 @@ class MetaSampler(ExactBuffers):
                 "the gradient of the sampling rates is not finite (meta loss "
                 f"{float(loss.detach()):g}); try a smaller learning rate"
             )
-        self.rate_logits.grad = gradient
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.adam.step(self.rate_logits, gradient)
         return loss.detach()
 
     def rates(self) -> Tensor:
@@ -167,18 +162,9 @@ class MetaSampler(ExactBuffers):
         """Return the (K,) probabilities with which the classes are drawn, without gradient."""
         return class_log_prob(self.rate_logits.detach(), self.class_counts).exp()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the optimiser's state."""
-        return self.optimizer.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's state."""
-        self.optimizer.load_state_dict(state)
-
     def extra_repr(self) -> str:
         """Return the arguments."""
-        group = self.optimizer.param_groups[0]
         return (
-            f"num_classes={len(self.class_counts)}, lr={group['lr']}, betas={group['betas']}, "
-            f"temperature={self.temperature}, initial_power={self.initial_power}"
+            f"num_classes={len(self.class_counts)}, temperature={self.temperature}, "
+            f"initial_power={self.initial_power}"
         )

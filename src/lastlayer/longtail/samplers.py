@@ -13,6 +13,7 @@ Together with a loss that corrects the prior they correct twice; see
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from lastlayer._checks import (
+    as_label_tensor,
     check_choice,
     check_count,
     check_labels,
@@ -191,12 +193,16 @@ class ClassSampler(Sampler[int]):
             check_count("num_samples", num_samples)
         if sampler == "progressive":
             check_count("epochs", 0 if epochs is None else epochs)
-        self.sampler, self.epochs, self.seed, self.generator = sampler, epochs, seed, generator
-        self.rank, self.world_size = rank, world_size
-        labels = torch.as_tensor(labels).cpu()
+        self.sampler, self.seed, self.generator = sampler, int(seed), generator
+        self.epochs = None if epochs is None else int(epochs)
+        self.rank, self.world_size = int(rank), int(world_size)
+        labels = as_label_tensor("labels", labels).cpu()
         check_labels("labels", labels, labels.numel())
+        if not len(labels):
+            raise ValueError("labels must hold at least one example; got none")
         self._draw = ClassDraw(labels.long())
-        self._per_process = -(-(num_samples or len(labels)) // world_size)
+        self._checksum = zlib.crc32(labels.long().numpy().tobytes())
+        self._per_process = int(-(-(num_samples or len(labels)) // world_size))
         self.epoch = 0
         self._start = 0  # place in the next epoch at which it begins
         self._state = _State(0, 0)
@@ -241,42 +247,57 @@ class ClassSampler(Sampler[int]):
         check_whole("epoch", epoch, 0)
         if epoch == self.epoch and self._start:
             return
-        self.epoch, self._start = epoch, 0
-        self._state = _State(epoch, 0)
+        self.epoch, self._start = int(epoch), 0
+        self._state = _State(self.epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and how many of its draws were handed out, of the latest iteration.
 
-        Of a generator it holds the state from which these were drawn. A loader hands out ahead of
-        the training; at the end of an epoch both agree.
+        With them comes what the draws depend on, so that no other sampler goes on from there. Of a
+        generator it holds the state from which these were drawn. A loader hands out ahead of the
+        training; at the end of an epoch both agree.
         """
         epoch, position, before = self._state
-        state: dict[str, Any] = {"epoch": epoch, "position": position}
+        state = self._made_of() | {"epoch": epoch, "position": position}
         if self.generator is not None:
             state["generator"] = self.generator.get_state() if before is None else before
         return state
+
+    def _made_of(self) -> dict[str, Any]:
+        """Return what the draws depend on beside the epoch and the generator."""
+        return {
+            "sampler": self.sampler,
+            "seed": None if self.generator is not None else self.seed,
+            "num_samples": self._per_process * self.world_size,
+            "epochs": self.epochs if self.sampler == "progressive" else None,
+            "world_size": self.world_size,
+            "checksum of the labels": self._checksum,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken, with the next iteration.
 
         Raises:
-            ValueError: if the state is of a longer epoch, or has a generator where this has none,
-                or the other way round.
+            ValueError: if the state is of a sampler that draws otherwise: of other labels or
+                arguments, with or without a generator.
         """
-        epoch, position = int(state_dict["epoch"]), int(state_dict["position"])
-        if not 0 <= position < self._per_process:
-            raise ValueError(
-                f"position of the state must lie in [0, {self._per_process - 1}], the draws of an "
-                f"epoch; got {position}"
-            )
+        made_of = self._made_of()
+        if missing := sorted({"epoch", "position", *made_of} - state_dict.keys()):
+            raise ValueError(f"state_dict is not of a ClassSampler: it lacks {', '.join(missing)}")
         before = state_dict.get("generator")
         if (before is None) != (self.generator is None):
             has, wanted = ("a", "none") if before is not None else ("no", "one")
             raise ValueError(f"the state has {has} generator, this sampler {wanted}")
+        for name, own in made_of.items():
+            if state_dict[name] != own:
+                raise ValueError(
+                    f"the state is of a sampler with {name} {state_dict[name]!r}; this one has "
+                    f"{own!r}"
+                )
         if self.generator is not None and before is not None:
             self.generator.set_state(before)
-        self.epoch, self._start = epoch, position
-        self._state = _State(epoch, position, before)
+        self.epoch, self._start = int(state_dict["epoch"]), int(state_dict["position"])
+        self._state = _State(self.epoch, self._start, before)
 
 
 class _State(NamedTuple):

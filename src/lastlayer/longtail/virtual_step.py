@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.func import functional_call
 
 from lastlayer._checks import check_at_least
 from lastlayer._inputs import Inputs, call, num_examples
+from lastlayer.heads import Head
 
 
 def virtual_meta_loss(
@@ -33,7 +33,8 @@ def virtual_meta_loss(
 
     The batch's losses are the head's own; on the meta batch it is the plain cross-entropy of the
     head's ``logits``. The step is plain gradient descent, without momentum and weight decay. The
-    module itself, its gradients and its buffers stay as they are.
+    module itself, its modes, its gradients and its buffers stay as they are; while it runs, the
+    module has the step's parameters, so that no other thread may use it.
 
     Args:
         module: a head, or a :class:`lastlayer.Classifier`; its parameters that require a gradient
@@ -51,7 +52,7 @@ def virtual_meta_loss(
         A scalar, differentiable with respect to ``weights``.
 
     Raises:
-        TypeError: if inputs are neither tensors nor made of them.
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
         ValueError: if the weights or the numbers of rows do not fit, ``lr`` is below 0, or nothing
             can be trained.
 
@@ -110,6 +111,9 @@ def row_losses(
 ) -> Tensor:
     """Return a head's loss of every row, whatever its reduction.
 
+    It is a call like any other: modules keep their modes, and in training mode batch normalization
+    and the counts of a learned proposal take note of the batch.
+
     Args:
         module: a head, or a :class:`lastlayer.Classifier`.
         inputs: (B, D) features for a head; for a classifier as of :func:`virtual_meta_loss`.
@@ -118,6 +122,9 @@ def row_losses(
 
     Returns:
         (B,) losses, all terms added.
+
+    Raises:
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
 
     Example:
         >>> from lastlayer.heads import Softmax
@@ -133,8 +140,13 @@ class _View(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
-        self.train(module.training)
+        head = getattr(module, "head", module)
+        if not isinstance(getattr(head, "_orig_mod", head), Head):
+            raise TypeError(
+                "module must be a head or a Classifier, not in a wrapper such as DataParallel; "
+                f"got {type(module).__name__}"
+            )
+        self.module = module  # whose mode stays: parts of it may be in another one
 
     def forward(
         self,
@@ -148,15 +160,15 @@ class _View(nn.Module):
         features = inputs if is_head else call(module.features, inputs)
         if target is None:
             return head.logits(features)  # type: ignore[no-any-return]
-        with _by_row(head):
-            return head(features, target, generator=generator).loss  # type: ignore[no-any-return]
+        return _by_row(head)(features, target, generator=generator).loss  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _by_row(head: Any) -> Iterator[None]:
-    reduction = head.reduction
-    head.reduction = "none"
-    try:
-        yield
-    finally:
-        head.reduction = reduction
+def _by_row(head: nn.Module) -> nn.Module:
+    """Return the head without its reduction: another one that shares its parameters and all else.
+
+    To change the head's own would change the losses of other threads meanwhile.
+    """
+    head = getattr(head, "_orig_mod", head)  # what a compiled one stands for
+    twin = head.__new__(type(head))
+    twin.__dict__.update(head.__dict__, reduction="none")
+    return twin

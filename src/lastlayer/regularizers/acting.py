@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lastlayer._random import kept_generators
 from lastlayer.regularizers.base import Regularizer
 
 Act = Callable[[Tensor], Tensor]
@@ -201,7 +202,7 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     if isinstance(example, Mapping):
         arguments, options = (), example
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), kept_generators():
             model.eval()(*arguments, **options)
     finally:
         for handle in handles:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lastlayer._checks import check_channel_dim, check_choice
+from lastlayer._random import kept_generators
 from lastlayer.regularizers.acting import Hook, Observed, observe
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
@@ -303,7 +304,7 @@ def _check_site(site: _Site, built: Regularizer) -> None:
         )
     _at(site, built.check_dims, site.features.dim())
     state = None if built.generator is None else built.generator.get_state()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with kept_generators(), torch.no_grad():
         _at(site, built, site.features)
     if built.generator is not None and state is not None:
         built.generator.set_state(state)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._inputs import Inputs, batches, call, to_weight
+from lastlayer._random import seeded
 from lastlayer.data import Split, Splits
 from lastlayer.evaluation import (
     apply_temperature,
@@ -24,6 +25,7 @@ from lastlayer.heads import Classifier, Head
 from lastlayer.longtail import class_counts, class_groups
 from lastlayer.training.build import backbone_name
 from lastlayer.training.config import RunConfig
+from lastlayer.training.randomness import derive_seed
 from lastlayer.training.run_directory import RunDirectory
 
 SUMMARY_VERSION = 1
@@ -69,7 +71,8 @@ def summarize(
     measured = splits.validation if config.evaluate_on == "validation" else splits.test
     if measured is None:
         raise ValueError("there is no held-out part to measure on")
-    measures, predictions = measure(classifier, splits, measured)
+    with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
+        measures, predictions = measure(classifier, splits, measured)
     run.write_tensors(run.predictions_path, predictions)
     counts = class_counts(splits)
     if is_long_tailed(config, counts):

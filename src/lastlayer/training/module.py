@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lastlayer._inputs import Inputs, call
+from lastlayer._inputs import Inputs, call, to_weight
 from lastlayer.heads import Classifier, HeadOutput
 from lastlayer.regularizers import total_penalty
 from lastlayer.training.augmentation import SeededAugmentation
@@ -48,7 +48,7 @@ class TrainingModule(LightningModule):
         inputs, target = batch
         if self.augmentation is not None and isinstance(inputs, Tensor):
             inputs = self.augmentation(inputs, step=self.global_step, rank=self.global_rank)
-        out = self.output(_like_weights(inputs), target)
+        out = self.output(self._like_weights(inputs), target)
         check_finite_loss(out, self.global_step)
         loss, terms = out.loss, out.terms
         if self._learned_rates:
@@ -63,10 +63,16 @@ class TrainingModule(LightningModule):
             raise TypeError("the head returned no loss for a batch with a target")
         return out
 
+    def _like_weights(self, inputs: Inputs) -> Inputs:
+        inputs = to_weight(inputs, self.classifier.head.classifier.weight)
+        if isinstance(inputs, Tensor) and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
     def validation_step(self, batch: tuple[Inputs, Tensor], batch_idx: int) -> None:
         """Add the batch to the held-out error and NLL."""
         inputs, target = batch
-        log_prob = call(self.classifier, _like_weights(inputs))
+        log_prob = call(self.classifier, self._like_weights(inputs))
         wrong = log_prob.argmax(dim=-1) != target
         nll = -log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         self.log_dict(
@@ -121,9 +127,3 @@ def build_optimizer(
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, fused=fused)
-
-
-def _like_weights(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, Tensor) and inputs.dim() == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
