@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -29,6 +30,38 @@ class Named(nn.Linear):
     """A subclass that computes what nn.Linear does."""
 
 
+class Cast(nn.Linear):
+    """A forward of its own that is the product, as that of timm's MobileNetV3."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features @ self.weight.T.to(features.dtype) + self.bias
+
+
+class Dropped(nn.Linear):
+    """Another forward while training only."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(F.dropout(features, 0.5, self.training))
+
+
+class Clipped(nn.Linear):
+    """Another forward for large features only."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.clamp(-20, 20))
+
+
+class ZeroAdapter(nn.Linear):
+    """Another forward once it has learned."""
+
+    def __init__(self, *args: int) -> None:
+        super().__init__(*args)
+        self.up = nn.Parameter(torch.zeros(K, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) + features.sum(-1, keepdim=True) @ self.up.T
+
+
 class Network(nn.Module):
     def __init__(self, kind: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
@@ -46,27 +79,24 @@ def with_own_forward() -> Network:
     return network
 
 
-def for_quantization() -> Network:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.ao has been deprecated for years
-        network = Network().train()
-        network.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
-        return torch.ao.quantization.prepare_qat(network)
+OWN = [lambda kind=kind: Network(kind) for kind in (Scaled, Dropped, Clipped, ZeroAdapter)]
 
 
-@pytest.mark.parametrize("make", [lambda: Network(Scaled), with_own_forward, for_quantization])
+@pytest.mark.parametrize("make", [*OWN, with_own_forward])
 def test_a_layer_with_a_forward_of_its_own_is_refused(make: Callable[[], Network]) -> None:
     network = make()
     fc = network.fc
     with pytest.raises(
-        ValueError, match=r"layer 'fc' must compute what nn.Linear does; got .*(Linear|Scaled) with"
+        ValueError,
+        match=r"layer 'fc' must compute what nn.Linear does; got .* with a forward of its own",
     ):
         attach(network, "softmax", layer="fc")
     assert network.fc is fc
 
 
-def test_a_subclass_that_computes_what_linear_does_is_replaced() -> None:
-    network = Network(Named).eval()
+@pytest.mark.parametrize("kind", [Named, Cast])
+def test_a_subclass_that_computes_what_linear_does_is_replaced(kind: type[nn.Linear]) -> None:
+    network = Network(kind).eval()
     expected = network(INPUTS).log_softmax(-1)
     torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
 
@@ -181,7 +211,7 @@ class FSDPNetwork(FSDPModule, Network):
     pass
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("make", "found"),
     [

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 REDUCTIONS = ("none", "mean", "sum")
 _PLAIN = (Tensor, nn.Parameter)
@@ -66,7 +70,7 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number; got {_shown(value)}")
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeIs[int]:
     """Return whether ``value`` is an integer of Python or NumPy, and no bool."""
     if type(value) is int:
         return True

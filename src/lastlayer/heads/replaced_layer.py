@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
@@ -88,13 +90,6 @@ def check_replaceable(name: str, linear: nn.Linear) -> None:
             f"{type(linear.weight.data).__name__}: attach the head first, and shard or quantize "
             "afterwards"
         )
-    if not has_plain_forward(linear):
-        raise ValueError(
-            f"layer {name!r} must compute what nn.Linear does; got {type(linear).__module__}."
-            f"{type(linear).__qualname__} with a forward of its own, which would be lost: put "
-            "nn.Linear in its place, merge its adapter, or let the network return features and "
-            "build lastlayer.Classifier(network, head)"
-        )
     hooks = call_hooks(linear) + parameter_hooks(linear)
     if hooks:
         raise ValueError(
@@ -102,6 +97,34 @@ def check_replaceable(name: str, linear: nn.Linear) -> None:
             f"{', '.join(hooks)}: remove them first (handle.remove(), torch.nn.utils.prune.remove, "
             "torch.nn.utils.remove_weight_norm), and put them on model.head.classifier afterwards"
         )
+    if not (has_plain_forward(linear) or _gives_product(linear)):
+        raise ValueError(
+            f"layer {name!r} must compute what nn.Linear does; got {type(linear).__module__}."
+            f"{type(linear).__qualname__} with a forward of its own, which would be lost: put "
+            "nn.Linear in its place, merge its adapter, or let the network return features and "
+            "build lastlayer.Classifier(network, head)"
+        )
+
+
+def _gives_product(linear: nn.Linear) -> bool:
+    """Return whether a forward of a layer's own is its product: timm's casts under TorchScript."""
+    state = {name for name, _ in [*linear.named_parameters(), *linear.named_buffers()]}
+    if (
+        not state <= {"weight", "bias"} or linear.weight.is_meta
+    ):  # a zero adapter acts once it learns
+        return False
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(8, linear.in_features, generator=generator).to(linear.weight)
+    tolerance = torch.finfo(probe.dtype).eps ** 0.5
+    for training, scale in ((True, 1), (False, 1), (False, 100)):
+        layer = copy.deepcopy(linear).train(training)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = layer(scale * probe)
+            expected = F.linear(scale * probe, layer.weight, layer.bias)
+        size = float(expected.abs().max())
+        if not torch.allclose(found, expected, rtol=0.0, atol=tolerance * size):
+            return False
+    return True
 
 
 def warn_of_losses(model: nn.Module, name: str, linear: nn.Linear) -> None:

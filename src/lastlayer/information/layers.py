@@ -86,7 +86,7 @@ def feature_report(
         )
     with LayerScores(source, layers, channel_dim=channel_dim, pool=pool) as scores:
         for batch, labels in zip(
-            batches(inputs, batch_size), torch.split(target, int(batch_size)), strict=True
+            batches(inputs, int(batch_size)), torch.split(target, int(batch_size)), strict=True
         ):
             scores.update(batch, labels)
     return scores.report()

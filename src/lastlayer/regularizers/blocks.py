@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_at_least, check_channel_dim, check_choice
+from lastlayer._checks import check_at_least, check_channel_dim, check_choice, is_whole
 from lastlayer.functional.blocks import (
     SAMPLERS,
     block_grid,
@@ -165,7 +165,7 @@ class Disout(DropBlock):
             sampler=sampler,
         )
         check_at_least("alpha", alpha, 0.0)
-        if released and (share_channels or channel_dim != 1 or not isinstance(block_size, int)):
+        if released and (share_channels or channel_dim != 1 or not is_whole(block_size)):
             raise ValueError(
                 "released=True needs one block_size, no shared channels and channel_dim=1"
             )

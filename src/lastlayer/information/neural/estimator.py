@@ -100,7 +100,7 @@ class NeuralEstimator(ABC):
         check_count("batch_size", batch_size)
         check_positive("learning_rate", learning_rate)
         self.hidden = tuple(hidden)
-        self.epochs, self.batch_size = epochs, batch_size
+        self.epochs, self.batch_size = int(epochs), int(batch_size)
         self.learning_rate, self.seed = learning_rate, seed
         self._variables: tuple[Variable, Variable] | None = None
 
