@@ -58,6 +58,7 @@ def cross_entropy_information(
         ValueError: if a shape, a label or an option does not fit.
 
     Example:
+        >>> import torch
         >>> log_prob = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
         >>> cross_entropy_information(log_prob, torch.tensor([0, 1])).value
         tensor(0.5289)
@@ -115,6 +116,7 @@ def log_num_classes_information(
         InformationWarning: if the labels are unbalanced and ``unbalanced="warn"``.
 
     Example:
+        >>> import torch
         >>> log_prob = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
         >>> log_num_classes_information(log_prob, torch.tensor([0, 1])).value
         tensor(0.5289)
