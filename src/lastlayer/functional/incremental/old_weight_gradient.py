@@ -79,6 +79,7 @@ def old_weight_gradient(
         ValueError: if an argument is out of range, or a batch is empty.
 
     Example:
+        >>> import torch
         >>> eye, label = torch.eye(2), torch.tensor([0])
         >>> zero, counts = torch.zeros(2, 2), torch.tensor([1, 1])
         >>> old_weight_gradient(zero, eye[:1], label, counts, 1, eye[:1], label, lr=1.0).gradient
