@@ -198,3 +198,16 @@ def test_a_head_on_meta_takes_its_counts_from_the_state():
     assigned = BalancedSoftmax(D, K, class_counts=[0.5, 0.25, 0.25], device="meta")
     assigned.load_state_dict(head.state_dict(), assign=True)
     assert assigned.class_counts.tolist() == COUNTS
+
+
+@pytest.mark.parametrize("name", HEADS_WITH_COUNTS)
+def test_averages_of_weights_over_a_training_keep_the_counts(name):
+    torch.manual_seed(0)
+    head = build_head(name, D, K, class_counts=COUNTS)
+    averaged = torch.optim.swa_utils.AveragedModel(head, use_buffers=True)
+    for progress in (0.1, 0.9):
+        if hasattr(head, "set_progress"):
+            head.set_progress(progress)
+        averaged.update_parameters(head)
+    assert torch.equal(averaged.module.class_counts, head.class_counts)
+    assert torch.isfinite(averaged.module(FEATURES, TARGET).loss)

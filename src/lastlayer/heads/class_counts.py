@@ -66,7 +66,7 @@ class CountWeightedHead(CountedHead):
         if self.further_weight is None:
             self.further_weight = torch.ones(self.num_classes, device=like.device, dtype=like.dtype)
         if deferred:
-            self.register_buffer("reweighted", torch.tensor(False, device=like.device))
+            self.register_buffer("reweighted", torch.tensor(0, device=like.device))
 
     @property
     def weight(self) -> Tensor | None:  # type: ignore[override]
@@ -81,7 +81,7 @@ class CountWeightedHead(CountedHead):
     ) -> Tensor:
         balanced = class_balanced_weight(class_counts, beta=self.beta).to(further.device)
         if reweighted is not None:
-            balanced = torch.where(reweighted, balanced, 1.0)
+            balanced = torch.where(reweighted > 0, balanced, 1.0)
         return balanced * further
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -98,7 +98,7 @@ class CountWeightedHead(CountedHead):
             balanced = class_balanced_weight(counts, beta=self.beta).to(product.device)
             if "reweighted" in self._buffers:
                 late = _alike(product, balanced * own) and not _alike(product, own)
-                state_dict[prefix + "reweighted"] = self.reweighted.new_tensor(late)
+                state_dict[prefix + "reweighted"] = self.reweighted.new_tensor(int(late))
                 further = own if late or _alike(product, own) else product
             else:
                 further = own if _alike(product, balanced * own) else product / balanced

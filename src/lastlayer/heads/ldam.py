@@ -94,7 +94,7 @@ class LDAM(CountWeightedHead):
         """Set the weights that hold when this share of the training, in [0, 1], is done."""
         check_probability("progress", progress)
         if self.reweight_after is not None:
-            self.reweighted.fill_(progress >= self.reweight_after)
+            self.reweighted.fill_(int(progress >= self.reweight_after))
 
     def _cosines(self, features: Tensor) -> Tensor:
         directions = F.normalize(features, dim=-1)
