@@ -7,6 +7,7 @@ import io
 import re
 from collections import namedtuple
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,6 +129,77 @@ def test_a_factor_is_allowed_for_a_layer_without_bias_only() -> None:
     network = Network(lambda x: x / 0.07, bias=False).eval()
     expected = network(INPUTS).log_softmax(-1)
     torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
+
+
+class Learned(nn.Module):
+    """A factor or a summand that is learned, and does nothing where it starts."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start, self.value = start, nn.Parameter(torch.tensor(start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.value if self.start else x + self.value
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_what_is_learned_behind_is_refused_where_it_does_nothing_yet(start: float) -> None:
+    with pytest.raises(ValueError, match=r"layer 'fc' must be the network's last"):
+        attach(Network(Learned(start)), "softmax")(INPUTS)
+
+
+def test_a_learned_factor_is_allowed_for_a_layer_without_bias() -> None:
+    network = Network(Learned(2.0), bias=False).eval()
+    expected = network(INPUTS).log_softmax(-1)
+    torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
+
+
+class Repeated(nn.Module):
+    """Runs its square last layer on two inputs, or on its own output."""
+
+    def __init__(self, *, on_itself: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.on_itself, self.fc = on_itself, nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.on_itself:
+            return self.fc(self.fc(x).relu())
+        return (self.fc(x) + self.fc(-x)) / 2
+
+
+def test_a_layer_that_runs_on_its_own_output_is_refused_and_on_two_inputs_is_not() -> None:
+    with pytest.raises(ValueError, match="runs it again on its own output"):
+        attach(Repeated(on_itself=True), "softmax")(INPUTS)
+    network = Repeated(on_itself=False)
+    expected = network(INPUTS).log_softmax(-1)
+    torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
+
+
+@pytest.mark.parametrize("name", ["weight", "in_features"])
+def test_a_network_that_reads_the_layer_itself_is_refused(name: str) -> None:
+    class Reading(Network):
+        def forward(self, inputs: Tensor) -> Tensor:
+            getattr(self.fc, name)
+            return super().forward(inputs)
+
+    with pytest.raises(ValueError, match=rf"the network reads \.{name} of layer 'fc'"):
+        attach(Reading(lambda x: x), "softmax")(INPUTS)
+
+
+def test_another_missing_attribute_is_an_error_of_the_network() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        attach(Network(lambda x: x.nothing), "softmax")(INPUTS)
+
+
+def test_logits_in_a_dictionary_are_understood_and_auxiliary_ones_refused() -> None:
+    network = Network(lambda x: {"logits": x, "hidden": INPUTS})
+    expected = network(INPUTS)["logits"].log_softmax(-1)
+    torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
+    for output in (dict, SimpleNamespace):
+        network = Network(lambda x, output=output: output(logits=x, aux_logits=x))
+        with pytest.raises(TypeError, match=rf"got {output.__name__} with aux_logits"):
+            attach(network, "softmax")(INPUTS)
 
 
 def test_a_layer_that_is_not_last_is_refused() -> None:

@@ -33,6 +33,7 @@ TEXT_MODELS = {
 VISION = {"resnet18": "fc", "alexnet": "classifier.6", "mobilenet_v3_small": "classifier.3"}
 VISION |= {"convnext_tiny": "classifier.2", "vit_b_32": "heads.head"}
 TIMM = {"resnet18": "fc", "vit_tiny_patch16_224": "head", "convnext_atto": "head.fc"}
+TIMM |= {"mobilenetv3_small_050": "classifier"}  # a subclass of nn.Linear
 DISTILLED = ["deit_tiny_distilled_patch16_224", "efficientformer_l1", "repvit_m0_9"]
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 REDUCTIONS = ("none", "mean", "sum")
 _PLAIN = (Tensor, nn.Parameter)
@@ -65,7 +70,7 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number; got {_shown(value)}")
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeIs[int]:
     """Return whether ``value`` is an integer of Python or NumPy, and no bool."""
     if type(value) is int:
         return True
@@ -195,6 +200,15 @@ def check_inside(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in ({low:g}, {high:g}); got {value!r}")
 
 
+def check_channel_dim(channel_dim: int) -> None:
+    """Raise ``ValueError`` unless the channels are dimension 1 or the last one, -1."""
+    if channel_dim not in (1, -1):
+        raise ValueError(
+            "channel_dim must be 1, channels first as in (N, C, H, W), or -1, channels last as in "
+            f"(N, H, W, C) and (N, T, C); got {channel_dim!r}"
+        )
+
+
 def check_count(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
     check_whole(name, value, 1)
@@ -242,6 +256,30 @@ def check_labelled_features(features: Tensor, target: Tensor) -> None:
     if len(features) < 2:
         raise ValueError(f"features must hold at least 2 examples; got {len(features)}")
     check_finite("features", features)
+
+
+def as_label_tensor(name: str, labels: object) -> Tensor:
+    """Return labels as data sets hold them, in a tensor, an array or a list, as a tensor.
+
+    Raises:
+        TypeError: if they are no numbers, such as names of classes or a data set.
+
+    Example:
+        >>> as_label_tensor("target", [0, 1])
+        tensor([0, 1])
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    try:
+        if not isinstance(labels, Sequence) and not hasattr(labels, "__array__"):
+            raise TypeError("a data set would be read whole")
+        found = np.asarray(labels)
+        return torch.as_tensor(found if found.size else found.astype(np.int64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must hold integer labels, in a tensor, an array or a list; "
+            f"got {type(labels).__name__} {repr(labels)[:40]}"
+        ) from error
 
 
 def check_labels(name: str, labels: Tensor, num_examples: int) -> None:

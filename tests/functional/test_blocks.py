@@ -388,7 +388,7 @@ def test_compiled_code_does_not_depend_on_the_rate():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"block_size": 0}, "block_size must be at least 1"),
+        ({"block_size": 0}, "block_size must be a whole number of at least 1"),
         ({"block_size": (2, 2, 2)}, "one per spatial axis"),
         ({"block_size": 2, "p": 1.5}, "p must lie in"),
         ({"block_size": 2, "spread": torch.ones(2)}, r"spread must have shape \(1,\) or \(3,\)"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from lastlayer.heads import HEADS, Head, attach, build_head
 from lastlayer.heads.catalog import takes_class_counts
@@ -116,7 +117,7 @@ def test_an_adapter_in_a_layer_acts_as_if_merged(name: str, dtype: torch.dtype) 
 @pytest.mark.parametrize("name", ["ldam", "ldam-drw"])
 def test_a_cosine_head_refuses_a_layer_whose_weights_it_cannot_read(name: str) -> None:
     head, _ = adapted(built(name))
-    with pytest.raises(TypeError, match="needs the weights of its linear layer; got LowRank"):
+    with pytest.raises(TypeError, match=r"must be a product with its weights, .* got LowRank"):
         head.eval()(FEATURES)
 
 
@@ -149,3 +150,61 @@ def test_a_hook_on_a_half_precision_layer_is_called_in_full_precision() -> None:
     head.classifier.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     torch.testing.assert_close(head(FEATURES), expected, rtol=0, atol=0)
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_hooks_of_the_classifier_run_and_change_nothing_by_themselves(
+    name: str, dtype: torch.dtype
+) -> None:
+    head = built(name, dtype=dtype, bias=True).eval()
+    expected = head(FEATURES)
+    seen: list[str] = []
+    head.classifier.register_forward_pre_hook(lambda module, args: seen.append("before"))
+    head.classifier.register_forward_hook(lambda module, args, out: seen.append("after"))
+    head.classifier.register_full_backward_pre_hook(lambda module, grad: seen.append("back"))
+    torch.testing.assert_close(head(FEATURES), expected, rtol=1e-4, atol=1e-4)
+    assert seen == ["before", "after"]
+    head.train()(FEATURES.clone().requires_grad_(), TARGET).loss.backward()
+    assert "back" in seen
+
+
+def logits_of_weights(head: Head, weight: Tensor) -> Tensor:
+    """Return a head's logits by hand, from the weights that its classifier should have."""
+    bias = head.classifier.bias
+    if hasattr(head, "scale"):  # LDAM's cosines
+        lengths = FEATURES.norm(dim=-1, keepdim=True) * weight.norm(dim=-1)
+        logits = head.scale * (FEATURES @ weight.T) / lengths
+    else:
+        logits = FEATURES @ weight.T
+    return logits if bias is None else logits + bias
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pruned_classifier_trains_and_stays_pruned(name: str) -> None:
+    head = built(name)
+    torch.manual_seed(4)
+    prune.random_unstructured(head.classifier, "weight", amount=0.5)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        head(FEATURES, TARGET).loss.backward()
+        optimizer.step()
+    weight = head.classifier.weight_orig * head.classifier.weight_mask
+    torch.testing.assert_close(head.eval().logits(FEATURES), logits_of_weights(head, weight))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_of_the_old_weight_norm_trains(name: str) -> None:
+    head = built(name)
+    nn.utils.weight_norm(head.classifier)
+    directions = head.classifier.weight_v.detach().clone()
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        head(FEATURES, TARGET).loss.backward()
+        optimizer.step()
+    assert not torch.equal(head.classifier.weight_v, directions)
+    weight = head.classifier.weight_g * F.normalize(head.classifier.weight_v, dim=-1)
+    torch.testing.assert_close(head.eval().logits(FEATURES), logits_of_weights(head, weight))

@@ -127,7 +127,11 @@ def test_a_first_task_of_one_class_is_predicted(digits):
         (lambda d: part(d, 0), {"classes": [0, 0]}, "each class once"),
         (lambda d: (d[0][:5], d[1][:4]), {}, "5 inputs but 4 labels"),
         (lambda d: (d[0][:5] * torch.nan, d[1][:5]), {}, "example 0 holds NaN"),
-        (lambda d: (d[0][:5, :9], d[1][:5]), {}, r"inputs must have shape \(64,\)"),
+        (
+            lambda d: (d[0][:5, :9], d[1][:5]),
+            {},
+            r"must be float32 of shape \(64,\) each",
+        ),
     ],
 )
 def test_bad_data_are_refused_and_nothing_is_lost(digits, data, options, message):

@@ -140,10 +140,15 @@ def test_labels_of_both_kinds_may_be_mixed():
         (INPUTS / 0, [0, 1, 2], ValueError, "example 0 holds NaN or infinity"),
         (Split(INPUTS, torch.arange(3)), [0, 1, 2], ValueError, "holds its labels; got target"),
         (INPUTS, None, TypeError, r"\(input, label\) pairs; it gave Tensor"),
-        ([(INPUTS[0], 1, 2)], None, TypeError, r"\(input, label\) pairs; it gave tuple"),
+        ([(INPUTS[0], 1, 2)], None, TypeError, r"it gave tuple of 3; several .* \(\(a, b\), lab"),
         ([], None, ValueError, "at least one example; got none"),
         (7, None, TypeError, "with a length; got int"),
-        ([(INPUTS[0], 1), (INPUTS[0, :1], 1)], None, ValueError, r"one shape; got \(2,\) and \(1"),
+        (
+            [(INPUTS[0], 1), (INPUTS[0, :1], 1)],
+            None,
+            ValueError,
+            r"one shape and dtype; got float32 of shape \(2,\) and float32 of shape \(1,\)",
+        ),
         ([("a", 1)], None, TypeError, "can't convert"),
     ],
 )
@@ -152,15 +157,79 @@ def test_what_is_no_task_is_refused(data, target, error, message):
         labelled_examples(data, target)
 
 
-def test_a_loader_is_no_data_set():
-    loader = DataLoader(TensorDataset(INPUTS, torch.arange(3)), 2)
-    with pytest.raises(TypeError, match="with a length; got DataLoader"):
-        labelled_examples(loader)
+IDS = torch.tensor([[5, 6], [7, 8], [9, 1]])
+SEVERAL = {
+    "a tensor": (INPUTS, [(x,) for x in INPUTS]),
+    "two of them": ((IDS, INPUTS), [((i, x),) for i, x in zip(IDS, INPUTS, strict=True)]),
+    "by name": (
+        {"ids": IDS, "mask": IDS > 5, "x": INPUTS},
+        [({"ids": i, "mask": i > 5, "x": x},) for i, x in zip(IDS, INPUTS, strict=True)],
+    ),
+}
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.equal(other)
+    if isinstance(one, tuple):
+        pairs = zip(one, other, strict=True)
+        return isinstance(other, tuple) and all(same(*pair) for pair in pairs)
+    return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("inputs", "rows"), SEVERAL.values(), ids=SEVERAL)
+@pytest.mark.parametrize("labels", [[3, 4, 3], ["a", "b", "a"]], ids=["numbers", "words"])
+def test_inputs_are_the_same_whatever_holds_them(inputs, rows, labels):
+    pairs = [(x, y) for (x,), y in zip(rows, labels, strict=True)]
+    holders = [(inputs, labels), (pairs,), (DataLoader(pairs, 2),)]
+    if isinstance(inputs, dict):
+        for key in ("label", "labels", "target", "targets"):
+            named = [x | {key: y} for x, y in pairs]
+            holders += [(named,), (DataLoader(named, 2),), ({**inputs, key: labels},)]
+    for held in holders:
+        found, of = labelled_examples(*held)
+        assert same(found, inputs)
+        assert of == labels
+
+
+def test_integers_of_one_tensor_stay_where_they_are_wanted():
+    for ids in (IDS, IDS.int(), IDS.tolist(), IDS.numpy()):
+        assert same(as_inputs(ids, keep_integers=True), IDS)
+        assert same(as_inputs(ids), IDS.float())
+    assert same(as_inputs(IDS.byte(), keep_integers=True), IDS.float())  # as of images
+
+
+@pytest.mark.parametrize(
+    ("data", "target", "error", "message"),
+    [
+        (DataLoader([], 2), None, ValueError, "at least one example; got none"),
+        (DataLoader([(INPUTS[0], 1)], 2), [1], ValueError, "a DataLoader, which yields its labels"),
+        (DataLoader([INPUTS[0]], 2), None, TypeError, "pairs; it gave Tensor"),
+        ([{"x": INPUTS[0]}], None, ValueError, r"under one of labels, label.* keys are \['x'\]"),
+        ([{"x": INPUTS[0], "label": 0, "target": 1}], None, ValueError, "must hold its labels"),
+        ([({"x": INPUTS[0]}, 0), ({"z": INPUTS[0]}, 0)], None, ValueError, "x: .* and z: "),
+        ({"x": INPUTS, "n": IDS[:2]}, [0, 1, 2], ValueError, r"inputs\['x'\]: 3, inputs\['n'\]: 2"),
+        ({"x": ["one", "two"]}, [0, 1], TypeError, r"inputs\['x'\] must hold numbers"),
+        ({"x": [[1], [1, 2]]}, [0, 1], ValueError, r"inputs\['x'\] must hold numbers of one shape"),
+        ({"x": INPUTS / 0}, [0, 1, 2], ValueError, r"inputs\['x'\] must be finite; example 0"),
+        ({}, [0], ValueError, "no tensor"),
+        (tuple(INPUTS), [0, 1, 2], ValueError, "2 inputs but 3 labels; a tuple is several inputs"),
+    ],
+)
+def test_inputs_that_do_not_fit_together_are_refused(data, target, error, message):
+    with pytest.raises(error, match=message):
+        labelled_examples(data, target)
+
+
+def test_a_loader_holds_labels_so_it_is_no_input():
+    with pytest.raises(TypeError, match="without labels; got a DataLoader"):
+        as_inputs(DataLoader([(INPUTS[0], 1)]))
 
 
 def test_inputs_of_another_shape_are_told_apart():
-    assert as_inputs(INPUTS, (2,)).shape == (3, 2)
-    with pytest.raises(ValueError, match=r"shape \(3,\) each, as those learned; got \(2,\)"):
-        as_inputs(INPUTS, (3,))
+    assert as_inputs(INPUTS, torch.empty(0, 2)).shape == (3, 2)
+    wanted = r"float32 of shape \(3,\) each, as those learned; got float32 of shape \(2,\)"
+    with pytest.raises(ValueError, match=wanted):
+        as_inputs(INPUTS, torch.empty(0, 3))
     with pytest.raises(ValueError, match=r"shape \(1, 2\) each"):
-        labelled_examples(INPUTS, [0, 1, 2], shape=(1, 2))
+        labelled_examples(INPUTS, [0, 1, 2], torch.empty(0, 1, 2))

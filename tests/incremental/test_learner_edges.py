@@ -233,6 +233,7 @@ def test_steps_may_stand_in_the_settings():
             ValueError,
             "epochs or training.steps, not both; got epochs=3",
         ),
+        ({"settings": "lr=0.1"}, TypeError, "settings must be a mapping; got 'lr=0.1'"),
         ({"method": "softmax:nonsense=1"}, ValueError, "'softmax' does not take the options"),
         ({"method": "softmax+old-classes:alpha=2"}, ValueError, "takes class counts"),
         ({"method": "ldam-drw+alignment"}, ValueError, "cosines"),
@@ -247,15 +248,36 @@ def test_mistakes_are_told_at_construction(options, error, message):
         learner(**options)
 
 
+@pytest.mark.parametrize(
+    "options", [{"epochs": np.int64(1), "steps": None}, {"steps": np.int64(2)}]
+)
+def test_numpy_numbers_are_numbers_and_are_saved(options, tmp_path):
+    made = learner(memory=np.int64(2), seed=np.int64(3), **options).learn(*task(0, 1))
+    plain = {name: None if value is None else int(value) for name, value in options.items()}
+    assert_same(made, learner(memory=2, seed=3, **plain).learn(*task(0, 1)))
+    assert_same(IncrementalClassifier.load(made.save(tmp_path / "a")), made)
+
+
+def test_where_nothing_has_a_gradient_training_says_so():
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"leave torch.inference_mode\(\)"),
+    ):
+        learner().learn(*task(0, 1))
+    with torch.no_grad():
+        without = learner().learn(*task(0, 1))
+    assert_same(without, learner().learn(*task(0, 1)))
+
+
 def test_a_network_without_rows_of_features_is_told():
-    with pytest.raises(ValueError, match=r"shape \(N, 1, 8, 8\) to features of shape \(N, D\); of"):
+    with pytest.raises(ValueError, match=r"\(1, 8, 8\) each\) to features of shape \(N, D\); of"):
         learner(backbone=nn.Conv2d(1, 3, 3), settings={}).learn(torch.rand(8, 1, 8, 8), [0, 1] * 4)
 
 
 def test_inputs_of_another_shape_and_unknown_predictors_are_told():
     made = learner(steps=1).learn(*task(0, 1))
     for given in (torch.zeros(3, 9), torch.zeros(3, WIDTH, 1)):
-        with pytest.raises(ValueError, match=r"shape \(6,\) each, as those learned"):
+        with pytest.raises(ValueError, match=r"float32 of shape \(6,\) each, as those learned"):
             made.predict(given)
     with pytest.raises(ValueError, match="predictor must be one of"):
         made.predict(torch.zeros(3, WIDTH), predictor="mean")

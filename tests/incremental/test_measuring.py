@@ -22,7 +22,9 @@ def state(kept=SEEN, **changes):
     if kept:
         memory.update(torch.randn(4 * kept, WIDTH), torch.arange(4 * kept) % kept)
     config = IncrementalConfig().updated(changes)
-    return LearnerState(config, memory, classifier=classifier, sizes=[2, 1], input_shape=(WIDTH,))
+    return LearnerState(
+        config, memory, classifier=classifier, sizes=[2, 1], blank=torch.empty(0, WIDTH)
+    )
 
 
 def measured_on():

@@ -63,6 +63,53 @@ def test_a_saved_memory_comes_back_and_goes_on_to_the_same_bits(tmp_path, budget
     assert same(memory, whole)
 
 
+@pytest.mark.parametrize("kind", ["ids", "tuple", "mapping"])
+def test_tokens_and_several_inputs_come_back_with_their_dtypes(tmp_path, kind):
+    x, target, features = data(0, 1)
+    ids = torch.arange(18 * 4).reshape(18, 4)
+    inputs = {"ids": ids, "tuple": (ids, x), "mapping": {"x": x, "ids": ids, "mask": ids > 5}}[kind]
+    memory = RehearsalMemory(per_class=3)
+    memory.update(inputs, target, features)
+    memory.save(tmp_path / "memory", class_order=ORDER)
+    loaded = RehearsalMemory.load(tmp_path / "memory")
+    rows = memory_rows(memory)
+    assert sorted(target[rows].tolist()) == [0, 0, 0, 1, 1, 1]
+    for found in (memory, loaded):
+        held = found.inputs
+        if kind == "ids":
+            pairs = [(held, ids)]
+        elif kind == "tuple":
+            assert isinstance(held, tuple)
+            pairs = list(zip(held, inputs, strict=True))
+        else:
+            assert held.keys() == inputs.keys()
+            pairs = [(held[name], part) for name, part in inputs.items()]
+        for part, given in pairs:
+            assert part.dtype == given.dtype
+            assert part.equal(given[rows])
+    other = {"mapping": (ids, x)}.get(kind, {"x": x})
+    with pytest.raises(ValueError, match=r"inputs must be .* each, as those held"):
+        loaded.update(other, target + 2, features)
+    content = (tmp_path / "memory").read_bytes()
+    loaded.save(tmp_path / "memory", class_order=ORDER)
+    assert (tmp_path / "memory").read_bytes() == content
+
+
+def memory_rows(memory):
+    """Of which examples the exemplars are: the ids count up through the rows."""
+    held = memory.inputs
+    if not isinstance(held, torch.Tensor):
+        held = held[0] if isinstance(held, tuple) else held["ids"]
+    return held[:, 0] // 4
+
+
+def test_a_file_of_one_tensor_is_as_it_was_before_there_were_several(path):
+    """The names of the tensors, and nothing said of the inputs' kind."""
+    with safe_open(path, framework="pt") as file:
+        assert sorted(file.keys()) == ["arrival", "inputs", "target"]
+        assert "inputs" not in json.loads(json.loads(file.metadata()["lastlayer"])["state"])
+
+
 @pytest.fixture
 def path(tmp_path):
     memory = build({"per_class": 3})
@@ -173,6 +220,8 @@ def forged(path, tensors=None, version=None, **state):
         ({"num_seen": {"0": 3, "1": 2}}, "3 examples of label 1, of 2 that came"),
         ({"num_seen": {"0": 9, "1": 9, "4": 1}}, "label 4"),
         ({"class_order": ["cat"]}, "label 1 is outside the 1"),
+        ({"inputs": "tuple"}, "it holds the tensors"),
+        ({"inputs": "else"}, "it holds the tensors"),
     ],
 )
 def test_content_that_does_not_fit_together_is_refused(path, changes, named):

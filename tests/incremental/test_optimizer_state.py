@@ -64,7 +64,7 @@ def interrupted(optimizer, *, carry):
         made,
         RehearsalMemory(per_class=0),
         classifier=copy.deepcopy(whole),
-        input_shape=(INPUTS,),
+        blank=torch.empty(0, INPUTS),
         sizes=[OLD],
         optimizer_state=copy.deepcopy(going_on.state_dict()["state"]),
     )

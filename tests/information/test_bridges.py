@@ -134,3 +134,24 @@ def test_torchcam_finer_cam_of_all_other_classes_is_infocam_cut_at_zero():
     with finer as extractor:
         (found,) = extractor(TARGET, model(images()), normalized=False)
     torch.testing.assert_close(CELLS * found, infocam(model).clamp_min(0))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao has been deprecated for years
+def test_the_contrast_of_a_quantized_layer_is_that_of_its_numbers():
+    quantized = torch.ao.quantization.quantize_dynamic(network(), {nn.Linear})[4]
+    weight = quantized.weight().dequantize()
+    others = (weight.sum(0) - weight) / (CLASSES - 1)
+    torch.testing.assert_close(contrast_linear(quantized).weight, weight - others)
+
+
+def test_layers_that_are_more_than_their_weights_have_no_contrast():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 3 * super().forward(x)
+
+    with pytest.raises(TypeError, match="got Scaled, which computes its output in its own way"):
+        contrast_linear(Scaled(3, 4))
+    hooked = nn.Linear(3, 4)
+    hooked.register_forward_hook(print)
+    with pytest.raises(ValueError, match=r"linear must have no hooks.* got print: remove"):
+        contrast_linear(hooked)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from counted_heads import build_head
 from torch import nn
+from torch.nn.utils import prune
 
 import lastlayer
 from lastlayer.functional.class_maps import class_map, least_likely_class, logit_contrast
@@ -235,6 +236,54 @@ def test_an_attached_head_is_mapped_like_the_layer_it_replaced():
     after = ClassMaps(attached)(images(), before.target)
     torch.testing.assert_close(after.maps, before.maps)
     torch.testing.assert_close(after.logits, before.logits)
+
+
+def pooled_classifier():
+    torch.manual_seed(0)
+    backbone = GapCNN((2, 8, 6), channels=(3, 4, 5, 6))
+    return lastlayer.Classifier(backbone, build_head("softmax", 6, CLASSES)).eval()
+
+
+class Adapted(nn.Linear):
+    """Adds to its product, as low-rank adapters do."""
+
+    def forward(self, features):
+        return super().forward(features) + features.sum(-1, keepdim=True)
+
+
+def test_a_classifier_whose_weights_do_not_tell_its_output_is_refused():
+    model = pooled_classifier()
+    model.head.classifier = Adapted(6, CLASSES)
+    with pytest.raises(TypeError, match=r"got Adapted, which computes its output in its own way"):
+        ClassMaps(model)(images())
+    model = pooled_classifier()
+    model.head.classifier.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(
+        ValueError, match=r"hooks of head.classifier \(<lambda>\) change its output"
+    ):
+        ClassMaps(model)(images())
+
+
+def test_hooks_that_look_on_and_pruned_weights_are_mapped():
+    model, batch = pooled_classifier(), images()
+    model.head.classifier.register_forward_hook(lambda module, args, out: None)
+    prune.l1_unstructured(model.head.classifier, "weight", 0.5)
+    with torch.no_grad():
+        model.head.classifier.weight_orig.mul_(2)  # as a step of an optimizer would
+    weight = model.head.classifier.weight_orig * model.head.classifier.weight_mask
+    features = model.backbone.layers[:-2](batch)
+    out = ClassMaps(model, method="cam")(batch)
+    torch.testing.assert_close(out.maps, class_map(features, weight, out.target, method="cam"))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao has been deprecated for years
+def test_a_quantized_classifier_is_mapped_by_its_weights():
+    model, batch = pooled_classifier(), images()
+    torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, inplace=True)
+    weight = model.head.classifier.weight().dequantize()
+    features = model.backbone.layers[:-2](batch)
+    out = ClassMaps(model, method="cam")(batch)
+    torch.testing.assert_close(out.maps, class_map(features, weight, out.target, method="cam"))
 
 
 def test_a_backbone_that_does_not_average_is_refused():

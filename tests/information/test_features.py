@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,6 +83,17 @@ def test_network_is_left_as_it_was():
     assert model[0].weight.grad is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("*", ["0", "1"]), ("**", ["0", "0.0", "0.1", "1"]), ("0.*", ["0.0", "0.1"]), ("1", ["1"])],
+)
+def test_a_star_stays_within_one_name_and_two_cross_the_dots(pattern, names):
+    nested = nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3))
+    x, target = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    report = feature_report(nested, target, inputs=x, layers=pattern)
+    assert list(report.scores) == names  # in the order of the network
+
+
 def test_later_operations_in_place_do_not_reach_the_scores():
     images, target = examples()
     model = network()
@@ -95,7 +107,8 @@ def test_later_operations_in_place_do_not_reach_the_scores():
 
 def test_features_by_name_are_reported_like_layers():
     images, target = examples()
-    report = feature_report({"pixels": images.flatten(1)[:, :5], "maps": images}, target)
+    features = {"pixels": images.flatten(1)[:, :5], "maps": images}
+    report = feature_report(features, target, channel_dim=1)
     assert report.scores["maps"].num_features == 1
     assert report.scores["pixels"].num_features == 5
     table = str(report).splitlines()
@@ -138,6 +151,27 @@ def test_batches_of_a_loader_and_several_arguments_are_taken():
     assert report.scores["out"].num_examples == 60
 
 
+def test_labels_are_taken_as_data_sets_hold_them_and_all_else_is_named():
+    images, target = examples(60)
+    features = {"pixels": images.flatten(1)}
+    expected = feature_report(features, target).as_dict()
+    for labels in (target.tolist(), target.numpy(), target.int(), target.numpy().astype("uint8")):
+        assert feature_report(features, labels).as_dict() == expected
+    whole = feature_report(network(), target.tolist(), inputs=images, batch_size=np.int64(25))
+    assert (
+        whole.as_dict() == feature_report(network(), target, inputs=images, batch_size=25).as_dict()
+    )
+    for source, labels, message in (
+        (features, ["cat"] * 60, "target must hold integer labels"),
+        (features, target / 2, "target must hold integer labels"),
+        (images.flatten(1), target, "source must be a network, or a mapping .* got Tensor"),
+        ({}, target, "source must be a network, or a mapping .* got an empty one"),
+        ({"pixels": images.flatten(1).numpy()}, target, "pixels must be a tensor; got ndarray"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            feature_report(source, labels)
+
+
 def test_layers_that_cannot_be_heard_are_refused():
     images, target = examples(20)
     relu = nn.ReLU()
@@ -149,6 +183,8 @@ def test_layers_that_cannot_be_heard_are_refused():
     silent.spare = nn.Linear(64, 2)
     silent.forward = lambda x: x.flatten(1)
     with pytest.raises(ValueError, match="spare did not run"):
+        feature_report(silent, target, inputs=images, layers="spare")
+    with pytest.raises(ValueError, match="spare did not run"):  # and there is no other
         feature_report(silent, target, inputs=images)
     with pytest.raises(ValueError, match="no module of Sequential is called 'conv'"):
         feature_report(twice, target, inputs=images, layers="conv")
@@ -170,3 +206,11 @@ def test_arguments_that_do_not_fit_are_refused():
         feature_report(network(), target, inputs=images * math.nan)
     with pytest.raises(RuntimeError, match="with block"):
         LayerScores(network()).update(images, target)
+    with LayerScores(network()) as scores, pytest.raises(TypeError, match=r"a tuple .* got list"):
+        scores.update([images], target)
+    with pytest.raises(TypeError, match=r"inputs\['ids'\] must be a tensor; got list"):
+        feature_report(network(), target, inputs={"ids": images.tolist()})
+    with pytest.raises(
+        ValueError, match=r"one row per example .* inputs\[0\]: 20, inputs\[1\]: 19"
+    ):
+        feature_report(network(), target, inputs=(images, images[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,10 @@ class Case(NamedTuple):
             solver="newton-cholesky",
             tol=1e-10,
             max_iter=10_000,
-        ).fit(self.X, self.y, self.weight)
+        )
+        with warnings.catch_warnings():  # scikit-learn 1.8 tells C=inf that it ignores C
+            warnings.filterwarnings("ignore", "Setting penalty=None")
+            model.fit(self.X, self.y, self.weight)
         coef, intercept = model.coef_, np.broadcast_to(model.intercept_, len(model.coef_))
         if binary:
             coef = np.concatenate([-coef, coef]) / 2

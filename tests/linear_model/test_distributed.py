@@ -125,6 +125,7 @@ def _errors(rank: int, folder: str) -> dict[str, Any]:
         "no rows": lambda: DistributedRows(None if rank else _memory(features, labels)),
         "width": lambda: fit_distributed(LBFGSSoftmax(), ours, labels),
         "dtype": lambda: fit_distributed(LBFGSSoftmax(), half, labels),
+        "names": lambda: DistributedRows(_named(["xy", "yx"][rank], features[:, :2], labels)),
         "nan": lambda: fit_distributed(LBFGSSoftmax(), nan, labels),
         "labels": lambda: fit_distributed(
             LBFGSSoftmax(), features, labels if rank else np.arange(len(labels)) % 3
@@ -161,6 +162,12 @@ def _errors(rank: int, folder: str) -> dict[str, Any]:
 def _memory(features, labels):
     target = torch.from_numpy(np.searchsorted(["a", "b", "c"], labels))
     return rows_in_memory(torch.from_numpy(features), target)
+
+
+def _named(names, features, labels):
+    rows = _memory(features, labels)
+    rows.feature_names = list(names)
+    return rows
 
 
 def _sum_unless(block, failing):
@@ -264,6 +271,8 @@ def test_an_error_of_one_process_is_raised_on_both(found, folder):
         "width": "ValueError: ranks differ in their number of features: rank 0 has 5, rank 1 has 4",
         "dtype": "ValueError: ranks differ in their dtype: rank 0 has torch.float64, rank 1 has "
         "torch.float32",
+        "names": "ValueError: ranks differ in their names of the features: rank 0 has ['x', 'y'], "
+        "rank 1 has ['y', 'x']",
         "labels": "ValueError: ranks differ in their kind of labels: some have strings, others "
         "have numbers",
     }

@@ -238,7 +238,7 @@ def test_a_model_that_was_written_and_read_goes_on_the_same(given, carry):
         io = pytest.importorskip("skops.io")
         text = io.dumps(model)
         unknown = io.get_untrusted_types(data=text)
-        assert unknown == ["lastlayer.linear_model.estimators.SGDSoftmax"]  # nothing inside it
+        assert unknown == ["lastlayer.linear_model.sgd.SGDSoftmax"]  # nothing inside it
         other = io.loads(text, trusted=unknown)
     for one in (model, other):
         one.partial_fit(given.X, given.y)
@@ -260,14 +260,24 @@ def test_what_a_fit_leaves_is_numbers_texts_and_arrays(given):
                 assert isinstance(entry, plain), (type(model).__name__, name, type(entry))
 
 
-def test_a_stored_model_goes_on_with_its_share_of_the_penalty(given, tmp_path):
-    """Its momentum starts anew."""
-    model = SGDSoftmax(random_state=0, momentum=0.0).partial_fit(given.X, given.y, [0, 1, 2])
-    other = load_linear(save_linear(model, tmp_path))
-    for one in (model, other):
-        one.partial_fit(given.X, given.y)
-    np.testing.assert_array_equal(other.coef_, model.coef_)
-    assert other.rows_seen_ == model.rows_seen_ == 300
+@pytest.mark.parametrize("begin", ["partial_fit", "fit"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_stored_model_goes_on_as_a_pickled_one(given, momentum, begin, tmp_path):
+    """With its momentum, and its share of the penalty."""
+    model = SGDSoftmax(random_state=0, momentum=momentum, C=0.01, callback=None, tol=9.0)
+    if begin == "fit":
+        model.fit(given.X, given.y)
+    else:
+        model.partial_fit(given.X, given.y, [0, 1, 2])
+    pickled = pickle.loads(pickle.dumps(model))
+    stored = load_linear(save_linear(model, tmp_path))
+    for _ in range(2):
+        for one in (pickled, stored):
+            one.partial_fit(given.X, given.y)
+        stored = load_linear(save_linear(stored, tmp_path))
+    np.testing.assert_array_equal(stored.coef_, pickled.coef_)
+    np.testing.assert_array_equal(stored.intercept_, pickled.intercept_)
+    assert stored.rows_seen_ == pickled.rows_seen_ == 3 * 150
 
 
 def test_a_stream_that_diverges_is_an_error_and_changes_nothing(given):

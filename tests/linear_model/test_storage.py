@@ -31,6 +31,10 @@ def test_every_estimator_comes_back_with_its_options_and_predictions(name, tmp_p
     assert type(found) is type(model)
     assert found.get_params() == model.get_params()
     assert found.n_iter_ == model.n_iter_
+    lost = {"history_", "_velocity"}  # SGD's velocity is 0 after a fit
+    assert vars(model).keys() - vars(found).keys() <= lost
+    for attribute in ("converged_", "gap_", "n_features_in_"):
+        assert getattr(found, attribute) == getattr(model, attribute)
     np.testing.assert_array_equal(found.predict_log_proba(X), model.predict_log_proba(X))
     np.testing.assert_array_equal(found.decision_function(X), model.decision_function(X))
 

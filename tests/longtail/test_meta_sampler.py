@@ -1,11 +1,13 @@
 import copy
 import io
+from collections import UserDict
 
 import pytest
 import torch
 import torch.nn.functional as F
 from counted_heads import build_head
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lastlayer.functional import (
     gumbel_noise,
@@ -23,7 +25,7 @@ from lastlayer.heads import (
     SampledSoftmax,
     Softmax,
 )
-from lastlayer.longtail import MetaSampler, row_losses, virtual_meta_loss
+from lastlayer.longtail import MetaSampler, class_counts, row_losses, virtual_meta_loss
 
 K, D, B, M = 5, 4, 9, 7
 COUNTS = torch.tensor([60, 30, 9, 3, 1])
@@ -218,6 +220,63 @@ def test_of_a_classifier_whatever_is_trained_takes_the_step_and_batch_norm_does_
         virtual_meta_loss(classifier, features, target, weights, *meta, lr=LR)
 
 
+class Texts(nn.Module):
+    """A backbone of keywords: tokens and their mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(9, D)
+
+    def forward(self, ids, mask):
+        return (self.words(ids) * mask[..., None]).sum(1)
+
+
+def test_inputs_by_name_or_several_take_the_step_of_the_tensor_they_stand_for():
+    """Tokens are the rows of a one-hot matrix, times the embedding's weight."""
+    generator = torch.Generator().manual_seed(0)
+    ids, mask = torch.randint(9, (2, B, 6), generator=generator)
+    mask = mask > 2
+    target, weights = torch.arange(B) % K, torch.ones(B, requires_grad=True)
+    torch.manual_seed(0)
+    texts, counted = Texts(), nn.Linear(9, D, bias=False)
+    counted.weight = nn.Parameter(texts.words.weight.detach().T.clone())
+    head = Softmax(D, K)
+    counts = (nn.functional.one_hot(ids, 9) * mask[..., None]).sum(1).float()
+    found, rows = [], []
+    for backbone, inputs in (
+        (counted, counts),
+        (texts, {"ids": ids, "mask": mask}),
+        (texts, UserDict(mask=mask, ids=ids)),
+        (texts, (ids, mask)),
+    ):
+        classifier = Classifier(backbone, head)
+        loss = virtual_meta_loss(classifier, inputs, target, weights, inputs, target, lr=LR)
+        found.append((loss, torch.autograd.grad(loss, weights)[0]))
+        rows.append(row_losses(classifier, inputs, target))
+        sampler = MetaSampler(COUNTS)
+        drawn = sampler.draw(B, generator=torch.Generator().manual_seed(0))
+        sampler.meta_step(classifier, inputs, drawn.classes, drawn.weights, inputs, target, lr=LR)
+        found[-1] += (sampler.rates(),)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+    for other in rows[1:]:
+        torch.testing.assert_close(other, rows[0])
+
+
+def test_batches_of_a_loader_of_texts_train_the_rates():
+    examples = [
+        {"ids": torch.randint(9, (6,)), "mask": torch.ones(6), "labels": i % K}
+        for i in range(2 * B)
+    ]
+    loader = DataLoader(examples, B)
+    assert class_counts(loader).tolist() == torch.bincount(torch.arange(2 * B) % K).tolist()
+    sampler, classifier = MetaSampler(class_counts(loader)), Classifier(Texts(), Softmax(D, K))
+    for batch in loader:
+        target = batch.pop("labels")
+        sampler.meta_step(classifier, batch, target, sampler.weights(target), batch, target, lr=LR)
+    assert not sampler.rates().equal(MetaSampler(COUNTS).rates())
+
+
 def test_row_losses_have_the_heads_loss_for_a_mean():
     head, (features, _) = Softmax(D, K, label_smoothing=0.1), batch()
     target = torch.arange(B) % K
@@ -295,6 +354,12 @@ def test_weights_without_a_gradient_or_of_another_length_are_refused():
         sampler.meta_step(head, features, drawn.classes, torch.ones(B), *meta, lr=LR)
     with pytest.raises(ValueError, match=r"shape \(B,\)"):
         sampler.meta_step(head, features, drawn.classes, drawn.weights[1:], *meta, lr=LR)
+    with pytest.raises(ValueError, match=rf"inputs must have one row per label, {B}; got {B - 1}"):
+        sampler.meta_step(head, features[1:], drawn.classes, drawn.weights, *meta, lr=LR)
+    with pytest.raises(ValueError, match="meta_inputs must have one row per label"):
+        sampler.meta_step(head, features, drawn.classes, drawn.weights, meta[0][1:], meta[1], lr=LR)
+    with pytest.raises(TypeError, match=r"inputs must be a tensor, a tuple .* got list"):
+        sampler.meta_step(head, features.tolist(), drawn.classes, drawn.weights, *meta, lr=LR)
     with pytest.raises(ValueError, match="lr"):
         sampler.meta_step(head, features, drawn.classes, drawn.weights, *meta, lr=-1.0)
 

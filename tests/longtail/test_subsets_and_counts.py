@@ -1,12 +1,11 @@
-"""Long-tailed subsets: exact counts, the same in every stage; labels counted wherever they are."""
+"""Long-tailed subsets: exact counts, the same in every stage; counts that fit."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from lastlayer.data import Split, Splits
+from lastlayer.data import Split
 from lastlayer.longtail import (
     class_counts,
     exponential_counts,
@@ -78,68 +77,7 @@ def test_more_than_there_is_is_an_error():
     assert class_counts(long_tail_subset(SPLIT, 100, small="clamp")).min() == 1
     with pytest.raises(ValueError, match="counts ask for 3 examples of class 1; it has 1"):
         long_tail_indices(torch.tensor([0, 1]), torch.tensor([1, 3]))
+    with pytest.raises(TypeError, match=r"split must be a .*Split; got list.* long_tail_indices"):
+        long_tail_subset([(0.0, 1)], 10)
     with pytest.raises(ValueError, match="order must be one of"):
         long_tail_subset(SPLIT, 10, order="size")
-
-
-class Pairs(Dataset):
-    def __init__(self, labels):
-        self.hidden = labels
-
-    def __len__(self):
-        return len(self.hidden)
-
-    def __getitem__(self, index):
-        if index >= len(self.hidden):
-            raise IndexError
-        return torch.zeros(2), int(self.hidden[index])
-
-
-class WithTargets(Pairs):
-    def __init__(self, labels):
-        super().__init__([9] * len(labels))
-        self.targets = list(labels)
-
-
-TAIL = [0, 2, 2, 0, 0]
-TENSORS = TensorDataset(torch.zeros(5, 2), torch.tensor(TAIL))
-SOURCES = {
-    "tensor": torch.tensor(TAIL),
-    "matrix": torch.tensor([TAIL]),
-    "list": TAIL,
-    "split": Split(torch.zeros(5, 2), torch.tensor(TAIL)),
-    "tensors": TENSORS,
-    "pairs": Pairs(TAIL),
-    "targets": WithTargets(TAIL),
-    "subset": Subset(Pairs([1, *TAIL]), [1, 2, 3, 4, 5]),
-    "subset of tensors": Subset(
-        TensorDataset(torch.zeros(6), torch.tensor([1, *TAIL])), range(1, 6)
-    ),
-    "two": ConcatDataset([Pairs(TAIL[:2]), WithTargets(TAIL[2:])]),
-    "loader": DataLoader(TENSORS, batch_size=2, shuffle=True, drop_last=True),
-}
-
-
-@pytest.mark.parametrize("data", SOURCES.values(), ids=SOURCES)
-def test_labels_are_counted_wherever_they_are(data):
-    counts = class_counts(data, num_classes=4)
-    assert counts.dtype == torch.int64
-    assert counts.tolist() == [3, 0, 2, 0]
-    assert class_counts(data).tolist() == [3, 0, 2]
-
-
-def test_splits_are_counted_by_their_training_part_with_their_classes():
-    train = Split(torch.zeros(3, 1), torch.tensor([0, 1, 1]))
-    test = Split(torch.zeros(1, 1), torch.tensor([0]))
-    assert class_counts(Splits("toy", train, None, test, ("a", "b"), "vector")).tolist() == [1, 2]
-
-
-def test_what_holds_no_labels_is_refused():
-    with pytest.raises(TypeError, match="labels must be integers"):
-        class_counts(torch.tensor([0.0, 1.0]))
-    with pytest.raises(ValueError, match=r"labels must lie in \[0, 1\]; got 2"):
-        class_counts([0, 2], num_classes=2)
-    with pytest.raises(ValueError, match="num_classes must be given"):
-        class_counts([])
-    with pytest.raises(TypeError, match="data must hold labels"):
-        class_counts(3)

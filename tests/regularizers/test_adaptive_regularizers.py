@@ -1,4 +1,4 @@
-"""Regularisers that learn their rate: penalties, bounds, learning, refusals."""
+"""Regularizers that learn their rate: penalties, bounds, learning, refusals."""
 
 from __future__ import annotations
 

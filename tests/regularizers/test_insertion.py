@@ -1,4 +1,4 @@
-"""Regularisers put into networks by name: where, shaped by what, and out again."""
+"""Regularizers put into networks by name: where, shaped by what, and out again."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_removal_leaves_nothing(network):
     assert all(not module._forward_hooks for module in network.modules())
 
 
-def test_two_regularisers_at_one_place_act_in_turn(network):
+def test_two_regularizers_at_one_place_act_in_turn(network):
     first = insert(network, "drop-block", where="conv", p=1.0)
     second = insert(network, "disout", where="conv", p=0.5)
     assert [name for name, _ in inserted(network)] == ["conv.regularizer", "conv.regularizer2"]
@@ -192,7 +192,7 @@ def test_weight_updates_are_seen_at_the_next_call(network):
         assert float((network.layer1[0].conv1(x) == 0).float().mean()) < 0.1
 
 
-def test_adaptive_regularisers_learn_how_many_channels_they_follow(network):
+def test_adaptive_regularizers_learn_how_many_channels_they_follow(network):
     insertion = insert(network, "variational-dropout", where="layer2.*.conv1", num_examples=100)
     assert [place.regularizer.num_features for place in insertion.places] == [8, 8]
 
@@ -212,7 +212,7 @@ def test_bad_arguments_are_named_and_leave_the_network_alone(network, arguments,
     assert not list(inserted(network))
 
 
-def test_an_unknown_regulariser_is_named(network):
+def test_an_unknown_regularizer_is_named(network):
     with pytest.raises(ValueError, match=r"unknown regularizer 'disuot'. Did you mean 'disout'"):
         insert(network, "disuot", where="conv")
 

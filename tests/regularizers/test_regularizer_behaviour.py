@@ -1,4 +1,4 @@
-"""What single regularisers do: rates, expectations, published variants."""
+"""What single regularizers do: rates, expectations, published variants."""
 
 from __future__ import annotations
 

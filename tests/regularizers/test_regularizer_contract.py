@@ -1,4 +1,4 @@
-"""What every regulariser promises, each by its name in the catalogue."""
+"""What every regularizer promises, each by its name in the catalogue."""
 
 from __future__ import annotations
 
@@ -295,3 +295,17 @@ def test_standout_alone_is_not_the_identity_in_evaluation():
     x = features()
     out = Standout(0.4).eval()(x)
     assert not torch.equal(out, x)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 6, 5), (4, 3, 0, 6), (4, 3, 5, 0), (0, 3, 0, 0)])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_empty_maps_pass_with_a_gradient_as_torchs_dropout_lets_them(name, shape):
+    samplers = ["auto", "sparse", "dense"] if name in ("drop-block", "disout") else [None]
+    for sampler in samplers:
+        layer = build(name, **({} if sampler is None else {"sampler": sampler}))
+        for x in (torch.empty(shape), torch.empty(shape).to(memory_format=torch.channels_last)):
+            x.requires_grad_()
+            out = layer(x)
+            assert out.shape == torch.nn.functional.dropout(x, 0.5).shape
+            out.sum().backward()
+            assert x.grad.shape == x.shape

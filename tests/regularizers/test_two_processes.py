@@ -1,4 +1,4 @@
-"""Regularisers under DistributedDataParallel: two gloo processes on one machine."""
+"""Regularizers under DistributedDataParallel: two gloo processes on one machine."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ def test_the_network_sees_the_changed_images(tmp_path, monkeypatch, seen):
     given = []
     plain = module._like_weights
 
-    def spy(inputs):
+    def spy(inputs, classifier):
         given.append(inputs.clone())
-        return plain(inputs)
+        return plain(inputs, classifier)
 
     monkeypatch.setattr(module, "_like_weights", spy)
     train(config({"name": "crop", "padding": 1}, validate_every=None), tmp_path / "run")

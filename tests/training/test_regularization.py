@@ -43,6 +43,16 @@ def test_a_configuration_puts_them_into_the_backbone():
     assert second.next_layer is classifier.head.classifier
 
 
+def test_a_place_may_be_a_kind_of_place():
+    _, changes = parse_variant("softmax+drop-path:kind=branch,p=0.3")
+    assert changes["regularizer"]["places"] == [{"kind": "branch"}]
+    wanted = RunConfig().updated({"model": {"name": "resnet20"}}).updated(changes)
+    classifier = build_classifier(wanted, (3, 16, 16), 10)
+    names = [name for name, _ in inserted(classifier)]
+    blocks = [f"backbone.layer{i}.{j}" for i in (1, 2, 3) for j in range(3)]
+    assert names == [f"{block}.bn2.regularizer" for block in blocks]
+
+
 def test_they_do_not_move_the_initial_weights():
     plain = build_classifier(RunConfig().updated(BASE), (1, 8, 8), 10)
     other = build_classifier(config("variational-dropout"), (1, 8, 8), 10)
@@ -141,6 +151,7 @@ def test_learned_rates_pay_their_penalty_and_are_not_decayed(tmp_path):
     [
         ({"name": "dropout"}, "a regularizer needs places"),
         ({"name": "dropout", "places": [{"where": "x", "factor": 2.0}]}, "factor"),
+        ({"name": "dropout", "places": [{"factor": 0.5}]}, "a place needs where=PATTERN or kind="),
         ({"schedule": "quadratic"}, "schedule"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lastlayer.heads import DropMax, Softmax
 from lastlayer.training.gradients import term_gradients
@@ -50,3 +51,10 @@ def test_it_leaves_no_gradient_behind() -> None:
 def test_other_reductions_are_refused() -> None:
     with pytest.raises(ValueError, match="needs reduction=\"mean\"; got 'sum'"):
         term_gradients(Softmax(D, K, reduction="sum"), torch.randn(N, D), TARGET)
+
+
+def test_weights_that_are_computed_have_no_gradient_of_their_own() -> None:
+    head = Softmax(D, K)
+    nn.utils.parametrizations.weight_norm(head.classifier)
+    with pytest.raises(TypeError, match="got a ParametrizedLinear that computes it"):
+        term_gradients(head, torch.randn(N, D), TARGET)

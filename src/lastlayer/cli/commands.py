@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from lastlayer.cli import linear, reading
 from lastlayer.cli.app import app
@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: words of the command; the process's own if None.
     """
     try:
-        app(arguments, console=out_console, error_console=err_console)
+        app(arguments, console=out_console, error_console=err_console, exit_on_error=False)
+    except CycloptsError:  # told already; its own exit status was 1 before version 5
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         err_console.print("stopped; the same command goes on (train: with --resume)")
         raise SystemExit(130) from None

@@ -19,7 +19,7 @@ from lastlayer.data.files import DataFileError
 from lastlayer.data.images import read_image
 from lastlayer.data.loading import load
 from lastlayer.data.sources import SOURCES, Encoder, Examples, FittedEncoder, Raw, Source
-from lastlayer.data.splits import Split, Splits
+from lastlayer.data.splits import Labelled, Split, Splits
 from lastlayer.data.tfidf import FittedTfidf, Tfidf
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Examples",
     "FittedEncoder",
     "FittedTfidf",
+    "Labelled",
     "RandomCrop",
     "RandomCutout",
     "RandomFlip",

@@ -12,7 +12,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_choice, check_count, check_labels
+from lastlayer._checks import check_choice, check_count, check_labels, is_whole
 
 #: The named orders: a permutation by the seed, or label after label.
 ORDERS = ("random", "label")
@@ -237,7 +237,7 @@ def class_tasks(
         raise ValueError(f"base must be at most the {num_classes} classes there are; got {base}")
     rest = num_classes - base
     fitting = [count for count in range(1, rest + 1) if rest % count == 0] or [0]
-    if steps not in fitting or not isinstance(steps, int):
+    if steps not in fitting or not is_whole(steps):
         raise ValueError(
             f"steps must share the {rest} classes after the base evenly; got {steps!r}, of which "
             f"these fit: {', '.join(map(str, fitting))}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lastlayer._checks import is_whole
 from lastlayer.data.files import DataFileError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def stack_images(
 
 
 def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = (size, size) if is_whole(size) else tuple(size)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"size must be a side or (height, width), each at least 1; got {size!r}")
     return pair[0], pair[1]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_options
+from lastlayer._checks import check_options, is_whole
 from lastlayer.data.sources import SOURCES, Examples, FittedEncoder, Raw
 from lastlayer.data.splits import Split, Splits, check_labels
 from lastlayer.data.subset import Indices, balanced_subset, level_subset, stratified_subset
@@ -122,8 +122,8 @@ def _validation_count(validation_size: float | None, train_size: int | None, ava
             "validation_size must be a count of at least 0 or a fraction in (0, 1); "
             f"got {validation_size!r}"
         )
-    if isinstance(validation_size, int):
-        return validation_size
+    if is_whole(validation_size):
+        return int(validation_size)
     if not validation_size < 1:
         raise ValueError(
             "validation_size as a float is a fraction and must lie in (0, 1), as an int it is a "

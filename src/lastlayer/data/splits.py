@@ -9,12 +9,60 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lastlayer._inputs import Inputs, first_not_finite, named_tensors
+
 Kind = Literal["image", "vector"]
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Examples with their labels.
+class Labelled:
+    """Inputs of any network with their labels.
+
+    Args:
+        inputs: a tensor, a tuple of tensors or tensors by name, N rows each; what is floating point
+            is float32 and finite.
+        target: int64 labels ``(N,)``.
+
+    Raises:
+        TypeError: if a dtype is another.
+        ValueError: if the lengths differ, there is no example or an input is not finite.
+
+    Example:
+        >>> tokens = {"ids": torch.zeros(3, 7, dtype=torch.int64)}
+        >>> len(Labelled(tokens, torch.tensor([0, 1, 1])))
+        3
+    """
+
+    inputs: Inputs = field(repr=False)
+    target: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.target.dtype != torch.int64 or self.target.dim() != 1:
+            raise TypeError(
+                "target must be int64 of shape (N,); "
+                f"got {self.target.dtype} of shape {tuple(self.target.shape)}"
+            )
+        for name, inputs in named_tensors(self.inputs).items():
+            self._check(name, inputs)
+        if len(self.target) == 0:
+            raise ValueError("a split needs at least one example; got none")
+
+    def _check(self, name: str, inputs: Tensor) -> None:
+        if inputs.is_floating_point() and inputs.dtype != torch.float32:
+            raise TypeError(f"{name} must be float32; got {inputs.dtype}")
+        if len(inputs) != len(self.target):
+            raise ValueError(f"{len(inputs)} {name} but {len(self.target)} labels")
+        row = first_not_finite(inputs)
+        if row is not None:
+            raise ValueError(f"{name} must be finite; example {row} holds NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Split(Labelled):
+    """Examples of a data source with their labels.
 
     Args:
         inputs: float32; images ``(N, C, H, W)`` or vectors ``(N, D)``; finite.
@@ -30,27 +78,11 @@ class Split:
     """
 
     inputs: Tensor = field(repr=False)
-    target: Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.inputs.dtype != torch.float32:
             raise TypeError(f"inputs must be float32; got {self.inputs.dtype}")
-        if self.target.dtype != torch.int64 or self.target.dim() != 1:
-            raise TypeError(
-                "target must be int64 of shape (N,); "
-                f"got {self.target.dtype} of shape {tuple(self.target.shape)}"
-            )
-        if len(self.inputs) != len(self.target):
-            raise ValueError(f"{len(self.inputs)} inputs but {len(self.target)} labels")
-        if len(self.target) == 0:
-            raise ValueError("a split needs at least one example; got none")
-        finite = torch.isfinite(self.inputs).flatten(1).all(dim=1)
-        if not bool(finite.all()):
-            row = int((~finite).nonzero()[0])
-            raise ValueError(f"inputs must be finite; example {row} holds NaN or infinity")
-
-    def __len__(self) -> int:
-        return len(self.target)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)

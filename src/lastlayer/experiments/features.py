@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer._files import moved_into_place
+from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
 from lastlayer.training import RunDirectory
@@ -41,7 +42,7 @@ def run_features(path: str | Path, *, data_dir: str | None = None) -> Arrays:
     labels = class_labels(splits.class_names)
     arrays: Arrays = {}
     for part, split in named_parts(splits).items():
-        arrays[f"x_{part}"] = _features(classifier, split.inputs).numpy()
+        arrays[f"x_{part}"] = features_of(classifier, split.inputs).numpy()
         arrays[f"y_{part}"] = labels[split.target.numpy()]
     return arrays
 
@@ -83,8 +84,11 @@ def named_parts(splits: Splits) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _features(classifier: Classifier, inputs: Tensor) -> Tensor:
+def features_of(classifier: Classifier, inputs: Inputs) -> Tensor:
+    """Return the (N, D) features of a run's classifier, in evaluation mode, on the CPU."""
     weight = classifier.head.classifier.weight
-    batches = torch.split(inputs, EVALUATION_BATCH)
-    found = [classifier.features(batch.to(weight.device, weight.dtype)) for batch in batches]
+    found = [
+        call(classifier.features, to_weight(batch, weight))
+        for batch in batches(inputs, EVALUATION_BATCH)
+    ]
     return torch.cat([features.flatten(1).cpu() for features in found])

@@ -14,7 +14,7 @@ def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
 
     Args:
         text: such as ``dropmax:temperature=0.2`` or ``softmax+disout:where=layer3,p=0.1``. Where
-            ``where`` (and ``position``) are not given, the recipe's places stay. A name of
+            neither ``where`` nor ``kind`` is given, the recipe's places stay. A name of
             :data:`SCHEMES` stands for a head and how its batches are drawn, in one stage or two;
             its options are entries of the stage that the head is trained in:
             ``balms:meta.initial_power=1,steps=500``.
@@ -42,7 +42,7 @@ def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
     if len(regularizers) > 1:
         raise ValueError(f"a run has one regularizer at most; got {text!r}")
     regularizer, options = parse_head(regularizers[0], kind="regularizer")
-    where = {key: options.pop(key) for key in ("where", "position") if key in options}
+    where = {key: options.pop(key) for key in ("where", "kind", "position") if key in options}
     changes["regularizer"] = {"name": regularizer, "options": options}
     if where:
         changes["regularizer"]["places"] = [where]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lastlayer._inputs import blank
 from lastlayer.experiments.compare import GridProgress, Job, Kind, file_name, run
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
@@ -81,6 +82,6 @@ def _check_learnable(configs: Sequence[IncrementalConfig]) -> None:
         plan = plan_tasks(config, splits)
         counts = class_counts(splits)[: plan.sizes[0]]
         state = new_state(config)
-        classifier = build_untrained(state, splits.input_shape, plan.sizes[0], counts)
+        classifier = build_untrained(state, blank(splits.train.inputs), plan.sizes[0], counts)
         check_head(config, classifier.head)
         built.append(parts)

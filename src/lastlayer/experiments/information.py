@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lastlayer._inputs import Inputs, to_weight
 from lastlayer.evaluation import apply_temperature
+from lastlayer.experiments.features import features_of
 from lastlayer.functional.information import label_entropy
 from lastlayer.heads import Classifier
 from lastlayer.information import (
@@ -93,24 +95,25 @@ def run_information(
     if "temperature" in summary:
         scaled = apply_temperature(predictions["scores"], summary["temperature"])
         estimates["temperature-scaled"] = estimate_information(scaled, target)
+    inputs = to_weight(measured.inputs, classifier.head.classifier.weight)
     return RunInformation(
         measured_on=summary["measured_on"],
         estimates=estimates,
         label_entropy=float(label_entropy(target, log_prob.shape[1])),
-        bracket=_bracket(classifier, measured.inputs, target, num_masks),
+        bracket=_bracket(classifier, inputs, target, num_masks),
         classes=class_information(log_prob, target),
         class_names=summary["class_names"],
-        layers=feature_report(classifier.backbone, target, inputs=measured.inputs),
+        layers=feature_report(classifier.backbone, target, inputs=inputs),
     )
 
 
 @torch.no_grad()
 def _bracket(
-    classifier: Classifier, inputs: Tensor, target: Tensor, num_masks: int
+    classifier: Classifier, inputs: Inputs, target: Tensor, num_masks: int
 ) -> StochasticInformation | None:
     if not predicts_with_masks(classifier.head):
         return None
-    features = torch.cat([classifier.features(batch) for batch in torch.split(inputs, 500)])
+    features = features_of(classifier, inputs)
     generator = torch.Generator().manual_seed(0)
     return stochastic_information(
         classifier.head, features, target, num_samples=num_masks, generator=generator

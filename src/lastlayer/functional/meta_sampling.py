@@ -253,6 +253,10 @@ def rate_weights(rate_logits: Tensor, target: Tensor, *, normalize: bool = True)
     Returns:
         (B,) weights, differentiable with respect to ``rate_logits``.
 
+    Raises:
+        TypeError: if labels are not int64.
+        ValueError: if one is out of range.
+
     Example:
         >>> rate_weights(torch.tensor([0.0, 200.0]), torch.tensor([0, 1, 1]))
         tensor([0.6000, 1.2000, 1.2000])
@@ -260,5 +264,6 @@ def rate_weights(rate_logits: Tensor, target: Tensor, *, normalize: bool = True)
     Source: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020;
     the sum from the authors' program.
     """
+    check_class_indices(target, len(rate_logits))
     log_rates = F.logsigmoid(at_least_float32(rate_logits))[target]
     return log_rates.softmax(dim=-1) * len(target) if normalize else log_rates.exp()

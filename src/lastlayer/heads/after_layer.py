@@ -69,7 +69,7 @@ class LayerOutput:
         replica = getattr(network, "_is_replica", False)  # of DataParallel: threads share hooks
         if _is_traced() or replica or network.training not in self.unseen_modes:
             return network(*args, **kwargs)
-        twins = _Twins(self._twin_of)
+        twins = _Twins(self._twin_of, learned_acts=self.bias)
         place = network.get_submodule(self.name)
         handle = place.register_forward_hook(twins.start)
         try:
@@ -77,6 +77,13 @@ class LayerOutput:
                 output = network(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise
+        except AttributeError as error:
+            if error.obj is not place:  # the network reads .weight or .in_features itself
+                raise
+            raise ValueError(
+                f"the network reads .{error.name} of layer {self.name!r}, whose place a head has "
+                f"taken: it must call the layer and nothing more.\n{_REMEDY}"
+            ) from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if not twins.seen:
                 raise
@@ -110,6 +117,8 @@ class LayerOutput:
         start = f"layer {self.name!r} must be the network's last"
         if not twins.seen:
             raise ValueError(f"{start}; the network did not run it.\n{_REMEDY}")
+        if twins.fed_back:
+            raise ValueError(f"{start}; the network runs it again on its own output.\n{_REMEDY}")
         if features.dim() == 0 or features.shape[-1] != self.in_features:
             raise ValueError(
                 f"{start}, so that its {self.in_features} features come out; got shape "
@@ -130,19 +139,26 @@ class LayerOutput:
 
 
 class _Twins(TorchFunctionMode):
-    """Repeats on a twin, without gradients, what is done to tensors that have one."""
+    """Repeats on a twin, without gradients, what is done to tensors that have one.
 
-    def __init__(self, twin_of: Callable[[Tensor], Tensor]) -> None:
+    Args:
+        twin_of: gives the twin of the layer's output.
+        learned_acts: whether no learned factor commutes, so that parameters are moved in the twin.
+    """
+
+    def __init__(self, twin_of: Callable[[Tensor], Tensor], *, learned_acts: bool) -> None:
         super().__init__()
-        self.twin_of = twin_of
+        self.twin_of, self.learned_acts = twin_of, learned_acts
         self.names: list[str] = []
         self.seen: list[Tensor] = []
+        self.fed_back = False
         self.pairs: dict[
             int, tuple[Tensor, Tensor]
         ] = {}  # the tensors too, so that ids stay theirs
 
     def start(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Give the stand-in's output a twin; a copy, so that its input goes without."""
+        self.fed_back = self.fed_back or self._is_concerned(inputs)
         output = output.clone()
         with torch.no_grad():
             self.pairs[id(output)] = (output, self.twin_of(output.detach()))
@@ -182,6 +198,8 @@ class _Twins(TorchFunctionMode):
         return any(self._is_concerned(part) for part in value)
 
     def _swapped(self, value: Any) -> Any:
+        if isinstance(value, nn.Parameter) and self.learned_acts and value.is_floating_point():
+            return value.detach() + 1  # one that starts at 0 or 1 acts once it learns
         if isinstance(value, Tensor):
             return self.pairs.get(id(value), (value, value))[1]
         if isinstance(value, dict):
@@ -216,17 +234,29 @@ class _Twins(TorchFunctionMode):
 
 def as_features(output: Any) -> Tensor:
     """Return the tensor of features in what a backbone returned, or raise ``TypeError``."""
-    # transformers' models return an object that carries the replaced layer's output. A tuple with
-    # .logits is Inception's or GoogLeNet's, whose auxiliary logits must not be lost in silence.
-    features = output if isinstance(output, tuple) else getattr(output, "logits", output)
-    if isinstance(features, Tensor):
+    # transformers' models return an object that carries the replaced layer's output, others a
+    # dictionary. A tuple with .logits is Inception's or GoogLeNet's, with auxiliary logits.
+    if isinstance(output, Tensor):
+        return output
+    features = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+    others = _other_logits(output)
+    if isinstance(features, Tensor) and not others and not isinstance(output, tuple):
         return features
+    found = " with ".join([type(output).__name__, *others])
     raise TypeError(
-        "backbone must return a tensor of features (or an object whose .logits is one); "
-        f"got {type(output).__name__}. Auxiliary outputs would be lost without a word: switch them "
-        "off (torchvision's Inception and GoogLeNet: aux_logits=False; transformers: leave "
+        "backbone must return a tensor of features (or an object or dictionary whose logits are "
+        f"one, and no others); got {found}. Auxiliary outputs would be lost without a word: switch "
+        "them off (torchvision's Inception and GoogLeNet: aux_logits=False; transformers: leave "
         "return_dict at True), or wrap the backbone in a module that returns the features alone"
     )
+
+
+def _other_logits(output: Any) -> list[str]:
+    """Return the names of further outputs such as ``aux_logits``; under compilation, of none."""
+    if torch.compiler.is_compiling():
+        return []
+    fields = output if isinstance(output, dict) else getattr(output, "__dict__", {})
+    return [n for n, value in fields.items() if str(n).endswith("_logits") and value is not None]
 
 
 _REMEDY = (

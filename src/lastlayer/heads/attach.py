@@ -12,10 +12,18 @@ from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
 from lastlayer.heads.last_layer import find_layer
 from lastlayer.heads.output import HeadOutput
+from lastlayer.heads.replaced_layer import (
+    check_replaceable,
+    refuse_other_tasks,
+    refuse_wrapped,
+    warn_of_losses,
+)
 
 
 class Classifier(nn.Module):
     """A backbone and a head; evaluated, an ordinary network that returns log-probabilities.
+
+    It starts in the backbone's mode, training or evaluation, and puts the head in it too.
 
     Args:
         backbone: maps inputs to (*, D) features.
@@ -35,7 +43,8 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head = head.train(backbone.training)
+        self.training = backbone.training  # train() would reach frozen parts of the backbone
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the backbone's features of an input."""
@@ -82,9 +91,14 @@ class Classifier(nn.Module):
         return output if self.training else output | {"logits": self.head.log_prob(features)}
 
     def param_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-        """Return optimizer groups: everything decayed but the head's own exceptions."""
+        """Return optimizer groups: everything decayed but the head's own exceptions.
+
+        A parameter that backbone and head share (a tied embedding) is in the head's group.
+        """
         groups = self.head.param_groups(weight_decay)
-        groups[0]["params"] = [*self.backbone.parameters(), *groups[0]["params"]]
+        own = {id(p) for group in groups for p in group["params"]}
+        others = [p for p in self.backbone.parameters() if id(p) not in own]
+        groups[0]["params"] = [*others, *groups[0]["params"]]
         return groups
 
 
@@ -118,8 +132,14 @@ def attach(
 
     Raises:
         ValueError: if the layer is missing or ambiguous (the candidates are listed), is followed
-            by another one in an ``nn.Sequential``, or does not fit the head.
-        TypeError: if the layer's weights are quantized.
+            by another one in an ``nn.Sequential``, or does not fit the head; if it has hooks, a
+            forward of its own or no size yet; if ``model.config`` asks for several labels.
+        TypeError: if the layer's weights are quantized or sharded, or the network is compiled,
+            scripted, wrapped for several devices, or has a head already.
+
+    Warns:
+        UserWarning: if the layer is parametrized, or shares a parameter with another: the head
+            starts from the values alone.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -134,12 +154,11 @@ def attach(
             "model has a head already; set model.head = head, which starts afresh, or attach to "
             "the network as it was"
         )
+    refuse_wrapped(model)
+    refuse_other_tasks(model)
     name, linear = find_layer(model, layer)
-    if not linear.weight.is_floating_point():
-        raise TypeError(
-            f"layer {name!r} must have floating-point weights; got {linear.weight.dtype}: attach "
-            "the head first, and quantize afterwards"
-        )
+    refuse_wrapped(model, name)
+    check_replaceable(name, linear)
     refuse_layers_behind(model, name)
     built = _built_from(linear, head, options) if isinstance(head, str) else head
     if options and not isinstance(head, str):
@@ -149,9 +168,11 @@ def attach(
             f"head must take the {linear.in_features} features of layer {name!r}; "
             f"it takes {built.in_features}"
         )
+    if isinstance(head, str):
+        warn_of_losses(model, name, linear)
     if not name:
-        return Classifier(nn.Identity(), built)
-    stand_in = nn.Identity()
+        return Classifier(nn.Identity().train(model.training), built)
+    stand_in = nn.Identity().train(linear.training)
     for alias in [n for n, m in model.named_modules(remove_duplicate=False) if m is linear]:
         parent_name, _, leaf = alias.rpartition(".")
         setattr(model.get_submodule(parent_name), leaf, stand_in)

@@ -213,12 +213,12 @@ class Head(nn.Module):
             One group, or two where there are branches.
         """
         check_at_least("weight_decay", weight_decay, 0.0)
-        branch = [p for linear in self.branches().values() for p in linear.parameters()]
-        undecayed = {id(p) for p in branch}
+        branches = self.branches().values()
+        undecayed = {id(p): p for linear in branches for p in linear.parameters()}  # tied ones once
         decayed = [p for p in self.parameters() if id(p) not in undecayed]
         groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
-        if branch:
-            groups.append({"params": branch, "weight_decay": 0.0})
+        if undecayed:
+            groups.append({"params": list(undecayed.values()), "weight_decay": 0.0})
         return groups
 
     def extra_repr(self) -> str:

@@ -12,7 +12,12 @@ from lastlayer._checks import check_class_weight, check_whole
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_state import NewClasses
-from lastlayer.heads.linear import init_branch_rows, init_classifier_rows
+from lastlayer.heads.linear import (
+    call_hooks,
+    init_branch_rows,
+    init_classifier_rows,
+    parameter_hooks,
+)
 from lastlayer.heads.optimizer_state import Renewed, padded_states, replace_parameters
 
 
@@ -125,17 +130,11 @@ def check_plain_linear(name: str, layer: nn.Module) -> None:
             f"got {type(layer).__name__} with {', '.join(layer._parameters)}: "
             "remove the parametrization first"
         )
-    hooked = (
-        layer._forward_hooks,
-        layer._forward_pre_hooks,
-        layer._backward_hooks,
-        layer._backward_pre_hooks,
-        *(p._backward_hooks for p in layer.parameters()),
-        *(getattr(p, "_post_accumulate_grad_hooks", None) for p in layer.parameters()),
-    )
-    if any(hooked):
+    hooks = call_hooks(layer) + parameter_hooks(layer)
+    if hooks:
         raise ValueError(
-            f"{name} must have no hooks, which may rely on its size; remove them first"
+            f"{name} must have no hooks, which may rely on its size; got {', '.join(hooks)}: "
+            "remove them first"
         )
 
 

@@ -35,7 +35,11 @@ def find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Linear]:
     )
     if layer is not None:
         if layer not in candidates:
-            raise ValueError(f"layer {layer!r} is not an nn.Linear of the model; it has\n{listed}")
+            named = dict(model.named_modules()).get(layer)
+            instead = "" if named is None else f" but {_kind(named)}"
+            raise ValueError(
+                f"layer {layer!r} is not an nn.Linear of the model{instead}; it has\n{listed}"
+            )
         return layer, candidates[layer]
     ends = _ends(model)
     found = {name for name in (_last_in(candidates, end) for end in ends) if name is not None}
@@ -54,8 +58,15 @@ def find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Linear]:
     if not candidates:
         raise ValueError(
             f"model {type(model).__name__} has no nn.Linear to replace (its last layer may be a "
-            "convolution); build lastlayer.Classifier(network, head) from a network that returns "
-            "features"
+            "convolution, quantized, or a class of its own such as transformers' Conv1D); build "
+            "lastlayer.Classifier(network, head) from a network that returns features"
+        )
+    other = [end for end in ends if _is_other_layer(model.get_submodule(end))]
+    if not found and other:
+        raise ValueError(
+            f"model {type(model).__name__} seems to end in {other[0]!r}, which is no nn.Linear but "
+            f"{_kind(model.get_submodule(other[0]))}; name the last layer with layer=..., or build "
+            "lastlayer.Classifier(network, head) from a network that returns features"
         )
     if len(candidates) == 1:
         return next(iter(candidates.items()))
@@ -88,6 +99,15 @@ def _refuse_several(model: nn.Module, modules: list[nn.Module]) -> None:
             "and a head takes the place of one: call model.reset_classifier(0) and build "
             "lastlayer.Classifier(model, head)"
         )
+
+
+def _is_other_layer(block: nn.Module) -> bool:
+    """Return whether a block without nn.Linear has a weight; quantized layers' is a method."""
+    return any(getattr(module, "weight", None) is not None for module in block.modules())
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _gives_classes(model: nn.Module, layer: nn.Linear) -> bool:

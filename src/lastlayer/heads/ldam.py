@@ -13,7 +13,7 @@ from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import ldam_loss
 from lastlayer.heads.class_counts import CountWeightedHead
 from lastlayer.heads.class_state import NewClasses
-from lastlayer.heads.linear import read_weight
+from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
 from lastlayer.heads.output import Draw
 
 
@@ -97,8 +97,17 @@ class LDAM(CountWeightedHead):
             self.reweighted.fill_(progress >= self.reweight_after)
 
     def _cosines(self, features: Tensor) -> Tensor:
+        directions = F.normalize(features, dim=-1)
+        products = (
+            apply_linear(self.classifier, directions) if call_hooks(self.classifier) else None
+        )
+        # After the call: pruning and torch.nn.utils.weight_norm renew the weights in a hook.
         weight, bias = read_weight(self.classifier, features.dtype)
-        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(weight, dim=-1))
+        if products is None:
+            cosines = F.linear(directions, F.normalize(weight, dim=-1))
+        else:
+            length = torch.linalg.vector_norm(weight, dim=-1).clamp_min(1e-12)
+            cosines = (products if bias is None else products - bias) / length
         return cosines if bias is None else cosines + bias / self.scale
 
     def _logits(self, features: Tensor) -> Tensor:

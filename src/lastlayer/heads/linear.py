@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,8 +36,12 @@ def apply_linear(linear: nn.Linear, features: Tensor, *, hold: bool = False) -> 
     return output.to(dtype)  # type: ignore[no-any-return]
 
 
-def read_weight(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``.
+def read_weight(
+    linear: nn.Linear, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the (K, D) weights of a layer and its bias as numbers of ``dtype``, or of their own.
+
+    Pruning and ``torch.nn.utils.weight_norm`` renew them in a hook, when the layer is called.
 
     Raises:
         TypeError: if the layer does more than a product with them.
@@ -46,9 +50,9 @@ def read_weight(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor |
     bias: Any = linear.bias
     if callable(weight):  # torch.ao's quantized layers
         weight, bias = weight().dequantize(), bias()
-    elif not _has_plain_forward(linear):
+    elif not has_plain_forward(linear):
         raise TypeError(
-            "a cosine classifier needs the weights of its linear layer; got "
+            "the linear layer must be a product with its weights, which are needed here; got "
             f"{type(linear).__name__}, which computes its output in its own way: merge or remove it"
         )
     return weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -102,12 +106,37 @@ def init_classifier_rows(rows: nn.Linear, generator: torch.Generator | None = No
         nn.init.uniform_(rows.bias, -bound, bound, generator=generator)
 
 
+def call_hooks(layer: nn.Module) -> list[str]:
+    """Return the names of the hooks that run when a layer is called, or its backward pass."""
+    dictionaries = (
+        layer._forward_pre_hooks,
+        layer._forward_hooks,
+        layer._backward_pre_hooks,
+        layer._backward_hooks,
+    )
+    return _names(hook for hooks in dictionaries for hook in hooks.values())
+
+
+def parameter_hooks(layer: nn.Module) -> list[str]:
+    """Return the names of the hooks on the gradients of a layer's parameters."""
+    dictionaries = [
+        getattr(parameter, kind, None)
+        for parameter in layer.parameters()
+        for kind in ("_backward_hooks", "_post_accumulate_grad_hooks")
+    ]
+    return _names(hook for hooks in dictionaries for hook in (hooks or {}).values())
+
+
+def _names(hooks: Iterable[Any]) -> list[str]:
+    return [getattr(hook, "__name__", type(hook).__name__) for hook in hooks]
+
+
 def _is_product(linear: nn.Linear) -> bool:
     """Return whether calling ``linear`` is nothing but its product: no hook, no own forward."""
-    hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
-    return not hooks and _has_plain_forward(linear)
+    return not call_hooks(linear) and has_plain_forward(linear)
 
 
-def _has_plain_forward(linear: nn.Linear) -> bool:
+def has_plain_forward(linear: nn.Linear) -> bool:
+    """Return whether ``linear`` computes what ``nn.Linear`` does, with floating-point weights."""
     own = type(linear).forward is not nn.Linear.forward or "forward" in vars(linear)
     return not own and linear.weight.is_floating_point()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_choice, check_count
-from lastlayer.data import Split
+from lastlayer._inputs import Inputs
+from lastlayer.data import Labelled
 from lastlayer.heads import Classifier
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.examples import as_inputs, as_labels, labelled_examples
@@ -47,7 +48,9 @@ class IncrementalClassifier:
             name such as ``"icarl"``; see ``lastlayer list methods``. ``"balanced"`` is balanced
             batches, a third of a balanced softmax, and distillation.
         backbone: a backbone's name; ``"auto"`` by the inputs' shape; or a network that maps inputs
-            to (N, D) features, which is copied and trained.
+            to (N, D) features, which is copied and trained. Inputs of one tensor become float32,
+            but for whole numbers where such a network has an embedding; of several tensors,
+            integers stay.
         memory: exemplars kept of every class; 0 for none.
         epochs: passes over the task's examples; 30 if the steps are not given either.
         steps: training steps of every task, instead; also ``training.steps`` in the settings.
@@ -60,7 +63,7 @@ class IncrementalClassifier:
         reports: how each task since construction or loading was learned.
 
     Raises:
-        TypeError: if ``backbone`` is neither a name nor a network.
+        TypeError: if ``backbone`` is neither a name nor a network, or ``settings`` no mapping.
         ValueError: if an argument is unknown or does not fit.
 
     Example:
@@ -92,18 +95,20 @@ class IncrementalClassifier:
         for name, value in (("epochs", epochs), ("steps", steps)):
             if value is not None:
                 check_count(name, value)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise TypeError(f"settings must be a mapping; got {settings!r}")
         own, given = _of_backbone(backbone)
         given |= {"seed": seed, "memory": {"per_class": memory}}
         changes = merge(parse_method(method)[1], dict(settings or {}))
         if own is not None and (unused := sorted(changes.keys() & {"model", "regularizer"})):
             raise ValueError(f"settings {unused} are for a backbone given by name; got a network")
         if steps is not None:
-            given["training"] = {"steps": steps}
+            given["training"] = {"steps": int(steps)}
         all_changes = merge(given, changes)
         fixed = "steps" in all_changes.get("training", {})
         if fixed and epochs is not None:
             raise ValueError(f"give epochs or training.steps, not both; got epochs={epochs}")
-        self.epochs = 30 if epochs is None and not fixed else epochs
+        self.epochs = None if fixed else 30 if epochs is None else int(epochs)
         self.config = IncrementalConfig().updated(all_changes)
         try_head(self.config)
         self._state = new_state(self.config, own)
@@ -123,8 +128,10 @@ class IncrementalClassifier:
         """Learn the classes of some data and keep exemplars of them.
 
         Args:
-            data: (N, ...) inputs; or a :class:`lastlayer.data.Split`, or a data set of
-                (input, label) pairs.
+            data: (N, ...) inputs: numbers for a network's one argument, a tuple of tensors for
+                several, a mapping of names to tensors for keywords; or with their labels: a
+                :class:`lastlayer.data.Split`, a data set or a ``DataLoader`` of (inputs, label)
+                pairs, or of mappings that hold the labels, such as a tokenized text's.
             target: (N,) labels, whole numbers or strings; None if ``data`` holds them.
             classes: the classes of this task in the order in which they are to be kept: a label
                 outside is refused, and so is a class without an example. None for those of the
@@ -137,13 +144,13 @@ class IncrementalClassifier:
         Raises:
             TypeError: if labels are neither whole numbers nor strings.
             ValueError: if there is no example, a label is outside ``classes``, or an input is not
-                finite or of another shape than before.
+                finite or of another form than before.
             FloatingPointError: if the loss is not finite.
         """
-        inputs, given = labelled_examples(data, target, shape=self._state.input_shape)
+        inputs, given = self._labelled(data, target)
         labels = self._labels_after(given, None if classes is None else as_labels(classes))
         rows = {label: row for row, label in enumerate(labels)}
-        split = Split(inputs, torch.tensor([rows[label] for label in given]))
+        split = Labelled(inputs, torch.tensor([rows[label] for label in given]))
         steps = self._steps(len(split))
         with tempfile.TemporaryDirectory() as folder:
             run = IncrementalRun(folder)
@@ -159,6 +166,10 @@ class IncrementalClassifier:
         self._labels = labels
         self.reports.append(report)
         return self
+
+    def _labelled(self, data: Any, target: Any) -> tuple[Inputs, list[Label]]:
+        state = self._state
+        return labelled_examples(data, target, state.blank, keep_integers=state.takes_integers)
 
     def _labels_after(self, given: list[Label], classes: list[Label] | None) -> list[Label]:
         """Return all labels after a task, in order of arrival."""
@@ -202,7 +213,7 @@ class IncrementalClassifier:
         """Return (N, K) log-probabilities of the :attr:`classes`.
 
         Args:
-            inputs: (N, ...) of the shape of those learned.
+            inputs: of the form of those learned.
             predictor: ``"classifier"`` or ``"nearest-mean"``; the method's own if None.
 
         Raises:
@@ -211,7 +222,7 @@ class IncrementalClassifier:
         """
         if predictor is not None:
             check_choice("predictor", predictor, PREDICTORS)
-        examples = as_inputs(inputs, self._state.input_shape)
+        examples = as_inputs(inputs, self._state.blank, keep_integers=self._state.takes_integers)
         return self._state.log_prob(self._state.features(examples), predictor)
 
     def predict(self, inputs: Any, *, predictor: Predictor | None = None) -> Tensor | list[Label]:
@@ -231,7 +242,7 @@ class IncrementalClassifier:
 
         An example of a class that was not learned counts as wrong.
         """
-        inputs, given = labelled_examples(inputs, target)
+        inputs, given = self._labelled(inputs, target)
         predicted = self.predict(inputs)
         listed = predicted.tolist() if isinstance(predicted, Tensor) else predicted
         right = sum(bool(a == b) for a, b in zip(listed, given, strict=True))

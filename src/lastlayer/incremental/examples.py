@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from lastlayer.data import Split
+from lastlayer._inputs import (
+    Inputs,
+    first_not_finite,
+    form,
+    join,
+    map_inputs,
+    named_tensors,
+    num_examples,
+    without_labels,
+)
+from lastlayer.data import Labelled
 from lastlayer.incremental.storage import Label
 
 
-def as_inputs(inputs: Any, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Return inputs as a float32 tensor on the CPU; the numbers stay, whatever their scale.
+def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = False) -> Inputs:
+    """Return inputs on the CPU, floating-point ones in float32; the numbers stay.
 
     Args:
-        inputs: (N, ...) numbers, N >= 1.
-        shape: that one input must have; None for any.
+        inputs: (N, ...) numbers, N >= 1, which become one float32 tensor; or a tuple of tensors or
+            arrays, or a mapping of names to them, for a network of several arguments, of which
+            integers stay integers.
+        like: inputs whose form one input must have; None for any.
+        keep_integers: whether those of a single tensor stay too, as a network with an embedding
+            needs its tokens.
 
     Raises:
         TypeError: if they are no numbers.
-        ValueError: if there are none, their shape is another, or one is not finite.
+        ValueError: if there are none, their form is another, or one is not finite.
 
     Example:
         >>> as_inputs([[0, 255]])
         tensor([[  0., 255.]])
+        >>> as_inputs({"ids": [[0, 255]]})
+        {'ids': tensor([[  0, 255]])}
     """
-    tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(np.asarray(inputs))
-    tensor = tensor.detach().cpu().float()
-    if tensor.dim() < 2 or len(tensor) == 0:
-        raise ValueError(
-            f"inputs must have shape (N, ...) with at least one example; got {tuple(tensor.shape)}"
-        )
-    if shape is not None and tuple(tensor.shape[1:]) != shape:
-        raise ValueError(
-            f"inputs must have shape {shape} each, as those learned; got {tuple(tensor.shape[1:])}"
-        )
-    finite = torch.isfinite(tensor).flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        raise ValueError(
-            f"inputs must be finite; example {int((~finite).nonzero()[0])} holds NaN or infinity"
-        )
-    return tensor
+    if isinstance(inputs, DataLoader):
+        raise TypeError("inputs must be without labels; got a DataLoader: give what it yields")
+    found: Inputs
+    if isinstance(inputs, Mapping):
+        found = {str(key): _tensor(part, f"inputs[{key!r}]") for key, part in inputs.items()}
+    elif _is_several(inputs):
+        found = tuple(_tensor(part, f"inputs[{i}]") for i, part in enumerate(inputs))
+    else:
+        found = _tensor(inputs, "inputs")
+        if found.dim() < 2 or len(found) == 0:
+            raise ValueError(
+                "inputs must have shape (N, ...) with at least one example; "
+                f"got {tuple(found.shape)}"
+            )
+        whole = keep_integers and found.dtype in (torch.int32, torch.int64)
+        found = found.long() if whole else found.float()
+    if num_examples(found) == 0:
+        raise ValueError("inputs must hold at least one example; got none")
+    if like is not None and form(found) != form(like):
+        raise ValueError(f"inputs must be {form(like)} each, as those learned; got {form(found)}")
+    for name, part in named_tensors(found).items():
+        row = first_not_finite(part)
+        if row is not None:
+            raise ValueError(f"{name} must be finite; example {row} holds NaN or infinity")
+    return found
 
 
 def as_labels(labels: Any) -> list[Label]:
@@ -66,15 +92,18 @@ def as_labels(labels: Any) -> list[Label]:
 
 
 def labelled_examples(
-    data: Any, target: Any = None, *, shape: tuple[int, ...] | None = None
-) -> tuple[Tensor, list[Label]]:
+    data: Any, target: Any = None, like: Inputs | None = None, *, keep_integers: bool = False
+) -> tuple[Inputs, list[Label]]:
     """Return inputs and labels.
 
     Args:
-        data: (N, ...) inputs with a ``target``; or a :class:`lastlayer.data.Split`, or a data set
-            of (input, label) pairs.
+        data: inputs as of :func:`as_inputs` with a ``target``; or what holds both: a
+            :class:`lastlayer.data.Split`, a data set of examples, a ``DataLoader`` of batches. An
+            example or a batch is an (inputs, label) pair, or a mapping that has the labels under
+            one of :data:`lastlayer._inputs.LABELS`; so may ``data`` be.
         target: (N,) labels, whole numbers or strings.
-        shape: that one input must have; None for any.
+        like: as of :func:`as_inputs`.
+        keep_integers: as of :func:`as_inputs`.
 
     Raises:
         TypeError: if labels are neither whole numbers nor strings, or ``data`` are no pairs.
@@ -84,37 +113,100 @@ def labelled_examples(
         >>> labelled_examples([[0.0, 1.0]], ["cat"])
         (tensor([[0., 1.]]), ['cat'])
     """
-    if isinstance(data, Split):
+    if isinstance(data, Labelled):
         if target is not None:
             raise ValueError("data is a Split, which holds its labels; got target too")
         data, target = data.inputs, data.target
+    elif isinstance(data, DataLoader) and target is not None:
+        raise ValueError("data is a DataLoader, which yields its labels; got target too")
     elif target is None:
-        data, target = _of_pairs(data)
+        if isinstance(data, Mapping):
+            data, target = without_labels(data)
+        else:
+            gather = _of_loader if isinstance(data, DataLoader) else _of_data_set
+            data, target = gather(data)
     labels = as_labels(target)
     if not labels:
         raise ValueError("a task needs at least one example; got none")
-    inputs = as_inputs(data, shape)
-    if len(inputs) != len(labels):
-        raise ValueError(f"{len(inputs)} inputs but {len(labels)} labels")
+    inputs = as_inputs(data, like, keep_integers=keep_integers)
+    if num_examples(inputs) != len(labels):
+        several = "; a tuple is several inputs of a network" if isinstance(inputs, tuple) else ""
+        raise ValueError(f"{num_examples(inputs)} inputs but {len(labels)} labels{several}")
     return inputs, labels
 
 
-def _of_pairs(data: Any) -> tuple[Tensor, list[Any]]:
-    """Return the inputs and labels of a data set of pairs."""
-    wanted = "data without a target must be a data set of (input, label) pairs"
+def _of_data_set(data: Any) -> tuple[Inputs, list[Any]]:
+    """Return the inputs and labels of a data set of examples."""
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise TypeError(f"{wanted}, with a length; got {type(data).__name__}")
-    pairs = [data[i] for i in range(len(data))]
+        raise TypeError(f"{_WANTED}, with a length; got {type(data).__name__}")
+    pairs = [_pair(data[i]) for i in range(len(data))]
     if not pairs:
         raise ValueError("a task needs at least one example; got none")
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(f"{wanted}; it gave {type(pair).__name__}")
-    inputs = [torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x) for x, _ in pairs]
-    shapes = dict.fromkeys(tuple(each.shape) for each in inputs)
-    if len(shapes) > 1:
-        raise ValueError(f"inputs must have one shape; got {' and '.join(map(str, shapes))}")
-    return torch.stack(inputs), [label for _, label in pairs]
+    rows = [map_inputs(lambda part: part[None], inputs) for inputs, _ in pairs]
+    return _together(rows), [label for _, label in pairs]
+
+
+def _of_loader(loader: DataLoader[Any]) -> tuple[Inputs, list[Label]]:
+    """Return the inputs and labels of all batches of a loader."""
+    pairs = [_pair(batch) for batch in loader]
+    if not pairs:
+        raise ValueError("a task needs at least one example; got none")
+    labels = [label for _, batch in pairs for label in as_labels(batch)]
+    return _together([inputs for inputs, _ in pairs]), labels
+
+
+_WANTED = "data without a target must be a data set of (input, label) pairs"
+
+
+def _pair(example: Any) -> tuple[Inputs, Any]:
+    """Return the inputs and the label of an example, or of a batch."""
+    if isinstance(example, Mapping):
+        inputs, label = without_labels(example)
+    elif isinstance(example, tuple | list) and len(example) == 2:
+        inputs, label = example
+    else:
+        several = isinstance(example, tuple | list)
+        got = type(example).__name__ + (f" of {len(example)}" if several else "")
+        hint = "; several inputs go together, as ((a, b), label)" if several else ""
+        raise TypeError(f"{_WANTED}; it gave {got}{hint}")
+    if isinstance(inputs, Mapping):
+        return {key: _tensor(part, f"inputs[{key!r}]") for key, part in inputs.items()}, label
+    # A loader makes lists of the tuples of a data set.
+    if isinstance(inputs, list) and _is_several(tuple(inputs)):
+        inputs = tuple(inputs)
+    if _is_several(inputs):
+        return tuple(_tensor(part, f"inputs[{i}]") for i, part in enumerate(inputs)), label
+    return _tensor(inputs, "inputs"), label
+
+
+def _is_several(inputs: Any) -> bool:
+    return (
+        isinstance(inputs, tuple)
+        and bool(inputs)
+        and all(isinstance(part, Tensor | np.ndarray) for part in inputs)
+    )
+
+
+def _together(parts: Sequence[Inputs]) -> Inputs:
+    """Join what a data set or a loader gave."""
+    forms = list(dict.fromkeys(map(form, parts)))
+    if len(forms) > 1:
+        raise ValueError(
+            f"inputs must have one shape and dtype; got {forms[0]} and {forms[1]} (tokens are "
+            "padded to one length)"
+        )
+    return join(parts)
+
+
+def _tensor(inputs: Any, name: str) -> Tensor:
+    """Return numbers as a tensor on the CPU, floating-point ones in float32."""
+    if not isinstance(inputs, Tensor):
+        try:
+            inputs = torch.as_tensor(np.asarray(inputs))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} must hold numbers of one shape: {error}") from error
+    found: Tensor = inputs.detach().cpu()
+    return found.float() if found.is_floating_point() else found
 
 
 def _label(label: Any) -> Label:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from lastlayer.data import Split
+from lastlayer._inputs import take
+from lastlayer.data import Labelled
 from lastlayer.longtail import class_counts
 
 
-def hold_out(data: Split, share: float, seed: int) -> tuple[Split, Split | None]:
+def hold_out(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled | None]:
     """Split examples into those to train on and as many of every class to fit a correction on.
 
     Args:
@@ -21,7 +22,7 @@ def hold_out(data: Split, share: float, seed: int) -> tuple[Split, Split | None]
         for the part if no class can spare one.
 
     Example:
-        >>> data = Split(torch.zeros(12, 1), torch.tensor([0] * 10 + [1] * 2))
+        >>> data = Labelled(torch.zeros(12, 1), torch.tensor([0] * 10 + [1] * 2))
         >>> rest, held_out = hold_out(data, 0.1, seed=0)
         >>> len(rest), held_out.target.tolist()
         (10, [0, 1])
@@ -40,6 +41,6 @@ def hold_out(data: Split, share: float, seed: int) -> tuple[Split, Split | None]
     kept = torch.ones(len(data), dtype=torch.bool)
     kept[index] = False
     return (
-        Split(data.inputs[kept], data.target[kept]),
-        Split(data.inputs[index], data.target[index]),
+        Labelled(take(data.inputs, kept), data.target[kept]),
+        Labelled(take(data.inputs, index), data.target[index]),
     )

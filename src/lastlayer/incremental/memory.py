@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_class_indices, check_labels, check_whole
+from lastlayer._inputs import Inputs, form, map_inputs, num_examples, take
 from lastlayer.incremental.memory_file import Label, read_memory, write_memory
 from lastlayer.incremental.pool import SELECTIONS, Pool
 
@@ -81,9 +83,10 @@ class RehearsalMemory:
                 check_whole(name, size, 0)
         check_choice("selection", selection, SELECTIONS)
         check_whole("seed", seed, 0)
-        self.per_class, self.total = per_class, total
-        self.selection, self.seed = selection, seed
-        self._inputs: Tensor | None = None
+        self.per_class = None if per_class is None else int(per_class)
+        self.total = None if total is None else int(total)
+        self.selection, self.seed = selection, int(seed)
+        self._inputs: Inputs | None = None
         self._target = torch.empty(0, dtype=torch.int64)
         self._arrival = torch.empty(0, dtype=torch.int64)
         self._seen: dict[int, int] = {}
@@ -98,19 +101,19 @@ class RehearsalMemory:
     # -- what is held -----------------------------------------------------------------------------
 
     @property
-    def inputs(self) -> Tensor:
-        """(m, ...) inputs of the exemplars; of shape (0,) before any example came."""
-        return torch.empty(0) if self._inputs is None else self._inputs
+    def inputs(self) -> Inputs:
+        """A copy of the exemplars' inputs, m rows; of shape (0,) before any example came."""
+        return torch.empty(0) if self._inputs is None else map_inputs(torch.clone, self._inputs)
 
     @property
     def target(self) -> Tensor:
-        """(m,) int64 labels of the exemplars."""
-        return self._target
+        """A copy of the exemplars' (m,) int64 labels."""
+        return self._target.clone()
 
     @property
     def arrival(self) -> Tensor:
-        """(m,) int64: as which example of its class, from 0, each exemplar came."""
-        return self._arrival
+        """(m,) int64: as which example of its class, from 0, each exemplar came; a copy."""
+        return self._arrival.clone()
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -147,7 +150,7 @@ class RehearsalMemory:
 
     def update(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor,
         features: Tensor | None = None,
         classes: Iterable[int] | None = None,
@@ -157,8 +160,8 @@ class RehearsalMemory:
         """Take up a task's examples; if something does not fit the memory stays as it was.
 
         Args:
-            inputs: (N, ...) inputs of one shape and dtype over all tasks. No example at all
-                changes nothing.
+            inputs: N rows of a tensor, of every tensor of a tuple, or of a mapping of names to
+                tensors; of one form over all tasks. No example at all changes nothing.
             target: (N,) int64 labels of at least 0.
             features: (N, D) features by which herding chooses; not needed otherwise.
             classes: the task's classes; a label outside is refused. None for any.
@@ -172,11 +175,15 @@ class RehearsalMemory:
         self._check_task(inputs, target, classes)
         if not len(target):
             return
-        inputs, target = inputs.detach().cpu(), target.cpu()
+        inputs, target = map_inputs(lambda part: part.detach().cpu(), inputs), target.cpu()
         pool = Pool(self._target, self._arrival, target, self._seen, features, memory_features)
         seen = pool.num_seen()
         chosen = self._choose(pool, num_classes=len(seen))
-        self._inputs = _gather(self._inputs, inputs, chosen)
+        if self._inputs is None:
+            self._inputs = take(inputs, chosen)
+        else:
+            gather = partial(_gather, index=chosen)
+            self._inputs = map_inputs(gather, self._inputs, inputs)
         self._target = torch.cat((self._target, target))[chosen]
         self._arrival = torch.cat((self._arrival, pool.new_arrival()))[chosen]
         self._seen = seen
@@ -188,8 +195,8 @@ class RehearsalMemory:
             return pool.choose_of_all(self.total, self.seed)
         return pool.choose_by_class(self.total // num_classes, self.selection, self.seed)
 
-    def _check_task(self, inputs: Tensor, target: Tensor, classes: Iterable[int] | None) -> None:
-        check_labels("target", target, len(inputs))
+    def _check_task(self, inputs: Inputs, target: Tensor, classes: Iterable[int] | None) -> None:
+        check_labels("target", target, num_examples(inputs))
         if target.dtype != torch.int64:
             raise TypeError(f"target must hold int64 class indices; got dtype {target.dtype}")
         given = set(target.tolist())
@@ -199,20 +206,8 @@ class RehearsalMemory:
             wanted = "at least 0" if classes is None else f"among classes {sorted(allowed)}"
             raise ValueError(f"target must hold labels {wanted}; got {outside[0]}")
         held = self._inputs
-        if (
-            held is not None
-            and given
-            and (held.shape[1:], held.dtype)
-            != (
-                inputs.shape[1:],
-                inputs.dtype,
-            )
-        ):
-            raise ValueError(
-                f"inputs must be as those held, {held.dtype} of shape (N, "
-                f"{', '.join(map(str, held.shape[1:]))}); got {inputs.dtype} of shape "
-                f"{tuple(inputs.shape)}"
-            )
+        if held is not None and given and form(held) != form(inputs):
+            raise ValueError(f"inputs must be {form(held)} each, as those held; got {form(inputs)}")
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -227,10 +222,10 @@ class RehearsalMemory:
         Raises:
             ValueError: if a label has no place in ``class_order``, or it names a class twice.
         """
-        tensors = {"inputs": self.inputs, "target": self._target, "arrival": self._arrival}
         write_memory(
             Path(path),
-            tensors,
+            self.inputs,
+            {"target": self._target, "arrival": self._arrival},
             {
                 "per_class": self.per_class,
                 "total": self.total,
@@ -256,7 +251,7 @@ class RehearsalMemory:
             ValueError: if the file is truncated, corrupt or of another kind, or its classes came in
                 another order.
         """
-        tensors, state = read_memory(Path(path), class_order)
+        inputs, tensors, state = read_memory(Path(path), class_order)
         if state["per_class"] is None and state["total"] is None:
             memory = cls.unlimited()
         else:
@@ -267,15 +262,13 @@ class RehearsalMemory:
                 seed=state["seed"],
             )
         memory._seen = {int(label): count for label, count in state["num_seen"].items()}
-        memory._inputs = tensors["inputs"] if memory._seen else None
+        memory._inputs = inputs if memory._seen else None
         memory._target, memory._arrival = tensors["target"], tensors["arrival"]
         return memory
 
 
-def _gather(held: Tensor | None, new: Tensor, index: Tensor) -> Tensor:
+def _gather(held: Tensor, new: Tensor, index: Tensor) -> Tensor:
     """Return rows of two tensors by an index into both, without joining them first."""
-    if held is None:
-        return new[index]
     rows = new.new_empty((len(index), *new.shape[1:]))
     old = index < len(held)
     rows[old] = held[index[old]]

@@ -15,23 +15,32 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lastlayer._files import moved_into_place
+from lastlayer._inputs import Inputs
 
 #: A class's own label.
 Label = int | str
 
 ENTRY, KIND, VERSION = "lastlayer", "rehearsal memory", 1
-TENSORS = ("inputs", "target", "arrival")
+#: Tensors beside the inputs.
+TENSORS = ("target", "arrival")
 
 
 def write_memory(
-    path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any], class_order: Sequence[Label]
+    path: Path,
+    inputs: Inputs,
+    tensors: Mapping[str, Tensor],
+    state: dict[str, Any],
+    class_order: Sequence[Label],
 ) -> None:
-    """Write tensors and state, with the order of the classes and a checksum of all of it.
+    """Write inputs, labels and state, with the order of the classes and a checksum of all of it.
 
     Raises:
         ValueError: if a label has no place in ``class_order``, or it names a class twice.
     """
     order = _as_order(class_order)
+    tensors = _packed(inputs) | dict(tensors)
+    if not isinstance(inputs, Tensor):
+        state = state | {"inputs": TUPLE if isinstance(inputs, tuple) else MAPPING}
     problem = _problem_of(tensors, state, order)
     if problem:
         raise ValueError(f"class_order does not fit the memory: {problem}")
@@ -45,8 +54,8 @@ def write_memory(
 
 def read_memory(
     path: Path, class_order: Sequence[Label] | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the state that :func:`write_memory` wrote.
+) -> tuple[Inputs, dict[str, Tensor], dict[str, Any]]:
+    """Return the inputs, the other tensors and the state that :func:`write_memory` wrote.
 
     Raises:
         FileNotFoundError: if there is no file.
@@ -78,7 +87,36 @@ def read_memory(
         difference = _first_difference(state["class_order"], _as_order(class_order))
         if difference:
             raise ValueError(f"{path} is of another class order: {difference}")
-    return tensors, state
+    others = {name: tensors.pop(name) for name in TENSORS}
+    return _unpacked(tensors, state.get("inputs")), others, state
+
+
+#: What the state says of inputs of several tensors; of one tensor it says nothing.
+TUPLE, MAPPING = "tuple", "mapping"
+_PREFIX = "inputs."
+
+
+def _packed(inputs: Inputs) -> dict[str, Tensor]:
+    if isinstance(inputs, Tensor):
+        return {"inputs": inputs}
+    parts = enumerate(inputs) if isinstance(inputs, tuple) else inputs.items()
+    return {f"{_PREFIX}{key}": part for key, part in parts}
+
+
+def _unpacked(tensors: dict[str, Tensor], kind: str | None) -> Inputs:
+    if kind is None:
+        return tensors["inputs"]
+    parts = {name.removeprefix(_PREFIX): part for name, part in tensors.items()}
+    return tuple(parts[str(i)] for i in range(len(parts))) if kind == TUPLE else parts
+
+
+def _input_names(names: set[str], kind: str | None) -> bool:
+    """Return whether these are the names of such inputs."""
+    if kind is None:
+        return names == {"inputs"}
+    if kind == TUPLE:
+        return bool(names) and names == {f"{_PREFIX}{i}" for i in range(len(names))}
+    return kind == MAPPING and bool(names) and all(name.startswith(_PREFIX) for name in names)
 
 
 def _as_order(class_order: Sequence[Label]) -> list[Label]:
@@ -99,8 +137,9 @@ def _as_order(class_order: Sequence[Label]) -> list[Label]:
 def _problem_of(
     tensors: Mapping[str, Tensor], state: Mapping[str, Any], order: Sequence[Label]
 ) -> str | None:
-    if set(tensors) != set(TENSORS):
-        return f"it holds the tensors {sorted(tensors)} instead of {sorted(TENSORS)}"
+    inputs = set(tensors) - set(TENSORS)
+    if set(TENSORS) - set(tensors) or not _input_names(inputs, state.get("inputs")):
+        return f"it holds the tensors {sorted(tensors)} instead of {sorted((*TENSORS, 'inputs'))}"
     target, arrival = tensors["target"], tensors["arrival"]
     for name, tensor in tensors.items():
         if tensor.dim() == 0 or len(tensor) != len(target):

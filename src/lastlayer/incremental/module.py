@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lastlayer.data import Split
+from lastlayer._inputs import Inputs, call, take, to_weight
+from lastlayer.data import Labelled
 from lastlayer.functional.incremental import (
     distillation_loss,
     feature_distillation_loss,
@@ -50,7 +51,7 @@ class TaskModule(TrainingModule):
         num_old: int,
         teacher: Classifier | None = None,
         alpha: MetaOldWeight | None = None,
-        meta_data: tuple[Split, Tensor] | None = None,
+        meta_data: tuple[Labelled, Tensor] | None = None,
         augmentation: SeededAugmentation | None = None,
         optimizer_state: dict[int, Any] | None = None,
     ) -> None:
@@ -72,9 +73,9 @@ class TaskModule(TrainingModule):
         for teacher in self._teacher:
             teacher.to(self.device)
 
-    def output(self, inputs: Tensor, target: Tensor) -> HeadOutput:
+    def output(self, inputs: Inputs, target: Tensor) -> HeadOutput:
         """Return a batch's loss: the head's own, and the distillation's term."""
-        features = self.classifier.features(inputs)
+        features = call(self.classifier.features, inputs)
         if self.alpha is not None and self._meta is not None:
             self._move_alpha(self.alpha, *self._meta, features, target)
         out = self.classifier.head(features, target)
@@ -85,11 +86,11 @@ class TaskModule(TrainingModule):
         term = self._distillation(inputs, features)
         return HeadOutput(out.loss + term, out.terms | {"distillation": term})
 
-    def _distillation(self, inputs: Tensor, features: Tensor) -> Tensor:
+    def _distillation(self, inputs: Inputs, features: Tensor) -> Tensor:
         wanted, head = self.config.distillation, self.classifier.head
         teacher = self._teacher[0]
         with torch.no_grad():
-            taught = teacher.features(inputs)
+            taught = call(teacher.features, inputs)
         if wanted.kind == "features":
             loss = feature_distillation_loss(features, taught)
         else:
@@ -105,7 +106,7 @@ class TaskModule(TrainingModule):
     def _move_alpha(
         self,
         alpha: MetaOldWeight,
-        data: Split,
+        data: Labelled,
         counts: Tensor,
         draw: ClassDraw,
         features: Tensor,
@@ -124,19 +125,19 @@ class TaskModule(TrainingModule):
             target,
             counts,
             self.num_old,
-            self._meta_features(data.inputs[rows].to(head.classifier.weight)),
+            self._meta_features(to_weight(take(data.inputs, rows), head.classifier.weight)),
             data.target[rows].to(target.device),
             lr=self._learning_rate(),
         )
         set_class_counts(head, alpha.counts(counts, self.num_old))
 
     @torch.no_grad()
-    def _meta_features(self, inputs: Tensor) -> Tensor:
+    def _meta_features(self, inputs: Inputs) -> Tensor:
         """Return features without noise; the backbone's statistics are of training batches."""
         backbone = self.classifier.backbone
         training = [module for module in backbone.modules() if module.training]
         backbone.eval()
-        features = self.classifier.features(inputs)
+        features: Tensor = call(self.classifier.features, inputs)
         for module in training:
             module.training = True
         return features

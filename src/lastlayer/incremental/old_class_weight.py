@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_at_least, check_inside, check_positive
+from lastlayer._checks import check_at_least, check_inside
 from lastlayer.functional.incremental import old_weight_gradient, rehearsal_counts
 from lastlayer.functional.numerics import at_least_float32
+from lastlayer.longtail.own_adam import OwnAdam
 
 #: The weight stays within these bounds; beyond them it stands for no class balance any more.
 MIN_ALPHA, MAX_ALPHA = 0.01, 100.0
@@ -29,8 +29,8 @@ class MetaOldWeight(nn.Module):
     with :math:`\ell` the balanced softmax loss under the counts :math:`\lambda(\alpha)` of
     :func:`~lastlayer.functional.incremental.rehearsal_counts` and L the plain cross-entropy on a
     balanced meta batch, such as exemplars and as many new examples of every class. The gradient is
-    the closed form for a linear classifier on features. What it saves (``state_dict``) holds its
-    optimiser too.
+    the closed form for a linear classifier on features. What it saves (``state_dict``) holds Adam's
+    moments too, all of it tensors.
 
     That the published method has a version which learns this weight on two levels is from memory;
     its details could not be checked, and these are ours, after the Meta Sampler.
@@ -67,14 +67,11 @@ class MetaOldWeight(nn.Module):
         epsilon: float = 0.0,
     ) -> None:
         super().__init__()
-        check_positive("lr", lr)
         check_at_least("epsilon", epsilon, 0.0)
         check_inside("initial", initial, MIN_ALPHA, MAX_ALPHA)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must lie in [0, 1); got {betas}")
         self.epsilon = epsilon
         self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
-        self.optimizer = torch.optim.Adam([self.log_alpha], lr=lr, betas=betas)
+        self.adam = OwnAdam(self.log_alpha, lr=lr, betas=betas)
 
     @property
     def alpha(self) -> float:
@@ -142,25 +139,11 @@ class MetaOldWeight(nn.Module):
                 f"the gradient of the old classes' weight is not finite (meta loss {float(loss):g})"
                 "; try a smaller learning rate"
             )
-        self.log_alpha.grad = gradient.to(self.log_alpha)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.adam.step(self.log_alpha, gradient.to(self.log_alpha))
         with torch.no_grad():
             self.log_alpha.clamp_(math.log(MIN_ALPHA), math.log(MAX_ALPHA))
         return loss
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the optimiser's state."""
-        return self.optimizer.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's state."""
-        self.optimizer.load_state_dict(state)
-
     def extra_repr(self) -> str:
         """Return the arguments and the weight."""
-        group = self.optimizer.param_groups[0]
-        return (
-            f"alpha={self.alpha:g}, lr={group['lr']}, betas={group['betas']}, "
-            f"epsilon={self.epsilon}"
-        )
+        return f"alpha={self.alpha:g}, epsilon={self.epsilon}"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lastlayer._random import seeded
 from lastlayer.data import ClassTasks, Split, Splits, class_tasks, task_indices
 from lastlayer.evaluation import evaluate
 from lastlayer.incremental.config import IncrementalConfig
@@ -191,7 +192,8 @@ def _learn(
             offset=sum(map(config.task_steps, range(task))),
             progress=progress,
         )
-        result = asdict(report) | {"confusions": confusions(state, test)}
+        with seeded(derive_seed(config.seed, "predictions", task)):
+            result = asdict(report) | {"confusions": confusions(state, test)}
         results.append(result)
         save_state(state, run.task_folder(task), labels)
         run.write_json(str(run.result_path(task).relative_to(run.path)), result)
@@ -238,7 +240,8 @@ def _finish(
     results: list[dict[str, Any]],
 ) -> None:
     names = [splits.class_names[label] for label in plan.order]
-    log_prob = state.log_prob(state.features(test.inputs))
+    with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
+        log_prob = state.log_prob(state.features(test.inputs))
     run.write_tensors(
         run.predictions_path,
         {"log_prob": log_prob, "scores": log_prob.clone(), "target": test.target},

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_choice
+from lastlayer._inputs import Inputs, batches, call, form, map_inputs, to_weight
+from lastlayer._random import seeded
 from lastlayer.functional.incremental import class_means, nearest_mean_scores
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.incremental.bias_correction import BiasCorrection
@@ -32,7 +34,7 @@ class LearnerState:
         memory: exemplars of the classes seen.
         backbone: an untrained network of the user's, or None for the configuration's.
         classifier: None before the first task.
-        input_shape: of one example; None before the first task.
+        blank: inputs without an example, of the form of those learned; None before the first task.
         sizes: new classes of each task.
         told_counts: (K,) class counts that the head was last told.
         correction: scales and biases by task, where the configuration has them.
@@ -43,7 +45,7 @@ class LearnerState:
     memory: RehearsalMemory
     backbone: nn.Module | None = None
     classifier: Classifier | None = None
-    input_shape: tuple[int, ...] | None = None
+    blank: Inputs | None = None
     sizes: list[int] = field(default_factory=list)
     told_counts: Tensor | None = None
     correction: BiasCorrection = field(default_factory=BiasCorrection)
@@ -65,14 +67,20 @@ class LearnerState:
             raise ValueError("nothing was learned yet: learn a task first")
         return self.classifier
 
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the network has an embedding, which looks up whole numbers."""
+        modules = [] if self.backbone is None else self.backbone.modules()
+        return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules)
+
     @torch.no_grad()
-    def features(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Inputs) -> Tensor:
         """Return the (N, D) features of inputs, in evaluation mode."""
         classifier = self.trained.eval()
         weight = classifier.head.classifier.weight
         parts = [
-            classifier.features(part.to(weight.device, weight.dtype)).cpu()
-            for part in torch.split(inputs, EVALUATION_BATCH)
+            call(classifier.features, to_weight(part, weight)).cpu()
+            for part in batches(inputs, EVALUATION_BATCH)
         ]
         return torch.cat(parts)
 
@@ -145,27 +153,43 @@ def new_state(config: IncrementalConfig, backbone: nn.Module | None = None) -> L
 
 
 def build_untrained(
-    state: LearnerState, input_shape: tuple[int, ...], num_classes: int, counts: Tensor
+    state: LearnerState, blank: Inputs, num_classes: int, counts: Tensor
 ) -> Classifier:
     """Return the untrained classifier of a state's configuration, for so many classes.
 
+    Args:
+        state: its configuration and the network of the user's, if any.
+        blank: inputs without an example.
+        num_classes: K.
+        counts: (K,) class counts for a head that takes them.
+
     Raises:
-        ValueError: if a network of the user's does not return (N, D) features.
+        ValueError: if a network of the user's does not return (N, D) features, or one given by name
+            would have several inputs.
     """
     if state.backbone is None:
-        return build_classifier(state.config, input_shape, num_classes, class_counts=counts)
+        if not isinstance(blank, Tensor):
+            raise ValueError(
+                "a backbone given by name takes one tensor; give a network of your own for "
+                f"several inputs ({form(blank)})"
+            )
+        shape = tuple(blank.shape[1:])
+        return build_classifier(state.config, shape, num_classes, class_counts=counts)
     backbone = copy.deepcopy(state.backbone)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(derive_seed(state.config.seed, "initial weights"))
-        features = backbone.eval()(torch.zeros(1, *input_shape))
+    with seeded(derive_seed(state.config.seed, "initial weights")), torch.no_grad():
+        one = map_inputs(lambda part: part.new_zeros((1, *part.shape[1:])), blank)
+        weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
+        features = call(backbone.eval(), to_weight(one, weight))
+        features = getattr(features, "logits", features)  # as of transformers' output objects
         if not isinstance(features, Tensor) or features.dim() != 2:
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(
-                f"backbone must map inputs of shape (N, {', '.join(map(str, input_shape))}) to "
-                f"features of shape (N, D); of one it made {got}"
+                f"backbone must map inputs ({form(blank)} each) to features of shape (N, D); "
+                f"of one it made {got}"
             )
         options = dict(state.config.head.options)
         if takes_class_counts(state.config.head.name):
             options["class_counts"] = counts
         head = build_head(state.config.head.name, features.shape[1], num_classes, **options)
+        head.to(features.dtype)
     return Classifier(backbone.train(), head)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lastlayer._files import moved_into_place
+from lastlayer._inputs import Inputs
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.state import LearnerState, build_untrained, new_state
@@ -52,8 +53,7 @@ def save_state(
         "told_counts": [] if state.told_counts is None else state.told_counts.tolist(),
         "epochs": epochs,
         "own_backbone": state.backbone is not None,
-        "input_shape": list(state.input_shape or ()),
-    }
+    } | _described(state.blank)
     with moved_into_place(folder / MODEL) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
     state.memory.save(folder / MEMORY, class_order=labels)
@@ -109,11 +109,9 @@ def _load_model(
     state: LearnerState, about: dict[str, Any], tensors: dict[str, Tensor], path: Path
 ) -> None:
     """Give a new state what the model's file holds."""
-    state.sizes, state.input_shape = list(about["sizes"]), tuple(about["input_shape"])
+    state.sizes, state.blank = list(about["sizes"]), _blank(about)
     state.told_counts = torch.tensor(about["told_counts"], dtype=torch.float64)
-    state.classifier = build_untrained(
-        state, state.input_shape, state.num_classes, state.told_counts
-    )
+    state.classifier = build_untrained(state, state.blank, state.num_classes, state.told_counts)
     if state.config.training.precision == "64-true":
         state.classifier.double()
     try:
@@ -122,6 +120,35 @@ def _load_model(
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the configuration: {error}") from error
     state.classifier.eval()
+
+
+def _described(blank: Inputs | None) -> dict[str, Any]:
+    """Return what a file says of the inputs: the shape of one tensor of numbers, or every part."""
+    if blank is None or (isinstance(blank, Tensor) and blank.dtype == torch.float32):
+        return {"input_shape": [] if blank is None else list(blank.shape[1:])}
+    if isinstance(blank, Tensor):
+        kind, parts = "tensor", {"": blank}
+    elif isinstance(blank, tuple):
+        kind, parts = "tuple", {str(i): part for i, part in enumerate(blank)}
+    else:
+        kind, parts = "mapping", dict(blank)
+    listed = [
+        [key, str(part.dtype).removeprefix("torch."), list(part.shape[1:])]
+        for key, part in parts.items()
+    ]
+    return {"input_kind": kind, "input_parts": listed}
+
+
+def _blank(about: dict[str, Any]) -> Inputs:
+    if "input_shape" in about:
+        return torch.empty((0, *about["input_shape"]))
+    parts = {
+        key: torch.empty((0, *shape), dtype=getattr(torch, dtype))
+        for key, dtype, shape in about["input_parts"]
+    }
+    if about["input_kind"] == "tensor":
+        return parts[""]
+    return tuple(parts.values()) if about["input_kind"] == "tuple" else parts
 
 
 def _read_optimizer(path: Path) -> dict[int, Any]:

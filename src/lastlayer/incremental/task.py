@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer.data import Split
+from lastlayer._inputs import Inputs, blank, join
+from lastlayer._random import seeded
+from lastlayer.data import Labelled
 from lastlayer.functional.incremental import (
     aligned_weight,
     alignment_factor,
@@ -57,7 +59,7 @@ class TaskReport:
 
 def learn_task(
     state: LearnerState,
-    data: Split,
+    data: Labelled,
     num_new: int,
     run: RunDirectory,
     *,
@@ -95,7 +97,7 @@ def learn_task(
     after = replace(
         state,
         classifier=module.classifier.eval(),
-        input_shape=tuple(data.inputs.shape[1:]),
+        blank=blank(data.inputs),
         sizes=[*state.sizes, num_new],
         told_counts=told,
         memory=copy.deepcopy(state.memory),
@@ -118,13 +120,13 @@ def learn_task(
 def _module(
     state: LearnerState,
     config: IncrementalConfig,
-    examples: Split,
+    examples: Labelled,
     counts: Tensor,
     told: Tensor,
 ) -> TaskModule:
     """Return what is trained: the grown classifier, its teacher and what else goes with it."""
-    num_old, input_shape = state.num_classes, tuple(examples.inputs.shape[1:])
-    classifier, optimizer_state = _grown(state, told, input_shape)
+    num_old, inputs = state.num_classes, examples.inputs
+    classifier, optimizer_state = _grown(state, told, blank(inputs))
     spread_penalties(classifier, len(examples))
     teaches = config.distillation.kind != "none" and num_old > 0
     alpha = None
@@ -138,12 +140,14 @@ def _module(
         teacher=copy.deepcopy(state.trained) if teaches else None,
         alpha=alpha,
         meta_data=None if alpha is None else (examples, counts),
-        augmentation=build_augmentations(config, input_shape),
+        augmentation=build_augmentations(
+            config, tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
+        ),
         optimizer_state=optimizer_state,
     )
 
 
-def _remember(state: LearnerState, data: Split) -> None:
+def _remember(state: LearnerState, data: Labelled) -> None:
     """Keep exemplars of a task's examples."""
     memory = state.memory
     herding = memory.selection == "herding" and not state.config.memory.everything
@@ -160,7 +164,7 @@ def checkpoint(task: int) -> str:
     return f"task-{task:03d}"
 
 
-def check_task(state: LearnerState, data: Split, num_new: int) -> None:
+def check_task(state: LearnerState, data: Labelled, num_new: int) -> None:
     """Raise ``ValueError`` unless there is a class, and every new one has an example."""
     known = state.num_classes + num_new
     counts = class_counts(data.target, known)
@@ -176,12 +180,15 @@ def _task_config(state: LearnerState, task: int, steps: int) -> IncrementalConfi
     return state.config.updated({"seed": seed, "training": {"steps": steps}})
 
 
-def _examples(state: LearnerState, data: Split, num_new: int) -> tuple[Split, Split | None]:
+def _examples(
+    state: LearnerState, data: Labelled, num_new: int
+) -> tuple[Labelled, Labelled | None]:
     """Return the task's examples with the memory's, less those held out for the correction."""
     both = data
     if len(state.memory):
         kept = state.memory
-        both = Split(torch.cat([data.inputs, kept.inputs]), torch.cat([data.target, kept.target]))
+        target = torch.cat([data.target, kept.target])
+        both = Labelled(join([data.inputs, kept.inputs]), target)
     if not (state.has_correction and state.num_classes and num_new):
         return both, None
     seed = derive_seed(state.config.seed, "held out", len(state.sizes))
@@ -189,18 +196,17 @@ def _examples(state: LearnerState, data: Split, num_new: int) -> tuple[Split, Sp
 
 
 def _grown(
-    state: LearnerState, told: Tensor, input_shape: tuple[int, ...]
+    state: LearnerState, told: Tensor, inputs: Inputs
 ) -> tuple[Classifier, dict[int, Any] | None]:
     """Return the classifier that is to be trained, and the optimizer's state to go on with."""
     if state.classifier is None or state.config.tasks.restart:
-        classifier = build_untrained(state, input_shape, len(told), told)
+        classifier = build_untrained(state, inputs, len(told), told)
         check_head(state.config, classifier.head)
         return classifier, None
     classifier = copy.deepcopy(state.trained).train()
     backbone = classifier.backbone
     optimizer = carried_optimizer(state, classifier)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(state.config.seed, "new classes", len(state.sizes)))
+    with seeded(derive_seed(state.config.seed, "new classes", len(state.sizes))):
         grow(
             classifier.head,
             len(told) - state.num_classes,
@@ -211,7 +217,7 @@ def _grown(
     return classifier, None if optimizer is None else optimizer.state_dict()["state"]
 
 
-def _correct(state: LearnerState, num_old: int, held_out: Split | None) -> float | None:
+def _correct(state: LearnerState, num_old: int, held_out: Labelled | None) -> float | None:
     """Correct the bias to the new classes as configured; return the weights' factor, if any."""
     head = state.trained.head
     num_new = head.num_classes - num_old
@@ -227,7 +233,7 @@ def _correct(state: LearnerState, num_old: int, held_out: Split | None) -> float
     return None
 
 
-def _fit_correction(state: LearnerState, num_old: int, held_out: Split | None) -> None:
+def _fit_correction(state: LearnerState, num_old: int, held_out: Labelled | None) -> None:
     """Fit the newest task's scale and bias, if old and new classes have examples held out."""
     is_new = torch.zeros(0) if held_out is None else (held_out.target >= num_old).double()
     if held_out is None or not 0 < float(is_new.mean()) < 1:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lastlayer._checks import check_choice
 from lastlayer.functional.class_maps import METHODS, logit_contrast
 from lastlayer.heads import Classifier
-from lastlayer.heads.linear import apply_linear
+from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
 
 
 class ContrastModel(nn.Module):
@@ -54,7 +54,7 @@ class ContrastModel(nn.Module):
         super().__init__()
         check_choice("method", method, METHODS)
         self.model, self.method = model, method
-        self.train(model.training)
+        self.training = model.training  # alone: parts of the model may be in another mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the (N, K) contrasts of a batch."""
@@ -103,27 +103,34 @@ def contrast_linear(linear: nn.Linear) -> nn.Linear:
         linear: the layer from pooled features to K >= 2 classes.
 
     Returns:
-        A new layer of the same shape, device and dtype.
+        A new layer of the same shape, device and dtype; of float32 in place of a quantized one.
 
     Raises:
-        ValueError: if there are fewer than two classes.
+        ValueError: if there are fewer than two classes, or the layer has hooks.
+        TypeError: if the layer has a forward of its own, as adapters have.
 
     Example:
         >>> layer = contrast_linear(nn.Linear(3, 4))
         >>> bool(layer.weight.sum(0).abs().max() < 1e-5)
         True
     """
-    weight = logit_contrast(linear.weight.T).T
+    if hooks := call_hooks(linear):
+        raise ValueError(
+            f"linear must have no hooks, which its copy would lose; got {', '.join(hooks)}: remove "
+            "them first"
+        )
+    weight, bias = read_weight(linear)
+    weight = logit_contrast(weight.T).T
     made = nn.Linear(
         linear.in_features,
         linear.out_features,
-        bias=linear.bias is not None,
+        bias=bias is not None,
         device=weight.device,
         dtype=weight.dtype,
     )
     made.weight.copy_(weight)
-    if linear.bias is not None:
-        made.bias.copy_(logit_contrast(linear.bias))
+    if bias is not None:
+        made.bias.copy_(logit_contrast(bias))
     return made
 
 

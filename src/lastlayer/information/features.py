@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings as python_warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -98,9 +98,11 @@ class FeatureReport:
 
     Attributes:
         scores: layer name to its :class:`HScore`.
+        left_out: layer name to why it has no score.
     """
 
     scores: dict[str, HScore]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Every number by layer and name, for JSON."""
@@ -117,7 +119,8 @@ class FeatureReport:
             cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
             lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
         notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
-        return "\n".join((*lines, *notes))
+        missing = (f"{name} is left out: it {why}" for name, why in self.left_out.items())
+        return "\n".join((*lines, *notes, *missing))
 
 
 def score_of(spread: ClassSpread, shrunk: float) -> HScore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -11,19 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count
+from lastlayer._checks import as_label_tensor, check_count
+from lastlayer._inputs import Inputs, batches, call, num_examples
+from lastlayer._patterns import matching_names
 from lastlayer.functional import dependence as dp
 from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
+from lastlayer.information.channels import Place, pool_features
+from lastlayer.information.channels import channel_dim as channel_dim_of
 from lastlayer.information.features import FeatureReport, HScore, score_of
 
 
 def feature_report(
     source: nn.Module | Mapping[str, Tensor],
-    target: Tensor,
+    target: Tensor | Sequence[int],
     *,
-    inputs: Tensor | None = None,
+    inputs: Inputs | None = None,
     layers: str | Sequence[str] | None = None,
+    channel_dim: int | None = None,
     pool: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 500,
 ) -> FeatureReport:
@@ -33,21 +38,27 @@ def feature_report(
     from a loader see :class:`LayerScores`.
 
     Args:
-        source: a network, or layer names with their (N, D) or (N, C, ...) features.
+        source: a network, or layer names with their features, (N, D) or of more dimensions.
         target: (N,) integer labels.
-        inputs: (N, ...) inputs of a network.
+        inputs: inputs of a network, N rows each: a tensor, a tuple of them for several arguments,
+            or a mapping of names to them for keywords.
         layers: as of :class:`LayerScores`.
-        pool: turns a layer's output into (N, D) features; None for the mean over what follows the
-            channels of (N, C, ...).
+        channel_dim: dimension of the features where there are more than two: 1 of maps
+            (N, C, H, W), -1 of tokens (N, T, D). Given features need it; of a network's layers
+            those that do not tell it themselves.
+        pool: turns a layer's output into (N, D) features; None for the mean over all dimensions
+            but the examples' and the features'.
         batch_size: examples in a step of the network.
 
     Returns:
         The :class:`FeatureReport`.
 
     Raises:
-        TypeError: if ``inputs`` or ``layers`` are given beside features, or ``inputs`` are missing
-            for a network.
-        ValueError: if a shape does not fit, a layer is not found, or a feature is not finite.
+        TypeError: if ``source`` is neither, ``target`` holds no integers, ``inputs`` or ``layers``
+            are given beside features, or ``inputs`` are missing for a network, or neither tensors
+            nor made of them.
+        ValueError: if a shape does not fit, a layer is not found, a feature is not finite, or it is
+            unclear which dimension holds the features.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
@@ -56,31 +67,29 @@ def feature_report(
         ['0', '3']
     """
     check_count("batch_size", batch_size)
+    target = as_label_tensor("target", target)
     if not isinstance(source, nn.Module):
         if inputs is not None or layers is not None:
             raise TypeError("inputs and layers belong to a network; source holds features already")
-        flat = {name: (pool or pool_over_space)(x) for name, x in source.items()}
-        return FeatureReport({name: _of_batch(x, target) for name, x in flat.items()})
+        if not isinstance(source, Mapping) or not source:
+            raise TypeError(
+                "source must be a network, or a mapping of names to features; "
+                f"got {'an empty one' if isinstance(source, Mapping) else type(source).__name__}"
+            )
+        pooled = {name: _pooled(name, x, channel_dim, pool) for name, x in source.items()}
+        return FeatureReport({name: _of_batch(x, target) for name, x in pooled.items()})
     if inputs is None:
         raise TypeError("inputs must be given with a network")
-    if len(inputs) != len(target):
-        raise ValueError(f"inputs must hold {len(target)} examples, as target; got {len(inputs)}")
-    with LayerScores(source, layers, pool=pool or pool_over_space) as scores:
+    if num_examples(inputs) != len(target):
+        raise ValueError(
+            f"inputs must hold {len(target)} examples, as target; got {num_examples(inputs)}"
+        )
+    with LayerScores(source, layers, channel_dim=channel_dim, pool=pool) as scores:
         for batch, labels in zip(
-            torch.split(inputs, batch_size), torch.split(target, batch_size), strict=True
+            batches(inputs, int(batch_size)), torch.split(target, int(batch_size)), strict=True
         ):
             scores.update(batch, labels)
     return scores.report()
-
-
-def pool_over_space(output: Tensor) -> Tensor:
-    """Mean of (N, C, ...) maps over everything behind the channels; (N, D) as it is.
-
-    Example:
-        >>> pool_over_space(torch.ones(2, 3, 4, 4)).shape
-        torch.Size([2, 3])
-    """
-    return output if output.dim() <= 2 else output.flatten(2).double().mean(2)
 
 
 class LayerScores:
@@ -89,10 +98,16 @@ class LayerScores:
     A context manager: it listens to the layers between ``with`` and the end of its block.
 
     Args:
-        model: any network; each layer of interest runs once per batch.
-        layers: patterns of dotted module names, as of ``fnmatch``; None for every layer with a
-            weight of two dimensions or more (linear layers, convolutions).
-        pool: turns a layer's output into (N, D) features.
+        model: any network.
+        layers: patterns of dotted module names, in which ``*`` stays within one name and ``**``
+            crosses the dots, as in ``"blocks.**"``; each of these layers must run once per batch
+            and return one row for each example. None for every layer with a weight of two
+            dimensions or more (linear layers, convolutions) that does; others are left out, and
+            the report says why.
+        channel_dim: dimension of the features in outputs of more than two, for layers that do not
+            tell it themselves; None to refuse these.
+        pool: turns a layer's output into (N, D) features; None for the mean over all other
+            dimensions.
 
     Raises:
         ValueError: if a pattern matches no module, or there is no layer.
@@ -111,20 +126,19 @@ class LayerScores:
         model: nn.Module,
         layers: str | Sequence[str] | None = None,
         *,
-        pool: Callable[[Tensor], Tensor] = pool_over_space,
+        channel_dim: int | None = None,
+        pool: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._model = model
-        self._pool = pool
+        self._model, self._channel_dim, self._pool = model, channel_dim, pool
+        self._named = layers is not None
         self._sums = {name: HScoreSums() for name in _chosen(model, layers)}
-        self._target: Tensor | None = None
-        self._seen: set[str] = set()
+        self._left_out: dict[str, str] = {}
+        self._batch: _Batch | None = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> LayerScores:
-        modules = dict(self._model.named_modules())
-        for name in self._sums:
-            handle = modules[name].register_forward_hook(partial(self._hear, name))
-            self._handles.append(handle)
+        for name, module in self._model.named_modules():
+            self._handles.append(module.register_forward_hook(partial(self._hear, name)))
         return self
 
     def __exit__(
@@ -137,31 +151,35 @@ class LayerScores:
             self._handles.pop().remove()
 
     @torch.no_grad()
-    def update(self, inputs: Any, target: Tensor) -> None:
+    def update(self, inputs: Inputs, target: Tensor) -> None:
         """Run the network on a batch in evaluation mode, and add every layer's features.
 
         Args:
-            inputs: what the network takes; a tuple for several arguments.
+            inputs: what the network takes; a tuple for several arguments, a mapping for keywords.
             target: (B,) integer labels.
 
         Raises:
             RuntimeError: outside of the ``with`` block.
-            ValueError: if a layer does not run exactly once, or its features do not fit.
+            ValueError: if a named layer does not run exactly once, its features do not fit, or it
+                is unclear which dimension holds them; or if no layer is left.
         """
         if not self._handles:
             raise RuntimeError("update must be called inside the with block")
         training = [module for module in self._model.modules() if module.training]
-        self._target, self._seen = target, set()
+        batch = self._batch = _Batch(len(target))
         try:
             self._model.eval()
-            self._model(*inputs) if isinstance(inputs, tuple) else self._model(inputs)
+            call(self._model, inputs)
         finally:
-            self._target = None
+            self._batch = None
             for module in training:
                 module.training = True
-        silent = [name for name in self._sums if name not in self._seen]
-        if silent:
-            raise ValueError(f"layers: {', '.join(silent)} did not run; leave them out")
+        for name in self._sums.keys() - batch.problems.keys() - batch.features.keys():
+            batch.problems[name] = "did not run"
+        self._leave_out(batch.problems)
+        for name, sums in self._sums.items():
+            features = batch.features[name]
+            sums.update(features, target.to(features.device))
 
     def report(self) -> FeatureReport:
         """The scores of everything added so far.
@@ -172,18 +190,77 @@ class LayerScores:
         Raises:
             ValueError: if fewer than two examples were added.
         """
-        return FeatureReport({name: _of_sums(sums) for name, sums in self._sums.items()})
+        scores = {name: _of_sums(sums) for name, sums in self._sums.items()}
+        return FeatureReport(scores, dict(self._left_out))
 
     def _hear(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self._target is None:  # run by somebody else
+        batch = self._batch
+        if batch is None:  # run by somebody else
             return
-        if name in self._seen:
-            raise ValueError(f"layers: {name} runs more than once per batch; name another layer")
+        if isinstance(output, tuple) and output:  # as attention does: what it returns, and more
+            output = output[0]
         if not isinstance(output, Tensor):
-            raise ValueError(f"layers: {name} returns {type(output).__name__}, not a tensor")
-        self._seen.add(name)
-        features = self._pool(output)
-        self._sums[name].update(features, self._target.to(features.device))
+            batch.problems[name] = f"returns {type(output).__name__}, not a tensor"
+            return
+        dim = channel_dim_of(module, output, batch.before)
+        batch.before = None if dim is None or output.dim() <= 2 else Place(dim, output.shape)
+        if name in self._sums:
+            self._take(batch, name, output, self._channel_dim if dim is None else dim)
+
+    def _take(self, batch: _Batch, name: str, output: Tensor, dim: int | None) -> None:
+        """Pool a chosen layer's output at once: what follows may change it in place."""
+        shape = tuple(output.shape)
+        if name in batch.features:
+            batch.problems[name] = "runs more than once per batch; name another layer"
+        elif output.dim() == 0 or len(output) != batch.size:
+            batch.problems[name] = f"returns shape {shape} for {batch.size} examples"
+        elif self._pool is not None:
+            batch.features[name] = self._pool(output)
+        elif dim is None:
+            batch.problems[name] = f"returns shape {shape}; give channel_dim, that of its features"
+        else:
+            batch.features[name] = pool_features(output, dim)
+
+    def _leave_out(self, problems: Mapping[str, str]) -> None:
+        """Give up layers that cannot be scored, or raise where they were asked for."""
+        found = {name: why for name, why in problems.items() if name in self._sums}
+        if found and (self._named or found.keys() == self._sums.keys()):
+            raise ValueError("layers: " + "; ".join(f"{name} {found[name]}" for name in found))
+        for name in found:
+            del self._sums[name]
+        self._left_out |= found
+
+
+@dataclass
+class _Batch:
+    """What a pass over one batch was heard to return.
+
+    Attributes:
+        size: number of examples.
+        features: (N, D) of the chosen layers.
+        problems: why a module cannot be scored.
+        before: place of the features in what the last module returned.
+    """
+
+    size: int
+    features: dict[str, Tensor] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    before: Place | None = None
+
+
+def _pooled(
+    name: str, features: Tensor, dim: int | None, pool: Callable[[Tensor], Tensor] | None
+) -> Tensor:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"source: {name} must be a tensor; got {type(features).__name__}")
+    if pool is not None:
+        return pool(features)
+    if dim is None and features.dim() > 2:
+        raise ValueError(
+            f"source: {name} has shape {tuple(features.shape)}; give channel_dim, the dimension of "
+            "its features: 1 for (N, C, H, W), -1 for (N, T, D)"
+        )
+    return pool_features(features, 1 if dim is None else dim)
 
 
 def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
@@ -197,7 +274,7 @@ def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
         return names
     chosen: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
-        hits = [name for name in modules if fnmatchcase(name, pattern)]
+        hits = matching_names(pattern, modules)
         if not hits:
             known = ", ".join(name for name in modules if name and name.count(".") < 2)
             raise ValueError(

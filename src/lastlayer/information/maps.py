@@ -142,7 +142,7 @@ class ClassMaps:
     def _parts(
         self, images: Tensor, target: Tensor | None, batch_size: int
     ) -> Iterator[ClassMapOutput]:
-        for start in range(0, len(images), batch_size):
+        for start in range(0, len(images), int(batch_size)):
             rows = slice(start, start + batch_size)
             readout = read_out(self.model, images[rows], self.layer)
             yield self.of(readout, None if target is None else target[rows])

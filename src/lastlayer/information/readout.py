@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer.heads import Classifier
+from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
 from lastlayer.heads.precision import full_precision
 from lastlayer.information.watch import Maps, Watch
 
@@ -57,7 +58,8 @@ def read_out(model: nn.Module, images: Tensor, layer: str | None = None) -> Read
     Raises:
         ValueError: if the output is not the map's mean times the weights, the message says what
             was found instead; if ``layer`` names no module; if a logit is not finite.
-        TypeError: if the network does not return a tensor.
+        TypeError: if the network does not return a tensor, or ``head.classifier`` is adapted, so
+            that its weights do not tell its output.
     """
     model = getattr(model, "_orig_mod", model)  # what a compiled network was made of
     with evaluating(model):
@@ -120,10 +122,12 @@ def _of_classifier(model: Classifier, pooled: Tensor, maps: Maps) -> Readout:
         if mean.shape == pooled.shape and _same(
             mean, pooled, mean.abs(), _precision(pooled, features)
         ):
+            output = model.head.log_prob(pooled)  # renews weights that pruning keeps in a hook
+            weight, bias = read_weight(classifier, mean.dtype)
             with full_precision(mean):
-                logits = F.linear(mean, *_parameters(classifier, mean.dtype))
-            output = model.head.log_prob(pooled)
-            return Readout(features, classifier.weight, classifier.bias, logits, output)
+                logits = F.linear(mean, weight, bias)
+                _refuse_hooks(classifier, mean, logits)
+            return Readout(features, weight, bias, logits, output)
     raise ValueError(_refusal(maps, pooled, "the head"))
 
 
@@ -178,9 +182,15 @@ def _mean(features: Tensor) -> Tensor:
     return features.mean((2, 3), dtype=dtype)
 
 
-def _parameters(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    bias = linear.bias
-    return linear.weight.to(dtype), None if bias is None else bias.to(dtype)
+def _refuse_hooks(classifier: nn.Linear, mean: Tensor, logits: Tensor) -> None:
+    """Raise ``ValueError`` if hooks make more of the layer than its product."""
+    if not (hooks := call_hooks(classifier)):
+        return
+    if not _same(apply_linear(classifier, mean), logits, logits.abs(), _precision(logits)):
+        raise ValueError(
+            f"{_WANTED}; the hooks of head.classifier ({', '.join(hooks)}) change its output: "
+            "remove them first"
+        )
 
 
 def _output_tensor(output: object) -> Tensor:

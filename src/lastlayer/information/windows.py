@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count
+from lastlayer._checks import check_count, is_whole
 from lastlayer.heads.precision import full_precision
 from lastlayer.information.readout import evaluating, read_out
 
@@ -59,7 +59,7 @@ def window_pmi(
             grid = image.unfold(1, height, stride).unfold(2, width, stride)
             rows, columns = grid.shape[1:3]
             windows = grid.permute(1, 2, 0, 3, 4).reshape(-1, len(image), height, width)
-            outputs = torch.cat([model(part) for part in windows.split(batch_size)])
+            outputs = torch.cat([model(part) for part in windows.split(int(batch_size))])
             found.append(_pmi(outputs, target, log_prior).reshape(rows, columns))
     return torch.stack(found)
 
@@ -126,7 +126,7 @@ def window_size(images: Tensor, window: Side) -> tuple[int, int]:
         raise ValueError(
             f"images must have shape (N, C, H, W), N at least 1; got {tuple(images.shape)}"
         )
-    height, width = (window, window) if isinstance(window, int) else window
+    height, width = (window, window) if is_whole(window) else window
     if not (1 <= height <= images.shape[2] and 1 <= width <= images.shape[3]):
         raise ValueError(
             f"window must lie within the image's {tuple(images.shape[2:])} pixels; got {window!r}"

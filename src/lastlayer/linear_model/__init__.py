@@ -9,7 +9,6 @@ from lastlayer.linear_model.estimators import (
     ADMMSoftmax,
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
-    SGDSoftmax,
 )
 from lastlayer.linear_model.files import rows_from_files
 from lastlayer.linear_model.path import PathPoint, RegularizationPath, regularization_path
@@ -17,6 +16,7 @@ from lastlayer.linear_model.penalties import discrete_laplacian
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.random_features import RandomFeatures
 from lastlayer.linear_model.rows import rows_in_memory
+from lastlayer.linear_model.sgd import SGDSoftmax
 from lastlayer.linear_model.solvers.progress import Record
 from lastlayer.linear_model.storage import load_linear, save_linear
 

@@ -84,10 +84,10 @@ class SoftmaxRegression(LinearSoftmax):
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
         self.solver_ = choose_solver(problem) if self.solver == "auto" else self.solver
         if self.solver_ == "admm":
-            return solve_admm(problem, theta, progress, max_iter=self.max_iter)
+            return solve_admm(problem, theta, progress, max_iter=int(self.max_iter))
         solve = solve_lbfgs if self.solver_ == "lbfgs" else solve_newton_krylov
         coarse = coarse_problem(problem) if self.mixed_precision else None
-        return solve(problem, theta, progress, max_iter=self.max_iter, coarse=coarse)
+        return solve(problem, theta, progress, max_iter=int(self.max_iter), coarse=coarse)
 
 
 def choose_solver(problem: SoftmaxProblem) -> str:

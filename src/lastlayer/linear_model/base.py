@@ -10,13 +10,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from lastlayer._checks import is_whole
 from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
-from lastlayer.linear_model.inputs import check_examples, check_rows_finite
+from lastlayer.linear_model.inputs import as_array, check_examples, check_rows_finite
+from lastlayer.linear_model.options import is_number
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
 from lastlayer.linear_model.problem import SoftmaxProblem, centred
 from lastlayer.linear_model.rows import Rows
@@ -51,8 +54,8 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         """Fit the weights.
 
         Args:
-            X: (n, d) features: array, CSR matrix, or tensor on any device; float32 and float64
-                are kept.
+            X: (n, d) features: array, CSR matrix, or tensor on any device, dense or sparse;
+                float32 and float64 are kept.
             y: (n,) labels.
             sample_weight: (n,) weights of at least 0.
 
@@ -98,7 +101,15 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                 f"classes must be those of the rows, {known.tolist()}; got {classes.tolist()}"
             )
         self.n_features_in_ = rows.num_features
+        self._take_names(getattr(rows, "feature_names", None))
         return self._fit_rows(weigh_classes(rows, classes, self.class_weight), classes)
+
+    def _take_names(self, names: Any) -> None:
+        # As scikit-learn does where it is handed the features themselves.
+        if names is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
     def _rows(self, examples: Any) -> Rows:
         rows: Rows = examples.rows()
@@ -108,7 +119,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         problem = SoftmaxProblem(
             rows, len(classes), self._penalty(rows), fit_intercept=self.fit_intercept
         )
-        progress = Progress(problem, self.tol, self.callback)
+        progress = Progress(problem, float(self.tol), self.callback)
         theta = self._solve(problem, self._start(problem, classes), progress)
         rows.clear()
         separated = math.isinf(self.C) and problem.separates(theta)
@@ -144,10 +155,13 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         return weights, intercept
 
     def _penalty(self, rows: Rows) -> Penalty:
-        strength = 0.0 if math.isinf(self.C) else 1.0 / self.C
+        strength = 0.0 if math.isinf(self.C) else 1.0 / float(self.C)
         if self.penalty_operator is None:
             return Tikhonov(strength)
-        operator = torch.as_tensor(self.penalty_operator).to(rows.device, rows.dtype)
+        operator = as_array(self.penalty_operator)
+        if sparse.issparse(operator):
+            operator = operator.toarray()
+        operator = torch.as_tensor(operator).to(rows.device, rows.dtype)
         if operator.dim() != 2 or operator.shape[1] != rows.num_features:
             raise ValueError(
                 "penalty_operator must be (m, n_features) with "
@@ -158,13 +172,11 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
     def _check_options(self) -> None:
         for name, low in (("C", 0.0), ("tol", None), ("max_iter", 0)):
             value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not math.isnan(value)
-            if not number or value < 0 or (low is not None and value <= low):
+            if not is_number(value) or value < 0 or (low is not None and value <= low):
                 least = "at least 0" if low is None else f"above {low:g}"
                 raise ValueError(f"{name} must be {least}; got {value!r}")
-        if not isinstance(self.max_iter, int | np.integer):
+        if not is_whole(self.max_iter):
             raise ValueError(f"max_iter must be a whole number; got {self.max_iter!r}")
-
         check_class_weights(self.class_weight)
 
     def _advice(self, progress: Progress) -> str:
@@ -175,7 +187,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         ran_out = len(progress.records) > self.max_iter
         why = f"max_iter={self.max_iter} is used up" if ran_out else "rounding ends the progress"
         more = "raise max_iter or tol" if ran_out else "raise tol, or use float64"
-        advice = f"stopped at {reached}, tol={self.tol:g}: {why}; {more}"
+        advice = f"stopped at {reached}, tol={float(self.tol):g}: {why}; {more}"
         if self.C >= 1e4 or math.isinf(self.C):
             advice += "; classes that can be separated have no optimum without a penalty: lower C"
         return advice
@@ -184,18 +196,23 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
 
     def _logits(self, X: Any) -> Any:
         check_is_fitted(self)
-        if isinstance(X, Tensor):
-            if X.dim() != 2 or X.shape[1] != self.n_features_in_:
-                raise ValueError(
-                    f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
-                    f"{self.n_features_in_} features as input"
-                )
-            check_rows_finite(X)
-            dtype = torch.float64
-            if X.is_floating_point():  # half precision holds features, but not logits
-                dtype = torch.promote_types(X.dtype, torch.float32)
-            weights = torch.from_numpy(self.coef_).to(X.device, dtype)
-            return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
+        if not isinstance(X, Tensor):
+            return self._array_logits(X)
+        if X.dim() != 2 or X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        dtype = torch.float64
+        if X.is_floating_point():  # half precision holds features, but not logits
+            dtype = torch.promote_types(X.dtype, torch.float32)
+        if X.layout is not torch.strided:
+            return torch.from_numpy(self._array_logits(as_array(X))).to(X.device, dtype)
+        check_rows_finite(X)
+        weights = torch.from_numpy(self.coef_).to(X.device, dtype)
+        return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
+
+    def _array_logits(self, X: Any) -> NDArray[Any]:
         X = validate_data(
             self,
             X,

@@ -8,8 +8,8 @@ from lastlayer.linear_model.estimators import (
     ADMMSoftmax,
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
-    SGDSoftmax,
 )
+from lastlayer.linear_model.sgd import SGDSoftmax
 from lastlayer.registry import Registry
 
 SOLVERS: Registry[type[LinearSoftmax]] = Registry(kind="solver", group="lastlayer.linear_model")

@@ -44,11 +44,13 @@ class Source(Protocol):
         path: where it is.
         shape: (n, d).
         dtype: of the numbers in it.
+        feature_names: names of the d columns, if they have any.
     """
 
     path: Path
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+    feature_names: list[str] | None
 
     def chunks(self, block_rows: int) -> list[Chunk]:
         """Return its rows in parts of at most that many rows, where the format lets us choose."""
@@ -63,6 +65,8 @@ class NpySource:
     Raises:
         ValueError: if it is truncated, or holds no numeric matrix with a row and a column.
     """
+
+    feature_names: list[str] | None = None
 
     def __init__(self, path: Path) -> None:
         array = open_npy(path)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lastlayer._checks import check_whole
 from lastlayer.linear_model.chunks import Chunk, check_numeric
 from lastlayer.linear_model.labels import as_weight, index_classes
 from lastlayer.linear_model.matrices import DenseMatrix
@@ -65,6 +66,7 @@ def rows_from_dask(
         ... # doctest: +SKIP
         >>> LBFGSSoftmax().fit_rows(rows_from_dask(X, y))  # doctest: +SKIP
     """
+    check_whole("memory_bound", memory_bound, 0)
     array = _require("dask.array")
     X = _check_features(X, array)
     counts = X.chunks[0]
@@ -84,7 +86,7 @@ def rows_from_dask(
         classes=known,
         dtype=dtype,
         device=torch.device("cpu"),
-        room=memory_bound,
+        room=int(memory_bound),
         prefetch=False,  # dask computes in parallel itself
     )
 

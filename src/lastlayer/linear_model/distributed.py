@@ -27,6 +27,7 @@ class _Facts(NamedTuple):
     dtype: str
     device: str
     classes: list[Any] | None
+    feature_names: list[str] | None
 
 
 class DistributedRows:
@@ -49,7 +50,7 @@ class DistributedRows:
     Raises:
         RuntimeError: if there is no such group.
         ValueError: on all processes, if one has no rows, or they differ in number of features,
-            dtype, kind of device or classes.
+            their names, dtype, kind of device or classes.
     """
 
     in_memory = False
@@ -66,6 +67,7 @@ class DistributedRows:
             raise ValueError(f"every rank needs at least one row; without any: ranks {empty}")
         present = [found for found in facts if found is not None]
         check_same("number of features", [found.num_features for found in present])
+        check_same("names of the features", [found.feature_names for found in present])
         check_same("dtype", [found.dtype for found in present])
         check_same("kind of device", [found.device for found in present])
         check_same("classes", [found.classes for found in present])
@@ -76,6 +78,7 @@ class DistributedRows:
         self.dtype = local_rows.dtype
         self.device = local_rows.device
         self.classes = getattr(local_rows, "classes", None)
+        self.feature_names = local_rows.feature_names
         self._layouts: dict[object, Layout] = {}
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
@@ -201,7 +204,7 @@ def fit_distributed(
         if not len(y_local):
             return None
         # Not the weights of classes: they need all examples, see fit_rows.
-        return check_examples(
+        rows = check_examples(
             estimator,
             X_local,
             y_local,
@@ -209,18 +212,21 @@ def fit_distributed(
             device=estimator.device,
             classes=classes,
         ).rows()
+        rows.feature_names = getattr(estimator, "feature_names_in_", None)
+        return rows
 
     return estimator.fit_rows(DistributedRows(build, group), classes)
 
 
 def _facts(rows: LocalRows) -> _Facts:
-    classes = getattr(rows, "classes", None)
+    classes, names = getattr(rows, "classes", None), rows.feature_names
     return _Facts(
         num_rows=rows.num_rows,
         num_features=rows.num_features,
         dtype=str(rows.dtype),
         device=rows.device.type,
         classes=None if classes is None else np.asarray(classes).tolist(),
+        feature_names=None if names is None else list(names),
     )
 
 

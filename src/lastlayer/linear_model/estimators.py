@@ -1,25 +1,24 @@
-"""The estimators: one objective, five ways to its minimum."""
+"""The estimators whose solvers take whole passes: one objective, three ways to its minimum."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
-from lastlayer._checks import check_choice, check_count, check_positive
+from lastlayer._checks import check_choice, check_count
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.coarse import coarse_problem
-from lastlayer.linear_model.inputs import check_examples
+from lastlayer.linear_model.options import check_positive_or_auto, check_share
 from lastlayer.linear_model.problem import SoftmaxProblem
-from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.sgd import SGDSoftmax
 from lastlayer.linear_model.solvers.admm import solve_admm
 from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.newton_krylov import solve_newton_krylov
 from lastlayer.linear_model.solvers.progress import Callback, Progress
-from lastlayer.linear_model.solvers.sgd import descend, safe_rate, solve_sgd
+
+# SGDSoftmax stays here too: pickles name a class by its module.
+__all__ = ["ADMMSoftmax", "LBFGSSoftmax", "NewtonKrylovSoftmax", "SGDSoftmax"]
 
 PRECONDITIONERS = ("auto", "gram", "diagonal", "none")
 
@@ -109,8 +108,8 @@ class LBFGSSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
-            memory=self.memory,
+            max_iter=int(self.max_iter),
+            memory=int(self.memory),
             preconditioner=self.preconditioner,
             coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
@@ -188,8 +187,8 @@ class NewtonKrylovSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
-            max_products=self.max_products,
+            max_iter=int(self.max_iter),
+            max_products=int(self.max_products),
             preconditioner=self.preconditioner,
             coarse=coarse_problem(problem) if self.mixed_precision else None,
         )
@@ -262,10 +261,8 @@ class ADMMSoftmax(LinearSoftmax):
 
     def _check_options(self) -> None:
         super()._check_options()
-        if self.rho != "auto":
-            check_positive("rho", float(self.rho))
-        if not 1 <= self.over_relaxation < 2:
-            raise ValueError(f"over_relaxation must be in [1, 2); got {self.over_relaxation}")
+        check_positive_or_auto("rho", self.rho)
+        check_share("over_relaxation", self.over_relaxation, 1, 2)
         check_count("prox_steps", self.prox_steps)
 
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
@@ -273,205 +270,9 @@ class ADMMSoftmax(LinearSoftmax):
             problem,
             theta,
             progress,
-            max_iter=self.max_iter,
+            max_iter=int(self.max_iter),
             rho=self.rho,
-            over_relaxation=self.over_relaxation,
-            prox_steps=self.prox_steps,
+            over_relaxation=float(self.over_relaxation),
+            prox_steps=int(self.prox_steps),
             polish=self.polish,
         )
-
-
-class SGDSoftmax(LinearSoftmax):
-    r"""Softmax classifier by stochastic gradient descent: the rival that learns from a stream.
-
-    A fit averages the iterates, the last ones most, and looks at the objective after every epoch.
-
-    Args:
-        C: inverse strength of the penalty, above 0; infinity for none.
-        penalty_operator: L of the penalty, (m, d); the identity if None.
-        fit_intercept: whether there is an intercept; it has no penalty.
-        class_weight: as in ``sklearn.linear_model.LogisticRegression``; not ``"balanced"`` for
-            ``partial_fit``.
-        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
-        max_iter: most epochs.
-        warm_start: whether to start from the last fit.
-        batch_size: rows of a step.
-        learning_rate: first step, of the mean loss, halved after every epoch that brings nothing;
-            ``"auto"`` is as large as the rows' second moment, the loss's curvature and the size of
-            the batches allow, for ``partial_fit`` one over the rows' mean squared norm.
-        momentum: in [0, 1).
-        random_state: seed of the order of the rows.
-        device: where to compute; where the features are if None.
-        callback: called with a record every epoch; returning True stops.
-
-    Attributes: those of :class:`LBFGSSoftmax`.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> X, y = load_iris(return_X_y=True)
-        >>> model = SGDSoftmax(tol=0.2, max_iter=500, batch_size=16, random_state=0).fit(X, y)
-        >>> model.score(X, y) > 0.95
-        True
-    """
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        penalty_operator: Any = None,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-2,
-        max_iter: int = 100,
-        warm_start: bool = False,
-        batch_size: int = 256,
-        learning_rate: float | str = "auto",
-        momentum: float = 0.9,
-        random_state: Any = None,
-        device: Any = None,
-        callback: Callback | None = None,
-    ) -> None:
-        self.C = C
-        self.penalty_operator = penalty_operator
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.random_state = random_state
-        self.device = device
-        self.callback = callback
-
-    def _check_options(self) -> None:
-        super()._check_options()
-        check_count("batch_size", self.batch_size)
-        if self.learning_rate != "auto":
-            check_positive("learning_rate", float(self.learning_rate))
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1); got {self.momentum}")
-
-    def _advice(self, progress: Progress) -> str:
-        advice = super()._advice(progress)
-        start, *epochs = (record.objective for record in progress.records)
-        if self.learning_rate != "auto" and epochs and min(epochs) >= start:
-            advice += f"; no epoch came below the start: lower learning_rate={self.learning_rate:g}"
-        return advice
-
-    def _generator(self) -> torch.Generator:
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return torch.Generator().manual_seed(int(seed))
-
-    def _rows(self, examples: Any) -> Rows:
-        # One block: batches are drawn from all rows, whatever their order.
-        rows: Rows = examples.rows(block_rows=len(examples.target))
-        return rows
-
-    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
-        self.rows_seen_ = problem.total_weight  # for partial_fit to go on
-        self._velocity = torch.zeros_like(theta).cpu().numpy()
-        return solve_sgd(
-            problem,
-            theta,
-            progress,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            generator=self._generator(),
-        )
-
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Take one epoch of steps on some rows.
-
-        The penalty is shared out over the rows seen so far: a stream of N rows in all has, once
-        seen, the penalty of a fit to N rows.
-
-        Args:
-            X: (n, d) features.
-            y: (n,) labels.
-            classes: (K,) all labels there will be; needed in the first call.
-            sample_weight: (n,) weights of at least 0.
-
-        Returns:
-            The estimator; in float64 once any rows were.
-
-        Raises:
-            ValueError: if an argument or an option does not fit; for ``class_weight="balanced"``.
-            FloatingPointError: if the steps lead to weights that are not finite.
-        """
-        self._check_options()
-        if isinstance(self.class_weight, str):
-            raise ValueError(
-                "class_weight='balanced' is not for partial_fit, which would balance every batch "
-                "by itself; pass a dictionary, such as "
-                "compute_class_weight('balanced', classes=classes, y=y) gives of a large sample"
-            )
-        first = not hasattr(self, "coef_")
-        if first and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit")
-        if (
-            not first
-            and classes is not None
-            and not np.array_equal(np.unique(classes), self.classes_)
-        ):
-            raise ValueError(
-                f"classes={list(classes)!r} are not those of the first call, "
-                f"{list(self.classes_)!r}"
-            )
-        examples = check_examples(
-            self,
-            X,
-            y,
-            sample_weight=sample_weight,
-            class_weight=self.class_weight,
-            device=self.device,
-            classes=np.unique(classes) if first else self.classes_,
-            reset=first,
-        )
-        if not first:
-            examples = examples.widened(self.coef_.dtype)
-        rows = self._rows(examples)
-        problem = SoftmaxProblem(
-            rows, len(examples.classes), self._penalty(rows), fit_intercept=self.fit_intercept
-        )
-        self._descend(problem, first)
-        self.classes_ = examples.classes
-        return self
-
-    def _descend(self, problem: SoftmaxProblem, first: bool) -> None:
-        if first:
-            self.n_iter_ = 0
-            self._keep(problem, torch.zeros_like(problem.start()))
-        # Centring by the rows of one call would make intercepts of different calls incomparable.
-        problem.square_sums += problem.total_weight * problem.mean.square()
-        problem.mean.zero_()
-        theta = problem.join(*self._kept(problem))
-        rate = self.learning_rate
-        if rate == "auto":
-            rate = safe_rate(problem)
-        # The penalty is shared out over all rows seen.
-        problem.total_weight += getattr(self, "rows_seen_", 0.0)
-        velocity = torch.zeros_like(theta)
-        if hasattr(self, "_velocity"):
-            velocity = torch.from_numpy(self._velocity).to(theta)
-        theta, velocity, _ = descend(
-            problem,
-            theta,
-            velocity,
-            float(rate),
-            self.momentum,
-            batch_size=self.batch_size,
-            generator=self._generator(),
-        )
-        if not bool(torch.isfinite(theta).all()):
-            raise FloatingPointError(
-                "the weights are no longer finite; scale the features, or take a smaller "
-                f"learning_rate than {float(rate):g}"
-            )
-        self.rows_seen_ = problem.total_weight
-        self._velocity = velocity.cpu().numpy()  # an array, as pickles and skops know
-        self._keep(problem, theta)
-        self.n_iter_ += 1

@@ -82,10 +82,13 @@ def rows_from_files(
         >>> round(model.score(X, y), 3)
         0.973
     """
+    check_count("memory_bound", memory_bound)
+    memory_bound = int(memory_bound)
     paths = _paths("features", features)
     named = [name for name in (target, weight) if _is_column(name)]
     sources = [_open(path, columns, named) for path in paths]
     _check_widths(sources)
+    feature_names = _feature_names(sources)
     if dtype is None:
         dtype = torch.float32 if all(s.dtype == np.float32 for s in sources) else torch.float64
     check_choice("dtype", dtype, (torch.float32, torch.float64))
@@ -101,6 +104,7 @@ def rows_from_files(
     if block_rows is None:
         block_rows = fitting
     check_count("block_rows", block_rows)
+    block_rows = int(block_rows)
     if block_rows > most:
         raise ValueError(
             f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
@@ -123,6 +127,7 @@ def rows_from_files(
         room=memory_bound - largest * bytes_a_row,
         prefetch=prefetch,
         state_folder=None if state_folder is None else Path(state_folder),
+        feature_names=feature_names,
     )
 
 
@@ -150,6 +155,19 @@ def _check_widths(sources: Sequence[Source]) -> None:
                 f"files must have the same number of features: {first.path} has "
                 f"{first.shape[1]}, {source.path} has {source.shape[1]}"
             )
+
+
+def _feature_names(sources: Sequence[Source]) -> list[str] | None:
+    """Return the names that all files have; those with names must agree."""
+    named = [source for source in sources if source.feature_names is not None]
+    for source in named:
+        if source.feature_names != named[0].feature_names:
+            raise ValueError(
+                "files must have the same columns in the same order, or columns must be given: "
+                f"{named[0].path} has {named[0].feature_names}, "
+                f"{source.path} has {source.feature_names}"
+            )
+    return named[0].feature_names if len(named) == len(sources) else None
 
 
 def _is_column(given: Any) -> bool:

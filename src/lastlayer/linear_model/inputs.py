@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def check_examples(
 
     Args:
         estimator: takes ``n_features_in_`` and the names of the columns.
-        features: (n, d) array, CSR matrix or tensor.
+        features: (n, d) array, CSR matrix or tensor, dense or sparse.
         labels: (n,) numbers or strings.
         sample_weight: (n,) weights of at least 0.
         class_weight: as scikit-learn has it.
@@ -125,13 +126,42 @@ def _as_tensor(values: NDArray[Any]) -> Tensor:
 
 
 def as_array(features: Any) -> Any:
-    """Return a tensor as an array, anything else as it is."""
+    """Return a tensor as an array or, if sparse, as SciPy's; anything else as it is."""
     if not isinstance(features, Tensor):
         return features
     given = features.detach().cpu()
+    if given.layout is not torch.strided:
+        return _as_scipy(given)
     if given.dtype == torch.bfloat16:  # unknown to NumPy
         given = given.double()
     return given.numpy()
+
+
+def _as_scipy(given: Tensor) -> Any:
+    if given.dim() != 2 or given.layout not in _LAYOUTS or given.dense_dim():
+        raise ValueError(
+            "a sparse tensor must have shape (n, d) and the layout CSR, CSC or COO; "
+            f"got shape {tuple(given.shape)} and {given.layout}"
+        )
+    if given.layout == torch.sparse_coo:
+        given = given.coalesce()
+    values, *where = _LAYOUTS[given.layout](given)
+    if values.dtype in (torch.float16, torch.bfloat16):  # unknown to SciPy
+        values = values.double()
+    indices = tuple(part.numpy() for part in where)
+    shape = tuple(given.shape)
+    if given.layout == torch.sparse_coo:
+        return sparse.coo_array((values.numpy(), indices), shape=shape)
+    kind = sparse.csr_array if given.layout == torch.sparse_csr else sparse.csc_array
+    return kind((values.numpy(), *indices), shape=shape)
+
+
+#: The values of a sparse tensor, and where they are, as SciPy takes them.
+_LAYOUTS: dict[torch.layout, Callable[[Tensor], tuple[Tensor, ...]]] = {
+    torch.sparse_csr: lambda given: (given.values(), given.col_indices(), given.crow_indices()),
+    torch.sparse_csc: lambda given: (given.values(), given.row_indices(), given.ccol_indices()),
+    torch.sparse_coo: lambda given: (given.values(), *given.indices()),
+}
 
 
 def check_rows_finite(features: Any) -> None:

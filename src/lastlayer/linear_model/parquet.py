@@ -43,6 +43,8 @@ class ParquetSource:
         first = self._read_rows(file.iter_batches(batch_size=1, columns=self.columns))
         self.shape: tuple[int, int] = (sum(groups), first.shape[1])
         self.dtype = first.dtype
+        # A column of lists has one name for all features.
+        self.feature_names = self.columns if len(self.columns) == first.shape[1] else None
 
     def chunks(self, block_rows: int) -> list[Chunk]:
         """Return the row groups.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.shared_rows import Refits, similar
+from lastlayer.linear_model.solvers.progress import says_stop
 
 #: The strengths tried if none are given: those of scikit-learn's ``LogisticRegressionCV``.
 DEFAULT_CS = tuple(float(C) for C in np.logspace(-4, 4, 10))
@@ -131,7 +132,7 @@ def regularization_path(
         points.append(
             PathPoint(float(model.C), model, *_held_out(model, features, target), seconds)
         )
-        if callback is not None and callback(points[-1]) is True:
+        if callback is not None and says_stop(callback(points[-1])):
             break
     return RegularizationPath(tuple(points))
 

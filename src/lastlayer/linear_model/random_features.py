@@ -15,8 +15,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lastlayer._checks import check_choice, check_count, check_positive
+from lastlayer._checks import check_choice, check_count
 from lastlayer.linear_model.inputs import as_array, check_rows_finite
+from lastlayer.linear_model.options import check_positive_or_auto
 
 #: Nonlinearities by name; they may work in place.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -81,7 +82,7 @@ class RandomFeatures(
         """Draw the layer; of the rows only width, dtype and mean squared norm matter.
 
         Args:
-            X: (n, d) array, CSR matrix or tensor.
+            X: (n, d) array, CSR matrix or tensor, dense or sparse.
             y: not looked at.
 
         Returns:
@@ -92,17 +93,17 @@ class RandomFeatures(
         """
         check_count("n_components", self.n_components)
         check_choice("activation", self.activation, ACTIVATIONS)
-        if self.scale != "auto":
-            check_positive("scale", float(self.scale))
+        check_positive_or_auto("scale", self.scale)
         rows = self._checked(as_array(X), reset=True)
         self.scale_ = _one_over_norm(rows) if self.scale == "auto" else float(self.scale)
+        count = int(self.n_components)
         random = check_random_state(self.random_state)
         # Drawn in float64 whatever the rows are in.
-        components = self.scale_ * random.standard_normal((self.n_components, rows.shape[1]))
+        components = self.scale_ * random.standard_normal((count, rows.shape[1]))
         if self.activation == "cos":
-            offset = random.uniform(0, 2 * math.pi, self.n_components)
+            offset = random.uniform(0, 2 * math.pi, count)
         else:
-            offset = random.standard_normal(self.n_components)
+            offset = random.standard_normal(count)
         self.components_ = components.astype(rows.dtype)
         self.offset_ = offset.astype(rows.dtype)
         return self
@@ -111,17 +112,20 @@ class RandomFeatures(
         """Return the features of rows.
 
         Args:
-            X: (n, d) array, CSR matrix or tensor on any device.
+            X: (n, d) array, CSR matrix, or tensor on any device, dense or sparse.
 
         Returns:
             (n, m) dense, in the dtype of X; a tensor of a tensor, where it is.
         """
         check_is_fitted(self)
-        if isinstance(X, Tensor):
+        if isinstance(X, Tensor) and X.layout is torch.strided:
             return self._transform_tensor(X)
-        rows = self._checked(X, reset=False)
+        rows = self._checked(as_array(X), reset=False)
         projected = np.asarray(rows @ self.components_.T.astype(rows.dtype))
-        return self._activate(torch.from_numpy(projected)).numpy()
+        features = self._activate(torch.from_numpy(projected))
+        if isinstance(X, Tensor):
+            return features.to(X.device, X.dtype if X.is_floating_point() else features.dtype)
+        return features.numpy()
 
     def _transform_tensor(self, rows: Tensor) -> Tensor:
         if rows.dim() != 2 or rows.shape[1] != self.n_features_in_:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_finite, check_labels, check_matrix
+from lastlayer._checks import check_count, check_finite, check_labels, check_matrix
 from lastlayer.linear_model.labels import as_weight
 from lastlayer.linear_model.matrices import DenseMatrix, Matrix
 
@@ -89,6 +89,7 @@ class LocalRows:
         dtype: of the features.
         device: of the features.
         num_features: if it is known without a look at a block.
+        feature_names: (d,) names of the features, if they have any.
     """
 
     in_memory = True
@@ -99,6 +100,7 @@ class LocalRows:
         dtype: torch.dtype,
         device: torch.device,
         num_features: int | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         if not len(blocks):
             raise ValueError("rows need at least one example; got none")
@@ -106,6 +108,7 @@ class LocalRows:
         self.num_features = blocks[0].matrix.shape[1] if num_features is None else num_features
         self.dtype = dtype
         self.device = device
+        self.feature_names = feature_names
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self.blocks)
@@ -170,13 +173,19 @@ def rows_in_memory(
         block_rows: rows of a block; by the size of a cache on the CPU, all rows elsewhere, if None.
 
     Raises:
-        TypeError: if a dtype does not fit.
-        ValueError: if a shape does not fit, or a number is not finite, or a weight below 0.
+        TypeError: if a dtype does not fit, or the features are sparse.
+        ValueError: if a shape or ``block_rows`` does not fit, a number is not finite, or a weight
+            is below 0.
     """
+    if features.layout is not torch.strided:
+        raise TypeError(f"features must be a dense tensor; got the layout {features.layout}")
     check_matrix("features", features)
     check_labels("target", target, len(features))
     check_finite("features", features)
     weight = as_weight(weight, len(features), features.dtype)
+    if block_rows is not None:
+        check_count("block_rows", block_rows)
+        block_rows = int(block_rows)
     own = None if weight is None else weight.to(features.device)
     return cut_rows(features, target, own, block_rows=block_rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lastlayer.linear_model.random_features import RandomFeatures
 FILE_NAME = "model.npz"
 
 _NEEDED = ("coef", "intercept", "classes", "about")
+#: What a fit found besides, numbers and a text.
+_FITTED = ("converged_", "gap_", "solver_", "rows_seen_")
 _RANDOM = ("random_components", "random_offset")
 
 
@@ -31,8 +34,9 @@ def save_linear(model: Any, path: str | Path) -> Path:
         path: an ``.npz`` file, or a folder that gets ``model.npz``. NumPy reads its arrays too:
             ``coef`` (K, d), ``intercept`` (K,), ``classes`` (K,).
 
-    Of the options only numbers and texts are kept: no callback, penalty operator or dictionary
-    of class weights.
+    The names of the columns fitted to are kept, so that frames are checked as before, and what
+    :meth:`SGDSoftmax.partial_fit` goes on from. Of the options only numbers and texts are kept: no
+    callback, penalty operator or dictionary of class weights.
 
     Returns:
         The file's path.
@@ -52,15 +56,19 @@ def save_linear(model: Any, path: str | Path) -> Path:
         "solver": name,
         "options": {key: value for key, value in options.items() if value is not None},
         "n_iter": int(estimator.n_iter_),
+        "fitted": {key: _plain(vars(estimator)[key]) for key in _FITTED if key in vars(estimator)},
     }
-    if hasattr(estimator, "rows_seen_"):
-        about["rows_seen"] = float(estimator.rows_seen_)
+    names = getattr(estimator if random is None else random, "feature_names_in_", None)
+    if names is not None:
+        about["feature_names"] = names.tolist()
     classes = estimator.classes_
     arrays: dict[str, Any] = {
         "coef": estimator.coef_,
         "intercept": estimator.intercept_,
         "classes": np.array(classes.tolist()) if classes.dtype == object else classes,
     }
+    if hasattr(estimator, "_velocity") and estimator._velocity.any():
+        arrays["velocity"] = estimator._velocity
     if random is not None:
         check_is_fitted(random)
         about["random_features"] = {"activation": random.activation, "scale": random.scale_}
@@ -113,15 +121,29 @@ def load_linear(path: str | Path) -> Any:
         about = json.loads(str(arrays["about"]))
         estimator: Any = SOLVERS.get(about["solver"])(**about["options"])
         estimator.n_iter_ = about["n_iter"]
-        if "rows_seen" in about:
-            estimator.rows_seen_ = float(about["rows_seen"])
-    except (KeyError, TypeError, ValueError) as error:
+        fitted = about.get("fitted", {})  # files of old have no such entry, nor names
+        for name in fitted.keys() & set(_FITTED):
+            setattr(estimator, name, fitted[name])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its entry 'about' cannot be read ({error})") from error
     estimator.coef_, estimator.intercept_, estimator.classes_ = coef, intercept, classes
     estimator.n_features_in_ = coef.shape[1]
-    if "random_features" not in about:
-        return estimator
-    return make_pipeline(_random_features(path, arrays, about["random_features"]), estimator)
+    if "velocity" in arrays:
+        estimator._velocity = arrays["velocity"]
+    random = None
+    if "random_features" in about:
+        random = _random_features(path, arrays, about["random_features"])
+    _name_features(path, estimator if random is None else random, about.get("feature_names"))
+    return estimator if random is None else make_pipeline(random, estimator)
+
+
+def _name_features(path: Path, model: Any, names: Any) -> None:
+    if names is None:
+        return
+    width = model.n_features_in_
+    if not isinstance(names, list) or len(names) != width:
+        raise ValueError(f"{path}: feature_names must be a list of {width} names; got {names!r}")
+    model.feature_names_in_ = np.array(names, dtype=object)
 
 
 def _random_features(
@@ -169,4 +191,6 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 def _plain(value: Any) -> Any:
     """Return a number or a text as JSON has it; None for any other option."""
     value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, bool | int | float | str) else None
+    if isinstance(value, bool | int | float | str):
+        return value
+    return float(value) if isinstance(value, Real) else None

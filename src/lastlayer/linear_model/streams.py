@@ -124,6 +124,7 @@ class StreamedRows(LocalRows):
         room: bytes of features that may be kept between passes.
         prefetch: whether a thread reads the next block while one is worked on.
         state_folder: where to keep what solvers keep, in a temporary folder; in memory if None.
+        feature_names: (d,) names of the features, if they have any.
     """
 
     blocks: StreamedBlocks
@@ -142,6 +143,7 @@ class StreamedRows(LocalRows):
         room: int = 0,
         prefetch: bool = True,
         state_folder: str | Path | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         states: list[MutableMapping[str, Tensor]] = [{} for _ in chunks]
         if state_folder is not None:
@@ -151,7 +153,7 @@ class StreamedRows(LocalRows):
         blocks = StreamedBlocks(
             chunks, target, weight, dtype=dtype, device=device, room=room, states=states
         )
-        super().__init__(blocks, dtype, device, num_features)
+        super().__init__(blocks, dtype, device, num_features, feature_names)
         self.classes = classes
         self.prefetch = prefetch
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_positive
+from lastlayer._inputs import Inputs
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.meta_sampling import (
     RelaxedDraw,
@@ -17,6 +17,7 @@ from lastlayer.functional.meta_sampling import (
     initial_rate_logits,
     rate_weights,
 )
+from lastlayer.longtail.own_adam import OwnAdam
 from lastlayer.longtail.virtual_step import virtual_meta_loss
 from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 
@@ -37,8 +38,8 @@ class MetaSampler(ExactBuffers):
 
     The published sampler trains the head only, on the features of a frozen backbone, takes its meta
     batches (512 examples) from the training set with every class equally likely, and follows each
-    meta step by a step of the head on the same batch. What it saves (``state_dict``) holds its
-    optimiser too.
+    meta step by a step of the head on the same batch. What it saves (``state_dict``) holds Adam's
+    moments too, all of it tensors.
 
     Args:
         class_counts: (K,) training examples of every class, above 0.
@@ -77,15 +78,12 @@ class MetaSampler(ExactBuffers):
         initial_power: float = 0.0,
     ) -> None:
         super().__init__()
-        check_positive("lr", lr)
         check_positive("temperature", temperature)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must lie in [0, 1); got {betas}")
         counts = as_class_counts(class_counts, offers_mask=False)
         self.temperature, self.initial_power = temperature, initial_power
         self.register_buffer("class_counts", whole_if_possible(counts).clone())
         self.rate_logits = nn.Parameter(initial_rate_logits(counts, initial_power).float())
-        self.optimizer = torch.optim.Adam([self.rate_logits], lr=lr, betas=betas)
+        self.adam = OwnAdam(self.rate_logits, lr=lr, betas=betas)
 
     def draw(
         self,
@@ -111,10 +109,10 @@ class MetaSampler(ExactBuffers):
     def meta_step(
         self,
         module: nn.Module,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor,
         weights: Tensor,
-        meta_inputs: Tensor,
+        meta_inputs: Inputs,
         meta_target: Tensor,
         *,
         lr: float,
@@ -125,10 +123,11 @@ class MetaSampler(ExactBuffers):
         Args:
             module: a head (inputs are features), or a classifier. Whatever of it requires a
                 gradient takes the virtual step.
-            inputs: (B, D) features of the batch, or a classifier's inputs.
+            inputs: (B, D) features of the batch, or a classifier's inputs, B rows each: a tensor, a
+                tuple of them for several arguments, a mapping of names to them for keywords.
             target: (B,) int64 labels.
             weights: (B,) what :meth:`draw` or :meth:`weights` returned.
-            meta_inputs: (M, ...) as ``inputs``, of a class-balanced draw.
+            meta_inputs: as ``inputs``, with M rows, of a class-balanced draw.
             meta_target: (M,) int64 labels.
             lr: step size of the virtual step, as a rule the current one of the module's optimiser.
             generator: source of a stochastic head's draws; the default generator if None.
@@ -137,6 +136,7 @@ class MetaSampler(ExactBuffers):
             The meta batch's loss after the virtual step, without gradient.
 
         Raises:
+            TypeError: if inputs are neither tensors nor made of them.
             ValueError: if the weights do not depend on the rates, or a shape does not fit.
             FloatingPointError: if the rates' gradient is not finite.
         """
@@ -151,9 +151,7 @@ class MetaSampler(ExactBuffers):
                 "the gradient of the sampling rates is not finite (meta loss "
                 f"{float(loss.detach()):g}); try a smaller learning rate"
             )
-        self.rate_logits.grad = gradient
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.adam.step(self.rate_logits, gradient)
         return loss.detach()
 
     def rates(self) -> Tensor:
@@ -164,18 +162,9 @@ class MetaSampler(ExactBuffers):
         """Return the (K,) probabilities with which the classes are drawn, without gradient."""
         return class_log_prob(self.rate_logits.detach(), self.class_counts).exp()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the optimiser's state."""
-        return self.optimizer.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's state."""
-        self.optimizer.load_state_dict(state)
-
     def extra_repr(self) -> str:
         """Return the arguments."""
-        group = self.optimizer.param_groups[0]
         return (
-            f"num_classes={len(self.class_counts)}, lr={group['lr']}, betas={group['betas']}, "
-            f"temperature={self.temperature}, initial_power={self.initial_power}"
+            f"num_classes={len(self.class_counts)}, temperature={self.temperature}, "
+            f"initial_power={self.initial_power}"
         )

@@ -13,15 +13,23 @@ Together with a loss that corrects the prior they correct twice; see
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lastlayer._checks import check_choice, check_count, check_probability, check_whole
+from lastlayer._checks import (
+    as_label_tensor,
+    check_choice,
+    check_count,
+    check_labels,
+    check_probability,
+    check_whole,
+)
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.functional.meta_sampling import draw_examples, group_by_class
 from lastlayer.longtail.counts import class_counts
@@ -115,33 +123,49 @@ class ClassDraw:
 
 
 class ClassSampler(Sampler[int]):
-    """An ordinary torch sampler that draws class first; give it to a ``DataLoader``.
+    r"""An ordinary torch sampler that draws class first; give it to a ``DataLoader``.
 
-    The draws of an epoch depend on the seed and the epoch alone. With several processes each is
-    given every ``world_size``-th of the same draws, so that together they draw what one would.
+    Every iteration draws a new epoch: iterating moves on to the next one, whether the one before
+    was used up, broken off or only peeked at. :meth:`set_epoch` fixes the epoch of the next
+    iteration, and later ones count on from it; a loop that calls it before every epoch, as for
+    torch's distributed sampler, decides all of them. Only :meth:`load_state_dict` makes an
+    iteration begin in the middle.
+
+    The draws of an epoch depend on the seed and the epoch alone, or on the ``generator``. With
+    several processes each is given every ``world_size``-th of the same draws, so that together they
+    draw what one would.
+
+    Up to the order of random numbers it is torch's ``WeightedRandomSampler`` with the weight
+    :math:`\rho_y / n_y` of each example. That one draws among the N examples, of which
+    ``torch.multinomial`` takes 2^24 at most; this one draws among the K classes first, for any N.
 
     Args:
-        labels: (N,) int64 labels of the data set, N >= 1.
+        labels: (N,) integer labels of the data set, N >= 1: a tensor, an array or a list.
         sampler: one of ``"class-balanced"``, ``"square-root"``, ``"progressive"``.
         num_samples: draws per epoch over all processes; N if None. A multiple of ``world_size`` is
             drawn, rounded up, so that every process has the same number.
         epochs: length of the training, which ``"progressive"`` needs: its first epoch has t = 0,
-            its last one t = 1.
+            its last one t = 1, and so have those that follow.
         seed: fixes the draws.
+        generator: source of the draws instead, on the CPU; with several processes, in the same
+            state in each.
         rank: number of this process.
         world_size: number of processes.
 
     Attributes:
-        epoch: the current epoch, from 0; ``set_epoch`` sets it, as for torch's distributed sampler.
+        epoch: the epoch that the next iteration draws, from 0.
 
     Raises:
-        ValueError: if an argument is out of range.
+        TypeError: if the labels are not integers.
+        ValueError: if an argument is out of range, or both a seed and a generator are given.
 
     Examples:
         >>> labels = torch.tensor([0] * 90 + [1] * 10)
         >>> sampler = ClassSampler(labels, "class-balanced", num_samples=1000)
         >>> round(float(labels[list(sampler)].float().mean()), 1)
         0.5
+        >>> sampler.epoch
+        1
 
     Source: Kang et al., "Decoupling representation and classifier for long-tailed recognition",
     ICLR 2020.
@@ -149,65 +173,139 @@ class ClassSampler(Sampler[int]):
 
     def __init__(
         self,
-        labels: Tensor,
+        labels: Tensor | Sequence[int],
         sampler: str = "class-balanced",
         *,
         num_samples: int | None = None,
         epochs: int | None = None,
         seed: int = 0,
+        generator: torch.Generator | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         check_choice("sampler", sampler, SAMPLERS)
         check_whole("seed", seed, 0)
         check_count("world_size", world_size)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in [0, {world_size - 1}]; got {rank}")
+        check_whole("rank", rank, 0, world_size - 1)
+        if seed and generator is not None:
+            raise ValueError(f"give seed or generator, not both; got seed={seed} and a generator")
         if num_samples is not None:
             check_count("num_samples", num_samples)
         if sampler == "progressive":
             check_count("epochs", 0 if epochs is None else epochs)
-        self.sampler, self.epochs, self.seed = sampler, epochs, seed
-        self.rank, self.world_size = rank, world_size
-        self._draw = ClassDraw(labels)
-        self._per_process = -(-(num_samples or len(labels)) // world_size)
+        self.sampler, self.seed, self.generator = sampler, int(seed), generator
+        self.epochs = None if epochs is None else int(epochs)
+        self.rank, self.world_size = int(rank), int(world_size)
+        labels = as_label_tensor("labels", labels).cpu()
+        check_labels("labels", labels, labels.numel())
+        if not len(labels):
+            raise ValueError("labels must hold at least one example; got none")
+        self._draw = ClassDraw(labels.long())
+        self._checksum = zlib.crc32(labels.long().numpy().tobytes())
+        self._per_process = int(-(-(num_samples or len(labels)) // world_size))
         self.epoch = 0
-        self._position = 0
+        self._start = 0  # place in the next epoch at which it begins
+        self._state = _State(0, 0)
 
     def __len__(self) -> int:
         return self._per_process
 
     def __iter__(self) -> Iterator[int]:
-        start, self._position = self._position, 0
-        size = self._per_process * self.world_size
-        words = np.random.SeedSequence([self.seed, self.epoch]).generate_state(2, dtype=np.uint32)
-        generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-        prior = sampling_prior(self._draw.counts, self.sampler, self.progress)
-        drawn = self._draw(size, prior, generator)[self.rank :: self.world_size].tolist()
+        # A generator: torch's loader may ask for an iterator that it never uses.
+        epoch, start = self.epoch, self._start
+        self.epoch, self._start = epoch + 1, 0
+        before = None if self.generator is None else self.generator.get_state()
+        drawn = self._draws(epoch)
         for position in range(start, len(drawn)):
-            self._position = position + 1
+            done = position + 1 == len(drawn)
+            self._state = _State(epoch + 1, 0) if done else _State(epoch, position + 1, before)
             yield drawn[position]
-        self._position = 0
+
+    def _draws(self, epoch: int) -> list[int]:
+        """Return what this process draws in an epoch."""
+        generator = self.generator
+        if generator is None:
+            words = np.random.SeedSequence([self.seed, epoch]).generate_state(2, dtype=np.uint32)
+            generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        prior = sampling_prior(self._draw.counts, self.sampler, self._progress(epoch))
+        drawn = self._draw(self._per_process * self.world_size, prior, generator)
+        return drawn[self.rank :: self.world_size].tolist()
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done at the current epoch: t of ``"progressive"``."""
-        if self.epochs is None:
-            return 0.0
-        return min(1.0, self.epoch / max(1, self.epochs - 1))
+        """Share of the training that is done before the next epoch: t of ``"progressive"``."""
+        return self._progress(self.epoch)
+
+    def _progress(self, epoch: int) -> float:
+        return 0.0 if self.epochs is None else min(1.0, epoch / max(1, self.epochs - 1))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws."""
+        """Set the epoch that the next iteration draws, from its beginning.
+
+        The epoch of a loaded state is taken up where that was taken; so a loop may set it.
+        """
         check_whole("epoch", epoch, 0)
-        self.epoch, self._position = epoch, 0
+        if epoch == self.epoch and self._start:
+            return
+        self.epoch, self._start = int(epoch), 0
+        self._state = _State(self.epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and how many of its draws were handed out.
+        """Return the epoch and how many of its draws were handed out, of the latest iteration.
 
-        A loader hands out ahead of the training; at the end of an epoch both agree.
+        With them comes what the draws depend on, so that no other sampler goes on from there. Of a
+        generator it holds the state from which these were drawn. A loader hands out ahead of the
+        training; at the end of an epoch both agree.
         """
-        return {"epoch": self.epoch, "position": self._position}
+        epoch, position, before = self._state
+        state = self._made_of() | {"epoch": epoch, "position": position}
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state() if before is None else before
+        return state
+
+    def _made_of(self) -> dict[str, Any]:
+        """Return what the draws depend on beside the epoch and the generator."""
+        return {
+            "sampler": self.sampler,
+            "seed": None if self.generator is not None else self.seed,
+            "num_samples": self._per_process * self.world_size,
+            "epochs": self.epochs if self.sampler == "progressive" else None,
+            "world_size": self.world_size,
+            "checksum of the labels": self._checksum,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        self.epoch, self._position = int(state_dict["epoch"]), int(state_dict["position"])
+        """Go on where :meth:`state_dict` was taken, with the next iteration.
+
+        Raises:
+            ValueError: if the state is of a sampler that draws otherwise: of other labels or
+                arguments, with or without a generator.
+        """
+        made_of = self._made_of()
+        if missing := sorted({"epoch", "position", *made_of} - state_dict.keys()):
+            raise ValueError(f"state_dict is not of a ClassSampler: it lacks {', '.join(missing)}")
+        before = state_dict.get("generator")
+        if (before is None) != (self.generator is None):
+            has, wanted = ("a", "none") if before is not None else ("no", "one")
+            raise ValueError(f"the state has {has} generator, this sampler {wanted}")
+        for name, own in made_of.items():
+            if state_dict[name] != own:
+                raise ValueError(
+                    f"the state is of a sampler with {name} {state_dict[name]!r}; this one has "
+                    f"{own!r}"
+                )
+        if self.generator is not None and before is not None:
+            self.generator.set_state(before)
+        self.epoch, self._start = int(state_dict["epoch"]), int(state_dict["position"])
+        self._state = _State(self.epoch, self._start, before)
+
+
+class _State(NamedTuple):
+    """The epoch, how many of its draws were handed out, and the generator before they were drawn.
+
+    Without a generator's state it is the generator's current one.
+    """
+
+    epoch: int
+    position: int
+    before: Tensor | None = None

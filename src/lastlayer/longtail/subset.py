@@ -133,6 +133,7 @@ def long_tail_subset(
         The part, in the order of the split.
 
     Raises:
+        TypeError: if ``split`` is another data set.
         ValueError: if an argument is out of range, a class would keep none, or has too few.
 
     Example:
@@ -140,6 +141,11 @@ def long_tail_subset(
         >>> class_counts(long_tail_subset(split, 10))
         tensor([20,  2])
     """
+    if not isinstance(split, Split):
+        raise TypeError(
+            f"split must be a lastlayer.data.Split; got {type(split).__name__}; of another "
+            "data set take torch.utils.data.Subset at long_tail_indices of its labels"
+        )
     counts = long_tail_counts(
         class_counts(split, num_classes),
         imbalance,

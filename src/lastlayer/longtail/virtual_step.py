@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,14 +11,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lastlayer._checks import check_at_least
+from lastlayer._inputs import Inputs, call, num_examples
+from lastlayer.heads import Head
 
 
 def virtual_meta_loss(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     target: Tensor,
     weights: Tensor,
-    meta_inputs: Tensor,
+    meta_inputs: Inputs,
     meta_target: Tensor,
     *,
     lr: float,
@@ -32,15 +33,17 @@ def virtual_meta_loss(
 
     The batch's losses are the head's own; on the meta batch it is the plain cross-entropy of the
     head's ``logits``. The step is plain gradient descent, without momentum and weight decay. The
-    module itself, its gradients and its buffers stay as they are.
+    module itself, its modes, its gradients and its buffers stay as they are; while it runs, the
+    module has the step's parameters, so that no other thread may use it.
 
     Args:
         module: a head, or a :class:`lastlayer.Classifier`; its parameters that require a gradient
             are the :math:`\theta`.
-        inputs: (B, D) features of the batch for a head, (B, ...) inputs for a classifier.
+        inputs: (B, D) features of the batch for a head; for a classifier its inputs, B rows each: a
+            tensor, a tuple of them for several arguments, a mapping of names to them for keywords.
         target: (B,) int64 labels.
         weights: (B,) weights w through which the gradient is to go.
-        meta_inputs: (M, ...) as ``inputs``.
+        meta_inputs: as ``inputs``, with M rows.
         meta_target: (M,) int64 labels.
         lr: step size :math:`\eta`, at least 0.
         generator: source of a stochastic head's draws; the default generator if None.
@@ -49,7 +52,9 @@ def virtual_meta_loss(
         A scalar, differentiable with respect to ``weights``.
 
     Raises:
-        ValueError: if the weights do not fit, ``lr`` is below 0, or nothing can be trained.
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
+        ValueError: if the weights or the numbers of rows do not fit, ``lr`` is below 0, or nothing
+            can be trained.
 
     Example:
         >>> from lastlayer.heads import Softmax
@@ -67,6 +72,14 @@ def virtual_meta_loss(
             "target and weights must have shape (B,); "
             f"got {tuple(target.shape)} and {tuple(weights.shape)}"
         )
+    for name, given, size in (
+        ("inputs", inputs, len(target)),
+        ("meta_inputs", meta_inputs, len(meta_target)),
+    ):
+        if num_examples(given, name) != size:
+            raise ValueError(
+                f"{name} must have one row per label, {size}; got {num_examples(given, name)}"
+            )
     view = _View(module)
     trained = {n: p for n, p in view.named_parameters() if p.requires_grad}
     if not trained:
@@ -91,21 +104,27 @@ def virtual_meta_loss(
 
 def row_losses(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     target: Tensor,
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Return a head's loss of every row, whatever its reduction.
 
+    It is a call like any other: modules keep their modes, and in training mode batch normalization
+    and the counts of a learned proposal take note of the batch.
+
     Args:
         module: a head, or a :class:`lastlayer.Classifier`.
-        inputs: (B, D) features for a head, (B, ...) inputs for a classifier.
+        inputs: (B, D) features for a head; for a classifier as of :func:`virtual_meta_loss`.
         target: (B,) int64 labels.
         generator: source of a stochastic head's draws; the default generator if None.
 
     Returns:
         (B,) losses, all terms added.
+
+    Raises:
+        TypeError: if ``module`` is another one, or inputs are neither tensors nor made of them.
 
     Example:
         >>> from lastlayer.heads import Softmax
@@ -121,30 +140,35 @@ class _View(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
-        self.train(module.training)
+        head = getattr(module, "head", module)
+        if not isinstance(getattr(head, "_orig_mod", head), Head):
+            raise TypeError(
+                "module must be a head or a Classifier, not in a wrapper such as DataParallel; "
+                f"got {type(module).__name__}"
+            )
+        self.module = module  # whose mode stays: parts of it may be in another one
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         module: Any = self.module
         is_head = not hasattr(module, "backbone")
         head = module if is_head else module.head
-        features = inputs if is_head else module.features(inputs)
+        features = inputs if is_head else call(module.features, inputs)
         if target is None:
             return head.logits(features)  # type: ignore[no-any-return]
-        with _by_row(head):
-            return head(features, target, generator=generator).loss  # type: ignore[no-any-return]
+        return _by_row(head)(features, target, generator=generator).loss  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _by_row(head: Any) -> Iterator[None]:
-    reduction = head.reduction
-    head.reduction = "none"
-    try:
-        yield
-    finally:
-        head.reduction = reduction
+def _by_row(head: nn.Module) -> nn.Module:
+    """Return the head without its reduction: another one that shares its parameters and all else.
+
+    To change the head's own would change the losses of other threads meanwhile.
+    """
+    head = getattr(head, "_orig_mod", head)  # what a compiled one stands for
+    twin = head.__new__(type(head))
+    twin.__dict__.update(head.__dict__, reduction="none")
+    return twin

@@ -1,4 +1,4 @@
-"""Regularisers: feature map to feature map while training, the identity otherwise."""
+"""Regularizers: feature map to feature map while training, the identity otherwise."""
 
 from lastlayer.regularizers.adaptive import AdaptiveRegularizer
 from lastlayer.regularizers.base import Regularizer

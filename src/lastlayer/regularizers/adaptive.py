@@ -1,4 +1,4 @@
-"""What the regularisers that learn their rate have in common."""
+"""What the regularizers that learn their rate have in common."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count, check_inside
-from lastlayer.functional.feature_noise import unit_shape
+from lastlayer.functional.feature_noise import check_num_channels, unit_shape
 from lastlayer.regularizers.base import Regularizer
 
 
 class AdaptiveRegularizer(Regularizer):
-    """Base of the regularisers whose rate is a parameter and costs a penalty.
+    """Base of the regularizers whose rate is a parameter and costs a penalty.
 
     The penalty is a divergence of all training examples together, in nats. Divided by their number
     it belongs to a loss that is the mean of -log p(y | x) over examples. A loss in other units
@@ -28,6 +28,7 @@ class AdaptiveRegularizer(Regularizer):
         num_examples: number of training examples N.
         p: initial rate, in (0, 1).
         unit: what one number is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         generator: as :class:`lastlayer.regularizers.Regularizer` has it.
 
     Raises:
@@ -41,15 +42,17 @@ class AdaptiveRegularizer(Regularizer):
         *,
         p: float,
         unit: str,
+        channel_dim: int,
         generator: torch.Generator | None,
     ) -> None:
         check_count("num_features", num_features)
         check_count("num_examples", num_examples)
-        unit_shape(torch.empty(0, 0), unit)
+        unit_shape(torch.empty(0, 0), unit, channel_dim=channel_dim)
         super().__init__(p, generator=generator)
         self.num_features = num_features
         self.num_examples = num_examples
         self.unit = unit
+        self.channel_dim = channel_dim
 
     @property
     def p(self) -> float:
@@ -94,7 +97,7 @@ class AdaptiveRegularizer(Regularizer):
         """Return the features with noise of the learned rate.
 
         Args:
-            features: ``(N, C, ...)``, floating point.
+            features: ``(N, C, ...)``, or ``(N, ..., C)`` with ``channel_dim=-1``; floating point.
 
         Returns:
             As ``features``; in evaluation ``features`` itself.
@@ -103,12 +106,12 @@ class AdaptiveRegularizer(Regularizer):
             TypeError: if the features are not floating point.
             ValueError: if they do not have C channels.
         """
-        if features.dim() < 2 or features.shape[1] != self.num_features:
-            raise ValueError(
-                f"features must have shape (N, {self.num_features}, ...); "
-                f"got {tuple(features.shape)}"
-            )
+        check_num_channels(features.shape, self.num_features, self.channel_dim)
         return super().forward(features)
+
+    def check_dims(self, dims: int) -> None:
+        """Raise ``ValueError`` unless features of so many dimensions are taken."""
+        unit_shape(torch.empty((0,) * dims), "channel")
 
     def _check_rate(self, value: float) -> None:
         check_inside("p", value, 0.0, 1.0)
@@ -118,4 +121,5 @@ class AdaptiveRegularizer(Regularizer):
         return (
             f"num_features={self.num_features}, num_examples={self.num_examples}, "
             f"initial p={self.initial_p:g}, unit={self.unit!r}"
+            f"{', channel_dim=-1' if self.channel_dim == -1 else ''}"
         )

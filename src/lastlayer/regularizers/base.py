@@ -1,4 +1,4 @@
-"""What every regulariser has in common: a rate that a schedule moves, identity outside training."""
+"""What every regularizer has in common: a rate that a schedule moves, identity outside training."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from lastlayer._checks import check_floating, check_probability
 
 
 class Regularizer(nn.Module):
-    """Base of the regularisers: a map to a map of the same shape, dtype and memory format.
+    """Base of the regularizers: a map to a map of the same shape, dtype and memory format.
 
     In evaluation, and at rate 0, the input itself is returned and nothing is drawn. A checkpoint
     holds the rate. Compiled code reads it from a buffer and so does not depend on its value; eager
     code reads a number on the host, so that no step waits for the device.
 
-    A subclass gives :meth:`_regularize`; where it needs them, :meth:`_check_rate`,
-    :meth:`_evaluate` and :meth:`penalty` too.
+    A subclass gives :meth:`_regularize`; where it needs them, :meth:`check_dims`,
+    :meth:`_check_rate`, :meth:`_evaluate` and :meth:`penalty` too. One that takes the argument
+    ``channel_dim`` is told by :func:`lastlayer.regularizers.insert` where the channels are.
 
     Args:
         p: the rate, in [0, 1]; what it is the rate of, the subclass says.
         generator: source of all random numbers, on the features' device; None for torch's default,
-            which compiled code needs. A copy has a generator of its own, in the same state.
+            which compiled code needs. A copy has a generator of its own, in the same state. Under
+            activation checkpointing (``torch.utils.checkpoint``), which runs forward again in the
+            backward pass and restores torch's default generators alone, it is refused there.
 
     Raises:
         ValueError: if ``p`` is no probability.
     """
 
+    #: What one number is drawn for; beyond ``"element"``, dimension 0 must be the examples.
+    unit: str = "element"
+    _inserted: bool = False  # whether it acts by a hook of the module around it alone
     _rate: Tensor
 
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
@@ -55,7 +61,7 @@ class Regularizer(nn.Module):
         check_probability("p", value)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the regularised features.
+        """Return the regularized features.
 
         Args:
             features: ``(N, ...)``, floating point.
@@ -73,6 +79,13 @@ class Regularizer(nn.Module):
         check_floating("features", features)
         return self._regularize(features)
 
+    def check_dims(self, dims: int) -> None:
+        """Raise ``ValueError`` unless features of so many dimensions are taken.
+
+        Args:
+            dims: number of dimensions, the examples' included.
+        """
+
     @property
     def rate(self) -> float | Tensor:
         """The rate as the functional forms take it: a number, or a tensor in compiled code."""
@@ -82,7 +95,7 @@ class Regularizer(nn.Module):
         """Return what to add to the loss per example, the mean over a batch.
 
         Returns:
-            Nats per example, ``()``; 0 unless the regulariser learns something.
+            Nats per example, ``()``; 0 unless the regularizer learns something.
         """
         return self._rate.new_zeros(())
 

@@ -1,4 +1,4 @@
-"""Regularisers that act on random blocks: DropBlock and Disout."""
+"""Regularizers that act on random blocks: DropBlock and Disout."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lastlayer._checks import check_at_least, check_choice
+from lastlayer._checks import check_at_least, check_channel_dim, check_choice, is_whole
 from lastlayer.functional.blocks import (
     SAMPLERS,
+    block_grid,
     check_block_size,
+    check_next_weight,
     disout,
     disout_released,
     drop_block,
     next_layer_scale,
 )
 from lastlayer.regularizers.base import Regularizer
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class DropBlock(Regularizer):
@@ -29,11 +33,14 @@ class DropBlock(Regularizer):
         p: expected share of dropped cells, in [0, 1]; reached at every map size.
         block_size: edge of the blocks, at least 1, clipped to the map.
         share_channels: whether a block goes through all channels; else each has its own.
+        channel_dim: 1 for features (N, C, *spatial), -1 for (N, *spatial, C), channels last or
+            tokens.
         generator: source of the places; None for torch's default.
         sampler: ``"auto"``, ``"sparse"`` (fast on the CPU) or ``"dense"`` (accelerators).
 
     Shape:
-        ``(N, C, *spatial)`` with no to three spatial axes, in any memory format; output alike.
+        ``(N, C, *spatial)``, or ``(N, *spatial, C)``, with no to three spatial axes, in any memory
+        format; output alike.
 
     Raises:
         ValueError: if an argument does not fit.
@@ -48,12 +55,15 @@ class DropBlock(Regularizer):
         NeurIPS 2018.
     """
 
+    unit = "block"
+
     def __init__(
         self,
         p: float = 0.1,
         *,
         block_size: int | Sequence[int] = 7,
         share_channels: bool = False,
+        channel_dim: int = 1,
         generator: torch.Generator | None = None,
         sampler: str = "auto",
     ) -> None:
@@ -61,7 +71,18 @@ class DropBlock(Regularizer):
         check_block_size(block_size)
         check_choice("sampler", sampler, SAMPLERS)
         self.block_size = block_size
+        check_channel_dim(channel_dim)
         self.share_channels, self.sampler = share_channels, sampler
+        self.channel_dim = channel_dim
+
+    def check_dims(self, dims: int) -> None:
+        """Raise ``ValueError`` unless features of so many dimensions are taken."""
+        if not 2 <= dims <= 5:
+            raise ValueError(
+                f"{type(self).__name__} takes features (N, C, *spatial) of 2 to 5 dimensions; "
+                f"got {dims}"
+            )
+        block_grid((1,) * dims, self.block_size)
 
     def _regularize(self, features: Tensor) -> Tensor:
         return drop_block(features, self.rate, **self._blocks())
@@ -70,6 +91,7 @@ class DropBlock(Regularizer):
         return {
             "block_size": self.block_size,
             "share_channels": self.share_channels,
+            "channel_dim": self.channel_dim,
             "generator": self.generator,
             "sampler": self.sampler,
         }
@@ -77,7 +99,8 @@ class DropBlock(Regularizer):
     def extra_repr(self) -> str:
         """Name rate and block."""
         shared = ", share_channels=True" if self.share_channels else ""
-        return f"{super().extra_repr()}, block_size={self.block_size}{shared}"
+        layout = ", channel_dim=-1" if self.channel_dim == -1 else ""
+        return f"{super().extra_repr()}, block_size={self.block_size}{shared}{layout}"
 
 
 class Disout(DropBlock):
@@ -96,13 +119,16 @@ class Disout(DropBlock):
         block_size: edge of the blocks, at least 1, clipped to the map.
         alpha: strength of the distortion, at least 0.
         share_channels: whether a block goes through all channels; else each has its own.
+        channel_dim: 1 for features (N, C, *spatial), -1 for (N, *spatial, C), channels last or
+            tokens.
         released: compute what the released layer computes, bit by bit, its shifted even blocks and
             lower rate included; for four-dimensional features only.
         generator: source of all random numbers; None for torch's default.
         sampler: ``"auto"``, ``"sparse"`` (fast on the CPU) or ``"dense"`` (accelerators).
 
     Shape:
-        ``(N, C, *spatial)`` with no to three spatial axes, in any memory format; output alike.
+        ``(N, C, *spatial)``, or ``(N, *spatial, C)``, with no to three spatial axes, in any memory
+        format; output alike.
 
     Raises:
         ValueError: if an argument does not fit.
@@ -125,6 +151,7 @@ class Disout(DropBlock):
         block_size: int | Sequence[int] = 6,
         alpha: float = 5.0,
         share_channels: bool = False,
+        channel_dim: int = 1,
         released: bool = False,
         generator: torch.Generator | None = None,
         sampler: str = "auto",
@@ -133,12 +160,15 @@ class Disout(DropBlock):
             p,
             block_size=block_size,
             share_channels=share_channels,
+            channel_dim=channel_dim,
             generator=generator,
             sampler=sampler,
         )
         check_at_least("alpha", alpha, 0.0)
-        if released and (share_channels or not isinstance(block_size, int)):
-            raise ValueError("released=True needs one block_size and no shared channels")
+        if released and (share_channels or channel_dim != 1 or not is_whole(block_size)):
+            raise ValueError(
+                "released=True needs one block_size, no shared channels and channel_dim=1"
+            )
         self.alpha, self.released = alpha, released
         # In a tuple, so that the layer is not taken for a part of this one.
         self._next: tuple[nn.Module, ...] = ()
@@ -147,16 +177,25 @@ class Disout(DropBlock):
         """Name the layer that takes the features next; None for none.
 
         Args:
-            layer: a convolution or linear layer, kept by reference.
+            layer: a convolution, transposed or not, a linear layer or ``nn.MultiheadAttention``,
+                kept by reference.
 
         Returns:
             This module.
 
         Raises:
             TypeError: if the layer has no weight.
+            ValueError: with ``released=True``, if it is not a convolution of images.
         """
-        if layer is not None and not isinstance(getattr(layer, "weight", None), Tensor):
-            raise TypeError(f"the next layer must have a weight; got {type(layer).__name__}")
+        if layer is not None:
+            weight = weight_of(layer)
+            if not isinstance(weight, Tensor):
+                raise TypeError(f"the next layer must have a weight; got {type(layer).__name__}")
+            if self.released and weight.dim() != 4:
+                raise ValueError(
+                    "with released=True the next layer must be a convolution of images; "
+                    f"got {type(layer).__name__}"
+                )
         self._next = () if layer is None else (layer,)
         return self
 
@@ -165,24 +204,67 @@ class Disout(DropBlock):
         """The layer whose weights shape the noise, if one is known."""
         return self._next[0] if self._next else None
 
+    def check_dims(self, dims: int) -> None:
+        """Raise ``ValueError`` unless features of so many dimensions are taken."""
+        if self.released and dims != 4:
+            raise ValueError(f"released=True takes features (N, C, H, W); got {dims} dimensions")
+        super().check_dims(dims)
+
     def _regularize(self, features: Tensor) -> Tensor:
-        weight: Any = self._next[0].weight if self._next else None
         if self.released:
-            return disout_released(
-                features,
-                self.p,
-                block_size=self.block_size,  # type: ignore[arg-type]
-                alpha=self.alpha,
-                next_weight=weight,
+            return self._as_released(features)
+        scale = None
+        layer = self.next_layer
+        if layer is not None:
+            channels = features.shape[self.channel_dim]
+            check_takes(layer, channels)
+            scale = next_layer_scale(
+                weight_of(layer),
+                channels,
+                transposed=isinstance(layer, TRANSPOSED),
+                channel_dim=self.channel_dim,
                 generator=self.generator,
             )
-        scale = None
-        if weight is not None:
-            scale = next_layer_scale(weight, features.shape[1], generator=self.generator)
         return disout(features, self.rate, alpha=self.alpha, scale=scale, **self._blocks())
+
+    def _as_released(self, features: Tensor) -> Tensor:
+        layer = self.next_layer
+        weight = None if layer is None else weight_of(layer)
+        if weight is not None and isinstance(layer, TRANSPOSED):
+            weight = weight.transpose(0, 1)  # outputs first, as the released layer reads it
+        return disout_released(
+            features,
+            self.p,
+            block_size=self.block_size,  # type: ignore[arg-type]
+            alpha=self.alpha,
+            next_weight=weight,
+            generator=self.generator,
+        )
 
     def extra_repr(self) -> str:
         """Name rate, block, strength and what shapes the noise."""
         source = type(self._next[0]).__name__ if self._next else "no layer"
         released = ", released=True" if self.released else ""
         return f"{super().extra_repr()}, alpha={self.alpha:g}, shaped by {source}{released}"
+
+
+def check_takes(layer: nn.Module, channels: int) -> None:
+    """Raise ``ValueError`` unless a layer can take features of so many channels.
+
+    Args:
+        layer: as :meth:`Disout.follow` takes it.
+        channels: of the features in front of it.
+    """
+    inputs = getattr(layer, "in_channels", channels)
+    if inputs != channels:
+        raise ValueError(
+            f"the next layer, {type(layer).__name__}, takes {inputs} channels; "
+            f"the features have {channels}"
+        )
+    check_next_weight(weight_of(layer), channels, transposed=isinstance(layer, TRANSPOSED))
+
+
+def weight_of(layer: nn.Module) -> Any:
+    """Return the weight that meets a layer's input; None if it has none, or several."""
+    attention = isinstance(layer, nn.MultiheadAttention)
+    return getattr(layer, "in_proj_weight" if attention else "weight", None)

@@ -1,4 +1,4 @@
-"""The regularisers by name: what the command line and ``insert`` choose from."""
+"""The regularizers by name: what the command line and ``insert`` choose from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lastlayer.regularizers.variational_dropout import VariationalDropout
 
 RegularizerFactory = Callable[..., Regularizer]
 
-#: Third parties add regularisers through the entry-point group ``lastlayer.regularizers``.
+#: Third parties add regularizers through the entry-point group ``lastlayer.regularizers``.
 REGULARIZERS = Registry[RegularizerFactory](kind="regularizer", group="lastlayer.regularizers")
 
 REGULARIZERS.add("dropout", Dropout, description="random elements set to 0")
@@ -53,14 +53,14 @@ REGULARIZERS.add(
 
 
 def build_regularizer(name: str, **options: Any) -> Regularizer:
-    """Build the regulariser called ``name``.
+    """Build the regularizer called ``name``.
 
     Args:
         name: a name of :data:`REGULARIZERS`.
-        **options: arguments of the regulariser.
+        **options: arguments of the regularizer.
 
     Returns:
-        The regulariser.
+        The regularizer.
 
     Raises:
         ValueError: if the name is unknown or an option does not fit.

@@ -29,11 +29,12 @@ class ConcreteDropout(AdaptiveRegularizer):
         num_examples: number of training examples N.
         p: initial rate, in (0, 1).
         temperature: of the relaxed mask, above 0.
-        layer: the next layer, whose ``weight`` is penalised; held by reference, it is neither a
+        layer: the next layer, whose ``weight`` is penalized; held by reference, it is neither a
             submodule nor in the ``state_dict`` here. Without it the first term is left out.
         length_scale: prior length scale l of W, above 0.
         unit: what one mask is drawn for: a ``"channel"`` of an example (C of them, as the penalty
             counts), every ``"element"``, or an ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         generator: as :class:`lastlayer.regularizers.Regularizer` has it.
 
     Raises:
@@ -60,13 +61,21 @@ class ConcreteDropout(AdaptiveRegularizer):
         layer: nn.Module | None = None,
         length_scale: float = 1e-4,
         unit: str = "channel",
+        channel_dim: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         check_positive("temperature", temperature)
         check_positive("length_scale", length_scale)
         if layer is not None and not isinstance(getattr(layer, "weight", None), Tensor):
             raise ValueError(f"layer must have a weight; got {type(layer).__name__}")
-        super().__init__(num_features, num_examples, p=p, unit=unit, generator=generator)
+        super().__init__(
+            num_features,
+            num_examples,
+            p=p,
+            unit=unit,
+            channel_dim=channel_dim,
+            generator=generator,
+        )
         self.temperature = temperature
         self.length_scale = length_scale
         # In a tuple it does not become a submodule, and is copied along with the network.
@@ -96,5 +105,6 @@ class ConcreteDropout(AdaptiveRegularizer):
             self.p_logit,
             temperature=self.temperature,
             unit=self.unit,
+            channel_dim=self.channel_dim,
             generator=self.generator,
         )

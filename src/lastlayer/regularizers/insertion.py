@@ -1,46 +1,62 @@
-"""Regularisers put into a network by module name, and taken out again."""
+"""Regularizers put into a network by module name, and taken out again."""
 
 from __future__ import annotations
 
 import inspect
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lastlayer._checks import check_choice
-from lastlayer.functional.blocks.disout import check_next_weight
+from lastlayer._checks import check_channel_dim, check_choice
+from lastlayer._random import kept_generators
+from lastlayer.regularizers.acting import Hook, Observed, observe
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
+from lastlayer.regularizers.channels import (
+    find_channel_dim,
+    is_batch_first,
+    map_dims,
+    own_channel_dim,
+)
+from lastlayer.regularizers.following import layers_around, next_layer
+from lastlayer.regularizers.places import KINDS, find_places
 
 POSITIONS = ("after", "before")
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_WEIGHTED = (*_CONVOLUTIONS, nn.Linear)
-#: What torchvision, timm and our networks call the branch around a residual block.
-_SHORTCUTS = ("downsample", "shortcut")
 
 
 @dataclass(frozen=True)
 class Place:
-    """One regulariser in a network.
+    """One regularizer in a network.
 
     Attributes:
         name: dotted name of the module that it stands behind or before.
         position: ``"after"`` or ``"before"``.
-        regularizer: the regulariser.
+        regularizer: the regularizer.
         next_name: dotted name of the layer that takes its output next; None if none was found.
+        shape: shape of the features there, of the example given to :func:`insert`; None without.
     """
 
     name: str
     position: str
     regularizer: Regularizer
     next_name: str | None
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def is_one_cell(self) -> bool:
+        """Whether the features are known to be maps of one cell, ``(N, C, 1, ...)``."""
+        if self.shape is None or len(self.shape) < 3:
+            return False
+        sizes = list(self.shape[1:])
+        del sizes[0 if getattr(self.regularizer, "channel_dim", 1) == 1 else -1]
+        return all(size == 1 for size in sizes)
 
 
 @dataclass
@@ -48,21 +64,30 @@ class Insertion:
     """What :func:`insert` did: print it to see where, call ``remove`` to undo it."""
 
     places: list[Place]
-    _undo: list[tuple[nn.Module, str, RemovableHandle]] = field(default_factory=list, repr=False)
+    _undo: list[tuple[nn.Module, str, tuple[RemovableHandle, ...]]] = field(
+        default_factory=list, repr=False
+    )
 
     def remove(self) -> None:
-        """Take the regularisers out of the network; a second call does nothing."""
+        """Take the regularizers out of the network; a second call does nothing."""
+        if self._undo:
+            _forget_compiled_code()
         while self._undo:
-            module, child, handle = self._undo.pop()
-            handle.remove()
-            delattr(module, child)
+            module, child, handles = self._undo.pop()
+            for handle in handles:
+                handle.remove()
+            regularizer = module._modules.pop(child, None)
+            if isinstance(regularizer, Regularizer):
+                regularizer._inserted = False
 
     def __str__(self) -> str:
-        rows = [("where", "", "regulariser", "shaped by")]
+        rows = [("where", "", "regularizer", "features", "shaped by")]
         for place in self.places:
+            shape = "-" if place.shape is None else " x ".join(map(str, place.shape))
+            features = f"{shape}, one cell" if place.is_one_cell else shape
             shaped = place.next_name or "-"
-            rows.append((place.position, place.name, str(place.regularizer), shaped))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+            rows.append((place.position, place.name, str(place.regularizer), features, shaped))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows)
         return "\n".join(line.rstrip() for line in lines)
 
@@ -71,41 +96,71 @@ def insert(
     model: nn.Module,
     regularizer: str,
     *,
-    where: str | Sequence[str],
+    where: str | Sequence[str] | None = None,
+    kind: str = "module",
     position: str = "after",
+    channel_dim: int | None = None,
+    example: Any = None,
     num_examples: int | None = None,
     **options: Any,
 ) -> Insertion:
-    """Put a regulariser behind, or before, every module that a pattern names.
+    """Put a regularizer behind, or before, every module that a pattern or a kind of place means.
 
-    A pattern such as ``"layer3.*.conv1"`` is matched with the dotted names of the modules. One that
-    matches a module with convolutions inside, such as ``"layer3"`` or ``"layer3.0"``, stands for
-    these convolutions, those on a shortcut excepted; one that matches a shortcut for its end. A
+    A pattern such as ``"layer3.*.conv1"`` is matched with the dotted names of the modules: ``*``
+    stays within one name, ``**`` crosses dots, so that ``"blocks.*"`` means the blocks and
+    ``"blocks.**"`` all that is in them. One that matches a module with convolutions inside, such as
+    ``"layer3"`` or ``"layer3.0"``, stands for these convolutions, those on a shortcut or in a gate
+    (squeeze-excite and its like) excepted; one that matches a shortcut or a gate for its end. A
     ``Sequential`` stands for its last module, or its first in position ``"before"``.
 
-    Weights and the names of weights stay as they are; every regulariser becomes a child of the
+    With ``kind``, ``where`` says in which part of the network to look: for each ``"block"``
+    (residual blocks of torchvision, timm, transformers and ours, transformer layers), each
+    ``"branch"`` of a block, at its end before the addition, as stochastic depth needs it, or each
+    ``"convolution"``.
+
+    Weights and the names of weights stay as they are; every regularizer becomes a child of the
     module that it belongs to, so ``train()``, ``eval()``, ``to()`` and copies reach it, and a
     ``state_dict`` saved from now on also holds its rate. Load weights saved before first.
 
-    Disout takes its statistic from the next layer in the order in which the modules were
-    registered: after a convolution the next convolution that is not on a shortcut and takes as many
-    channels, after a linear layer the next linear layer; in position ``"before"`` the module
-    itself. Where there is none, the noise has its default scale.
+    A network that was compiled before is compiled again at its next call, and so is all other
+    compiled code of the process. Networks of ``torch.jit`` take no regularizers.
+
+    Where a module gives, or takes, several values (a tuple, a mapping, a data class), the
+    regularizer acts on the first floating-point tensor of two dimensions or more.
+
+    Disout takes its statistic from the next layer in the order in which the modules ran on the
+    ``example``, or else in which they were registered: after a convolution the next convolution,
+    transposed or not, that is on no shortcut and in no gate and takes as many channels; after a
+    linear layer the next linear layer or attention; in position ``"before"`` the module itself.
+    Where there is none, the noise has its default scale.
 
     Args:
         model: any network, changed in place.
         regularizer: a name of ``lastlayer list regularizers``.
-        where: one pattern or several, as of ``fnmatch``; ``""`` is the network itself.
+        where: one pattern or several; ``""`` is the network itself. May be left out with another
+            ``kind`` than ``"module"``, for all of the network.
+        kind: ``"module"`` for the modules that ``where`` names; ``"block"``, ``"branch"`` or
+            ``"convolution"`` for those within.
         position: ``"after"`` acts on the module's output, ``"before"`` on its first input.
-        num_examples: number of training examples, for the regularisers that learn their rate; their
+        channel_dim: 1 where the features are ``(N, C, ...)``, -1 where they are ``(N, ..., C)``;
+            None to have it from the layers at each place. Not for regularizers without channels.
+        example: an input of the network of two examples or more: a tensor, a tuple of arguments or
+            a dict of named ones. The network runs on it once; shapes are then known, told in the
+            plan, checked, and maps of one cell are warned of.
+        num_examples: number of training examples, for the regularizers that learn their rate; their
             ``num_features`` is found.
-        **options: arguments of the regulariser.
+        **options: arguments of the regularizer.
 
     Returns:
         The plan, to print or to undo.
 
     Raises:
-        ValueError: if a pattern matches nothing, or an argument does not fit.
+        TypeError: if there is no floating-point tensor at a place, or an argument has another
+            type.
+        RuntimeError: if the forward of a module runs over all of its children, with an ``example``;
+            without one it is raised in the first forward pass.
+        ValueError: if a pattern matches nothing, an argument does not fit, or it is not clear where
+            the channels are.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
@@ -114,161 +169,201 @@ def insert(
         '2'
         >>> insertion.remove()
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module; got {type(model).__name__}")
+    if not isinstance(regularizer, str):
+        raise TypeError(
+            "regularizer must be a name, such as 'dropout', with its options beside it; "
+            f"got {regularizer!r}"
+        )
     check_choice("position", position, POSITIONS)
-    patterns = [where] if isinstance(where, str) else list(where)
-    names = _matched(model, patterns, position)
+    check_choice("kind", kind, KINDS)
+    if kind == "module" and where is None:
+        raise ValueError("where: a pattern of module names must be given, or a kind of place")
+    if kind == "branch" and position == "before":
+        raise ValueError('kind="branch" is the end of a branch: position must be "after"')
+    names = find_places(model, "" if where is None else where, kind, position)
+    seen = None if example is None else observe(model, names, position, example)
     insertion = Insertion([])
     try:
         for name in names:
-            _insert_one(model, name, regularizer, position, num_examples, options, insertion)
+            site = _Site(model, name, position, seen)
+            built = _build(site, regularizer, channel_dim, num_examples, options)
+            _put(site, built, insertion)
+        if example is not None:  # a forward that runs over the new children fails here
+            observe(model, names, position, example)
     except Exception:
         insertion.remove()
         raise
+    _forget_compiled_code()
+    _warn_of_single_cells(insertion)
     return insertion
 
 
+def _forget_compiled_code() -> None:
+    """Let compiled networks be compiled anew: their code does not look for new hooks."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 def inserted(model: nn.Module) -> Iterator[tuple[str, Regularizer]]:
-    """Yield the dotted names and the regularisers in a network, inserted or built in."""
+    """Yield the dotted names and the regularizers in a network, inserted or built in."""
     for name, module in model.named_modules():
         if isinstance(module, Regularizer):
             yield name, module
 
 
-def _insert_one(
-    model: nn.Module,
-    name: str,
+@dataclass(frozen=True)
+class _Site:
+    """A place before anything stands there, and what an example shows of it."""
+
+    model: nn.Module
+    name: str
+    position: str
+    seen: Observed | None
+
+    @property
+    def features(self) -> Tensor | None:
+        return None if self.seen is None else self.seen.features[self.name]
+
+    @property
+    def order(self) -> list[str] | None:
+        return None if self.seen is None else self.seen.order
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model.get_submodule(self.name)
+
+    def __str__(self) -> str:
+        side = "behind" if self.position == "after" else "before"
+        return f"{side} {self.name or 'the network'!r} ({type(self.module).__name__})"
+
+
+def _build(
+    site: _Site,
     regularizer: str,
-    position: str,
+    channel_dim: int | None,
     num_examples: int | None,
     options: dict[str, Any],
-    insertion: Insertion,
-) -> None:
-    module = model.get_submodule(name)
-    channels, candidates = _around(model, name, position)
-    built = build_regularizer(regularizer, **_fitting(regularizer, channels, num_examples, options))
+) -> Regularizer:
+    """Build a regularizer, told of channels and examples where it asks for them."""
+    parameters = inspect.signature(REGULARIZERS.get(regularizer)).parameters
+    channels, _ = layers_around(site.model, site.name, site.position, order=site.order)
+    known: dict[str, Any] = {"num_examples": num_examples}
+    if "channel_dim" in parameters:
+        known["channel_dim"] = _channel_dim(site, regularizer, channel_dim, channels)
+        if site.features is not None:
+            channels = site.features.shape[known["channel_dim"]]
+    elif channel_dim is not None:
+        raise ValueError(f"channel_dim: {regularizer!r} has no notion of channels")
+    known["num_features"] = channels
+    wanted = {k: v for k, v in known.items() if v is not None and k in parameters}
+    built = build_regularizer(regularizer, **(wanted | options))
+    _check_site(site, built)
+    return built
+
+
+def _channel_dim(site: _Site, regularizer: str, given: int | None, channels: int | None) -> int:
+    """Return where the channels are: as given, as the layers say, or as the example shows."""
+    if given is not None:
+        check_channel_dim(given)
+        return given
+    found = find_channel_dim(site.name, dict(site.model.named_modules()), site.position)
+    features = site.features
+    if features is not None and features.dim() == 2:
+        return 1
+    if found is None and features is not None and features.dim() > 2:
+        fitting = [dim for dim in (1, -1) if features.shape[dim] == channels]
+        found = fitting[0] if len(fitting) == 1 else None
+    if found is None:
+        raise ValueError(
+            f"channel_dim: it is not clear where the channels are {site}; {regularizer!r} needs 1 "
+            "for features (N, C, ...), or -1 for channels last (N, H, W, C) and tokens (N, T, C)"
+        )
+    return found
+
+
+def _check_site(site: _Site, built: Regularizer) -> None:
+    """Raise, as far as it can be known, where a regularizer would fail or err in training."""
+    modules = dict(site.model.named_modules())
+    if site.position == "before" and isinstance(site.module, nn.Embedding | nn.EmbeddingBag):
+        raise TypeError(f"where: there are indices {site}, no floating-point features")
+    if built.unit != "element" and not is_batch_first(site.name, modules):
+        raise ValueError(
+            f"where: dimension 0 is positions, not examples, {site}; "
+            f"{type(built).__name__} needs a module with batch_first=True"
+        )
+    if site.seen is None or site.features is None:
+        dims = map_dims(site.name, modules, site.position)
+        if dims is not None:
+            _at(site, built.check_dims, dims)
+        return
+    if built.unit == "example" and len(site.features) != site.seen.size:
+        raise ValueError(
+            f"where: dimension 0 is {len(site.features)}, not the {site.seen.size} examples, {site}"
+        )
+    _at(site, built.check_dims, site.features.dim())
+    state = None if built.generator is None else built.generator.get_state()
+    with kept_generators(), torch.no_grad():
+        _at(site, built, site.features)
+    if built.generator is not None and state is not None:
+        built.generator.set_state(state)
+
+
+def _at(site: _Site, check: Any, argument: Any) -> None:
+    try:
+        check(argument)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"where: {site}: {error}") from error
+
+
+def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
+    module = site.module
     next_name = None
     if isinstance(built, Disout):
-        next_name, layer = _next_layer(candidates, channels)
+        channels, candidates = layers_around(
+            site.model, site.name, site.position, built.channel_dim, order=site.order
+        )
+        if site.features is not None:
+            channels = site.features.shape[built.channel_dim]
+        next_name, layer = next_layer(candidates, channels)
         built.follow(layer)
     child = _free_name(module)
-    if position == "after":
-        handle = module.register_forward_hook(partial(_after, child))
+    hook = Hook(child, str(site), _expected_dims(site, built))
+    handle: RemovableHandle
+    if site.position == "after":
+        handle = module.register_forward_hook(hook.after)
     else:
-        handle = module.register_forward_pre_hook(partial(_before, child))
-    module.add_module(child, built)
-    insertion._undo.append((module, child, handle))
-    insertion.places.append(Place(name, position, built, next_name))
+        handle = module.register_forward_pre_hook(hook.before, with_kwargs=True)
+    module.add_module(child, built.train(module.training).to(_device_of(site.model, module)))
+    built._inserted = True
+    guard = built.register_forward_pre_hook(hook.only_here, with_kwargs=True)
+    insertion._undo.append((module, child, (handle, guard)))
+    shape = None if site.features is None else tuple(site.features.shape)
+    insertion.places.append(Place(site.name, site.position, built, next_name, shape))
 
 
-def _after(child: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    return getattr(module, child)(output)
+def _device_of(model: nn.Module, module: nn.Module) -> torch.device | None:
+    """Return where a module's weights are, or else the network's; None if there are none."""
+    tensors = (*module.parameters(), *module.buffers(), *model.parameters(), *model.buffers())
+    return next((tensor.device for tensor in tensors), None)
 
 
-def _before(child: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (getattr(module, child)(inputs[0]), *inputs[1:])
+def _expected_dims(site: _Site, built: Regularizer) -> int | None:
+    """Return the dimensions from which a guess of the channels was made: it is held to them."""
+    if getattr(built, "channel_dim", -1) != 1 or own_channel_dim(site.module) is not None:
+        return None
+    return map_dims(site.name, dict(site.model.named_modules()), site.position)
 
 
-def _matched(model: nn.Module, patterns: Sequence[str], position: str) -> list[str]:
-    """Return the names that the patterns mean, in the order of the network."""
-    modules = dict(model.named_modules())
-    chosen: set[str] = set()
-    for pattern in patterns:
-        hits = [name for name in modules if fnmatchcase(name, pattern)]
-        if not hits:
-            known = [name for name in modules if name.count(".") < 2]
-            raise ValueError(
-                f"where: no module of {type(model).__name__} is called {pattern!r}; "
-                f"it has {', '.join(filter(None, known))}"
-            )
-        for hit in hits:
-            whole = pattern == "" or _on_shortcut(hit)
-            inside = [] if whole else _convolutions_inside(hit, modules)
-            chosen.update(inside or [_end_of_sequence(hit, modules, position)])
-    return [name for name in modules if name in chosen]
-
-
-def _end_of_sequence(name: str, modules: dict[str, nn.Module], position: str) -> str:
-    """Return the module at the end of a Sequential: a child of its own would join the sequence."""
-    module = modules[name]
-    while isinstance(module, nn.Sequential) and len(module):
-        children = list(module._modules)
-        child = children[-1] if position == "after" else children[0]
-        name = f"{name}.{child}" if name else child
-        module = modules[name]
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-        raise ValueError(f"where: {name!r} is a list of modules and computes nothing itself")
-    return name
-
-
-def _convolutions_inside(name: str, modules: dict[str, nn.Module]) -> list[str]:
-    prefix = f"{name}."
-    return [
-        other
-        for other, module in modules.items()
-        if other.startswith(prefix)
-        and isinstance(module, _CONVOLUTIONS)
-        and not _on_shortcut(other[len(prefix) :])
-    ]
-
-
-def _on_shortcut(name: str) -> bool:
-    return any(part in _SHORTCUTS for part in name.split("."))
-
-
-def _around(
-    model: nn.Module, name: str, position: str
-) -> tuple[int | None, list[tuple[str, nn.Module]]]:
-    """Return the channels at a place, and the layers that may take what leaves it, in order."""
-    names = [n for n, _ in model.named_modules()]
-    inside = [i for i, n in enumerate(names) if n == name or name == "" or n.startswith(f"{name}.")]
-    layers: list[tuple[int, str, nn.Module]] = [
-        (i, n, m) for i, (n, m) in enumerate(model.named_modules()) if isinstance(m, _WEIGHTED)
-    ]
-    if position == "before":
-        own = [(n, m) for i, n, m in layers if i >= inside[0]]
-        return (_inputs(own[0][1]), own[:1]) if own else (None, [])
-    last = inside[-1]
-    earlier = [m for i, n, m in layers if i <= last and (i in inside or not _on_shortcut(n))]
-    if not earlier:
-        return None, []
-    same_kind = _CONVOLUTIONS if isinstance(earlier[-1], _CONVOLUTIONS) else nn.Linear
-    later: list[tuple[str, nn.Module]] = [
-        (n, m)
-        for i, n, m in layers
-        if i > last and isinstance(m, same_kind) and not _on_shortcut(n)
-    ]
-    return _outputs(earlier[-1]), later
-
-
-def _inputs(layer: Any) -> int:
-    return int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)
-
-
-def _outputs(layer: Any) -> int:
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
-
-
-def _next_layer(
-    candidates: list[tuple[str, nn.Module]], channels: int | None
-) -> tuple[str | None, nn.Module | None]:
-    for name, layer in candidates:
-        weight: Any = layer.weight
-        try:
-            check_next_weight(weight, channels or 0)
-        except (ValueError, ZeroDivisionError):
-            continue
-        return name, layer
-    return None, None
-
-
-def _fitting(
-    regularizer: str, channels: int | None, num_examples: int | None, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Tell a regulariser that learns how many channels and examples there are."""
-    known = {"num_features": channels, "num_examples": num_examples}
-    parameters = inspect.signature(REGULARIZERS.get(regularizer)).parameters
-    wanted = {k: v for k, v in known.items() if v is not None and k in parameters}
-    return wanted | options
+def _warn_of_single_cells(insertion: Insertion) -> None:
+    single = [place.name for place in insertion.places if place.is_one_cell]
+    if single:
+        warnings.warn(
+            f"the features have one cell each {insertion.places[0].position} {', '.join(single)}: "
+            "a gate's or those behind the last pooling; print the plan",
+            stacklevel=3,
+        )
 
 
 def _free_name(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""The penalties of all regularisers of a network."""
+"""The penalties of all regularizers of a network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lastlayer.regularizers.base import Regularizer
 
 
 def total_penalty(module: nn.Module) -> Tensor:
-    """Sum the penalties of all regularisers in a network, each counted once.
+    """Sum the penalties of all regularizers in a network, each counted once.
 
     Args:
         module: the network.
 
     Returns:
         Nats per example, ``()``, to be added to a loss that is a mean over examples; 0 if there is
-        no regulariser or none that learns.
+        no regularizer or none that learns.
 
     Example:
         >>> from lastlayer.regularizers import Dropout, VariationalDropout

@@ -1,4 +1,4 @@
-"""How a regulariser's rate moves over a run, as functions of the share of the run that is done."""
+"""How a regularizer's rate moves over a run, as functions of the share of the run that is done."""
 
 from __future__ import annotations
 

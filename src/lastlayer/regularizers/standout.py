@@ -19,7 +19,7 @@ class Standout(Regularizer):
     :math:`h = W x`, and so the layer's weights are shared by reading, not by reference. For ReLU,
     and any nonlinearity that maps 0 to 0, masking before and after it is the same. Nothing is
     rescaled; in evaluation :math:`h` is multiplied by :math:`\pi`, its expectation, so that this
-    regulariser is not the identity there unless p = 0.
+    regularizer is not the identity there unless p = 0.
 
     Args:
         p: probability of a unit at :math:`h = 0` to be dropped, in [0, 1]: the paper's shift is

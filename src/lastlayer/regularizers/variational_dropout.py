@@ -33,6 +33,7 @@ class VariationalDropout(AdaptiveRegularizer):
             ``"molchanov"``, without a bound.
         unit: what one number is drawn for: a ``"channel"`` of an example, as for noise on the
             weights, or every ``"element"``, or an ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         generator: as :class:`lastlayer.regularizers.Regularizer` has it.
 
     Raises:
@@ -57,10 +58,18 @@ class VariationalDropout(AdaptiveRegularizer):
         p: float = 0.2,
         approximation: str = "kingma",
         unit: str = "channel",
+        channel_dim: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         check_choice("approximation", approximation, KL_APPROXIMATIONS)
-        super().__init__(num_features, num_examples, p=p, unit=unit, generator=generator)
+        super().__init__(
+            num_features,
+            num_examples,
+            p=p,
+            unit=unit,
+            channel_dim=channel_dim,
+            generator=generator,
+        )
         if approximation == "kingma" and p > 0.5:
             raise ValueError(
                 f'p must lie in (0, 0.5] with approximation="kingma" (alpha <= 1); got {p!r}'
@@ -84,7 +93,11 @@ class VariationalDropout(AdaptiveRegularizer):
 
     def _regularize(self, features: Tensor) -> Tensor:
         return variational_dropout(
-            features, self._bounded(), unit=self.unit, generator=self.generator
+            features,
+            self._bounded(),
+            unit=self.unit,
+            channel_dim=self.channel_dim,
+            generator=self.generator,
         )
 
     def _bounded(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count
+from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.heads import Classifier, DropMax
 from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.report.examples import easy_and_hard
@@ -101,13 +102,13 @@ def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None
 
 
 @torch.no_grad()
-def _retained(classifier: Classifier, inputs: Tensor, target: Tensor) -> _Retained:
+def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retained:
     head = classifier.head
     prior, posterior = [], []
     for batch, label in zip(
-        torch.split(inputs, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
+        batches(inputs, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
     ):
-        features = classifier.features(batch.to(head.classifier.weight.dtype))
+        features = call(classifier.features, to_weight(batch, head.classifier.weight))
         if isinstance(head, DropMax):
             posterior.append(head.posterior_prob(features, label))
         if isinstance(head, DropMax | DeterministicAttention):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from lastlayer._checks import is_whole
 from lastlayer.report.style import (
     MUTED,
     TRUTH,
@@ -136,7 +137,7 @@ def filtering_figure(
     # Side by side they are stretched by the same numbers.
     pairs = thumbnails("before", np.concatenate((originals, rest), axis=-1), len(heat))
     bound = float(np.nanmax(heat, initial=0.0)) or 1.0
-    side = (window, window) if isinstance(window, int) else window
+    side = (window, window) if is_whole(window) else window
     with style():
         width = pairs.shape[2] // 2
         grid = _grid(len(heat), 3, width / pairs.shape[1], panel=1.6 * PANEL, beside=0.9)

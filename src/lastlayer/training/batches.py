@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from lastlayer._inputs import Inputs, batches, take
 from lastlayer.training.randomness import derive_seed
 
 #: From an epoch's number and its generator to the (N,) indices of its examples.
@@ -17,20 +18,20 @@ class Batches:
     """Batches in the order of the examples, the last one smaller.
 
     Args:
-        inputs: (N, ...) examples.
+        inputs: examples, N rows.
         target: (N) labels.
         batch_size: examples per batch.
     """
 
-    def __init__(self, inputs: Tensor, target: Tensor, batch_size: int) -> None:
+    def __init__(self, inputs: Inputs, target: Tensor, batch_size: int) -> None:
         self.inputs, self.target, self.batch_size = inputs, target, batch_size
 
     def __len__(self) -> int:
         return -(-len(self.target) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         size = self.batch_size
-        return zip(torch.split(self.inputs, size), torch.split(self.target, size), strict=True)
+        return zip(batches(self.inputs, size), torch.split(self.target, size), strict=True)
 
 
 class ShuffledBatches:
@@ -40,7 +41,7 @@ class ShuffledBatches:
     processes each takes its share of every batch.
 
     Args:
-        inputs: (N, ...) examples.
+        inputs: examples, N rows.
         target: (N) labels.
         batch_size: examples per step over all processes.
         seed: seed of the order.
@@ -55,7 +56,7 @@ class ShuffledBatches:
 
     def __init__(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor,
         *,
         batch_size: int,
@@ -78,7 +79,7 @@ class ShuffledBatches:
     def __len__(self) -> int:
         return len(self.target) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         epoch = self.epoch()
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         if self.order is None:
@@ -87,4 +88,4 @@ class ShuffledBatches:
             order = self.order(epoch, generator)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             index = order[start : start + self.batch_size][self.rank :: self.world_size]
-            yield self.inputs[index], self.target[index]
+            yield take(self.inputs, index), self.target[index]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lastlayer._random import seeded
 from lastlayer.data import Splits, build_augmentation, load
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.longtail import class_counts, long_tail_counts, long_tail_indices
@@ -73,8 +74,7 @@ def build_classifier(
     of training examples is for regularisers that learn their rate; their number by class is for
     heads that take ``class_counts``, unless the head's options have it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "initial weights"))
+    with seeded(derive_seed(config.seed, "initial weights")):
         name = backbone_name(config, input_shape)
         backbone = build(name, input_shape, options=config.model.options)
         width = backbone.out_features

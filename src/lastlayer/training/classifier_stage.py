@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from lastlayer._random import seed_all
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier, HeadOutput
 from lastlayer.longtail import MetaSampler, class_counts, row_losses
@@ -15,7 +16,7 @@ from lastlayer.training.build import build_augmentations
 from lastlayer.training.callbacks import load_checkpoint, save_checkpoint
 from lastlayer.training.config import RunConfig
 from lastlayer.training.module import build_optimizer, check_finite_loss
-from lastlayer.training.randomness import derive_seed, seed_step
+from lastlayer.training.randomness import derive_seed
 from lastlayer.training.records import Progress, Records
 from lastlayer.training.run_directory import RunDirectory
 from lastlayer.training.schedule import build_schedule
@@ -147,7 +148,7 @@ class ClassifierStage:
             self.head.classifier.load_state_dict(self._scaled_classifier(self.scales.detach()))
 
     def _step(self, step: int, lr: float) -> dict[str, Tensor]:
-        seed_step(derive_seed(self.config.seed, "classifier stage", "step", step))
+        seed_all(derive_seed(self.config.seed, "classifier stage", "step", step))
         rows, weights = self.draws.batch(step)
         target = self.target[rows]
         if self.tell is not None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from lastlayer._random import kept_generators
+
 
 @contextmanager
 def contained_engine() -> Iterator[None]:
@@ -27,7 +29,7 @@ def contained_engine() -> Iterator[None]:
     on_interrupt = signal.getsignal(signal.SIGINT)
     logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with kept_generators(), warnings.catch_warnings():
             # The engine calls a helper that torch deprecates; nothing a user could change.
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
             # A resumed run finds its own checkpoints there.

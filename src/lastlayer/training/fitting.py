@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from lastlayer.data import Split
+from lastlayer.data import Labelled
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.callbacks import (
     RecordMetrics,
@@ -36,9 +39,9 @@ def fit_module(
     module: TrainingModule,
     config: RunConfig,
     run: RunDirectory,
-    train: Split,
+    train: Labelled,
     *,
-    validation: Split | None = None,
+    validation: Labelled | None = None,
     progress: Progress | None = None,
     checkpoint: str = "last",
     offset: int = 0,
@@ -59,13 +62,16 @@ def fit_module(
         Seconds of training, those before a resume included.
 
     Raises:
-        ValueError: if the checkpoint is corrupt.
+        ValueError: if the checkpoint is corrupt, or batch normalization gets one example alone.
         FloatingPointError: if the loss is not finite.
+        RuntimeError: within ``torch.inference_mode``.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
     training = config.training
     if training.precision == "64-true":
         module.double()  # the engine restores a checkpoint's weights before it does that
-    if train.inputs.dim() == 4:
+    if isinstance(train.inputs, Tensor) and train.inputs.dim() == 4:
         module.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
     callbacks = [records, *_callbacks(config, run, module, len(train), checkpoint)]
@@ -85,14 +91,28 @@ def fit_module(
         resume_from = run.checkpoints / f"{checkpoint}.ckpt"
         if resume_from.exists():
             load_checkpoint(resume_from)  # a damaged file is named before training begins
-        trainer.fit(
-            module,
-            train_dataloaders=batches,
-            val_dataloaders=_batches(validation),
-            ckpt_path=str(resume_from) if resume_from.exists() else None,
-            weights_only=True,
-        )
+        with _named_errors():
+            trainer.fit(
+                module,
+                train_dataloaders=batches,
+                val_dataloaders=_batches(validation),
+                ckpt_path=str(resume_from) if resume_from.exists() else None,
+                weights_only=True,
+            )
     return records.elapsed
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "training.batch_size and the training examples must be 2 or more where a network "
+            "normalizes over the batch; got a batch of one example"
+        ) from error
 
 
 def _callbacks(
@@ -145,7 +165,7 @@ def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
     )
 
 
-def _batches(validation: Split | None) -> Batches | list[Any]:
+def _batches(validation: Labelled | None) -> Batches | list[Any]:
     if validation is None:
         return []
     return Batches(validation.inputs, validation.target, EVALUATION_BATCH)

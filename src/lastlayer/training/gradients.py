@@ -40,6 +40,7 @@ def term_gradients(
 
     Raises:
         ValueError: if the head does not reduce by the mean.
+        TypeError: if the classifier's weight is not a parameter (parametrized, quantized).
 
     Example:
         >>> from lastlayer.heads import DropMax
@@ -49,6 +50,11 @@ def term_gradients(
     """
     if head.reduction != "mean":
         raise ValueError(f'term_gradients needs reduction="mean"; got {head.reduction!r}')
+    if not isinstance(head.classifier._parameters.get("weight"), Tensor):
+        raise TypeError(
+            "term_gradients needs head.classifier.weight to be a parameter; got a "
+            f"{type(head.classifier).__name__} that computes it: take its gradient yourself"
+        )
     leaf = features.detach().requires_grad_()
     # Copies, for a head may count labels in its buffers.
     buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}

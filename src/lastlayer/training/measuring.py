@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lastlayer._inputs import Inputs, batches, call, to_weight
+from lastlayer._random import seeded
 from lastlayer.data import Split, Splits
 from lastlayer.evaluation import (
     apply_temperature,
@@ -23,6 +25,7 @@ from lastlayer.heads import Classifier, Head
 from lastlayer.longtail import class_counts, class_groups
 from lastlayer.training.build import backbone_name
 from lastlayer.training.config import RunConfig
+from lastlayer.training.randomness import derive_seed
 from lastlayer.training.run_directory import RunDirectory
 
 SUMMARY_VERSION = 1
@@ -32,14 +35,14 @@ LONG_TAIL = 10.0
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def predict(classifier: Classifier, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
     classifier.eval()
     weight = classifier.head.classifier.weight
     own_scores = type(classifier.head).scores is not Head.scores
     log_probs, scores = [], []
-    for batch in torch.split(inputs, EVALUATION_BATCH):
-        features = classifier.features(batch.to(weight.device, weight.dtype))
+    for batch in batches(inputs, EVALUATION_BATCH):
+        features = call(classifier.features, to_weight(batch, weight))
         log_prob = classifier.head.log_prob(features).cpu()
         log_probs.append(log_prob)
         scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
@@ -68,7 +71,8 @@ def summarize(
     measured = splits.validation if config.evaluate_on == "validation" else splits.test
     if measured is None:
         raise ValueError("there is no held-out part to measure on")
-    measures, predictions = measure(classifier, splits, measured)
+    with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
+        measures, predictions = measure(classifier, splits, measured)
     run.write_tensors(run.predictions_path, predictions)
     counts = class_counts(splits)
     if is_long_tailed(config, counts):

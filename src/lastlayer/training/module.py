@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lastlayer._inputs import Inputs, call, to_weight
 from lastlayer.heads import Classifier, HeadOutput
 from lastlayer.regularizers import total_penalty
 from lastlayer.training.augmentation import SeededAugmentation
@@ -42,12 +43,12 @@ class TrainingModule(LightningModule):
         self.augmentation = augmentation
         self._learned_rates = learned_rates(classifier)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: tuple[Inputs, Tensor], batch_idx: int) -> dict[str, Any]:
         """Return the loss and its terms; a loss that is not finite stops the run."""
         inputs, target = batch
-        if self.augmentation is not None:
+        if self.augmentation is not None and isinstance(inputs, Tensor):
             inputs = self.augmentation(inputs, step=self.global_step, rank=self.global_rank)
-        out = self.output(_like_weights(inputs), target)
+        out = self.output(_like_weights(inputs, self.classifier), target)
         check_finite_loss(out, self.global_step)
         loss, terms = out.loss, out.terms
         if self._learned_rates:
@@ -55,17 +56,17 @@ class TrainingModule(LightningModule):
             loss, terms = loss + penalty, terms | {"penalty": penalty}
         return {"loss": loss, "terms": {k: v.detach() for k, v in terms.items()}}
 
-    def output(self, inputs: Tensor, target: Tensor) -> HeadOutput:
+    def output(self, inputs: Inputs, target: Tensor) -> HeadOutput:
         """Return a batch's loss and its terms: the head's own."""
-        out = self.classifier(inputs, target=target)
+        out = call(self.classifier, inputs, target=target)
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         return out
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Inputs, Tensor], batch_idx: int) -> None:
         """Add the batch to the held-out error and NLL."""
         inputs, target = batch
-        log_prob = self.classifier(_like_weights(inputs))
+        log_prob = call(self.classifier, _like_weights(inputs, self.classifier))
         wrong = log_prob.argmax(dim=-1) != target
         nll = -log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         self.log_dict(
@@ -122,5 +123,8 @@ def build_optimizer(
     return kind(groups, lr=config.lr, fused=fused)
 
 
-def _like_weights(inputs: Tensor) -> Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+def _like_weights(inputs: Inputs, classifier: Classifier) -> Inputs:
+    inputs = to_weight(inputs, classifier.head.classifier.weight)
+    if isinstance(inputs, Tensor) and inputs.dim() == 4:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs

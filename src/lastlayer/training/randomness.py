@@ -10,8 +10,9 @@ import zlib
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lastlayer._random import seed_all
 
 
 def derive_seed(seed: int, *purpose: int | str) -> int:
@@ -19,18 +20,6 @@ def derive_seed(seed: int, *purpose: int | str) -> int:
     words = [zlib.crc32(p.encode()) if isinstance(p, str) else p for p in purpose]
     low, high = np.random.SeedSequence([seed, *words]).generate_state(2, dtype=np.uint32)
     return int(low) | (int(high & 0x7FFFFFFF) << 32)
-
-
-def seed_step(seed: int) -> None:
-    """Seed torch's default generators, as ``torch.manual_seed`` does.
-
-    Where there is no accelerator, the processor's alone: for the others torch would keep a request
-    of every step, with a stack trace each, for the day that one appears.
-    """
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 class SeedEveryStep(Callback):
@@ -48,4 +37,4 @@ class SeedEveryStep(Callback):
     ) -> None:
         """Seed the step's dropout and masks."""
         seed = derive_seed(self.seed, "step", trainer.global_step, trainer.global_rank)
-        seed_step(seed)
+        seed_all(seed)

@@ -36,6 +36,7 @@ def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_exam
             classifier,
             config.name,
             where=[f"backbone.{pattern}".removesuffix(".") for pattern in patterns],
+            kind=place.kind,
             position=place.position,
             num_examples=num_examples,
             **config.options,

@@ -93,10 +93,17 @@ class PlaceConfig(Section):
     Patterns are of names within the backbone.
     """
 
-    where: str | tuple[str, ...]
+    where: str | tuple[str, ...] = ""
+    kind: Literal["module", "block", "branch", "convolution"] = "module"
     position: Literal["after", "before"] = "after"
     #: What the rate is multiplied by here.
     factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.kind == "module" and "where" not in self.model_fields_set:
+            raise ValueError("a place needs where=PATTERN or kind=block, branch or convolution")
+        return self
 
 
 class RegularizerConfig(Section):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import optimize, stats
+from scipy import linalg, optimize, stats
 from sklearn.metrics import mutual_info_score
 
 from lastlayer.functional.transferability import leep, log_evidence, log_me, nce, trans_rate
@@ -28,7 +28,9 @@ def gaussian_evidence(features: torch.Tensor, y: torch.Tensor, a: float, b: floa
     """The definition: log density of y under a normal with the marginal covariance."""
     rows = features.numpy()
     covariance = np.eye(len(rows)) / b + rows @ rows.T / a
-    return float(stats.multivariate_normal(cov=covariance).logpdf(y.numpy()) / len(rows))
+    factor = linalg.cholesky(covariance, lower=True)
+    whitened = linalg.solve_triangular(factor, y.numpy(), lower=True)
+    return float(stats.norm.logpdf(whitened).mean() - np.log(np.diag(factor)).mean())
 
 
 FEATURES = {
@@ -53,15 +55,111 @@ def test_log_evidence_is_the_gaussian_density_at_its_precisions(features):
             assert float(value[column]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_fixed_point_is_the_maximum_of_the_evidence():
-    features, target = problem()
-    y = (target == 0).double()
-    best = optimize.minimize(
-        lambda p: -gaussian_evidence(features, y, math.exp(p[0]), math.exp(p[1])), [0.0, 0.0]
+def largest_evidence(features: torch.Tensor, y: torch.Tensor) -> float:
+    """By SciPy from many starts, over the logarithms of both precisions."""
+    size = float(torch.linalg.svdvals(features)[0]) or 1.0
+    starts = [(log_a + 2 * math.log(size), 0.0) for log_a in (-8, 0, 8, 16)]
+    return max(
+        -optimize.minimize(
+            lambda p: -gaussian_evidence(features, y, *np.exp(np.clip(p, -60, 60))),
+            start,
+            method="Nelder-Mead",
+            options={"xatol": 1e-7, "fatol": 1e-11},
+        ).fun
+        for start in starts
     )
-    found = log_evidence(features, y[:, None], max_rounds=500, tolerance=1e-12)
-    assert float(found.log_evidence[0]) == pytest.approx(-best.fun, abs=1e-6)
-    assert float(found.prior_precision[0]) == pytest.approx(math.exp(best.x[0]), rel=1e-2)
+
+
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+def test_log_evidence_is_the_maximum_over_both_precisions(features):
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(len(features), generator=generator, dtype=torch.float64)
+    for y in (noise, features[:, 0] + noise):
+        found = float(log_evidence(features, y[:, None]).log_evidence[0])
+        assert found == pytest.approx(largest_evidence(features, y), abs=1e-7)
+
+
+def test_of_several_maxima_the_largest_is_found():
+    """One large direction and twelve of 1e-3 its size: to explain the one, or all of them."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=torch.float64))[0]
+    features = basis[:, :13] * torch.tensor([1.0] + [1e-3] * 12)
+
+    def profile(log_ratio: float, y: torch.Tensor) -> float:
+        """The evidence for b / a, with b = n / Q: of the normal density, a grid over one number."""
+        rows = features.numpy()
+        covariance = np.eye(40) + math.exp(log_ratio) * rows @ rows.T
+        b = 40 / float(y.numpy() @ np.linalg.solve(covariance, y.numpy()))
+        return gaussian_evidence(features, y, b / math.exp(log_ratio), b)
+
+    places = np.arange(-8.0, 30.0, 0.25)
+    sides = set()
+    for strength in (1.6, 2.0, 2.5, 3.0):
+        y = basis @ torch.tensor([6.0] + [strength] * 12 + [1.0] * 27, dtype=torch.float64)
+        heights = np.array([profile(place, y) for place in places])
+        inner = heights[1:-1]
+        peaks = np.nonzero((inner > heights[:-2]) & (inner > heights[2:]))[0] + 1
+        assert len(peaks) == 2
+        sides.add(int(heights[peaks].argmax()))
+        value, a, b = log_evidence(features, y[:, None])
+        assert float(value[0]) >= heights.max() - 1e-12
+        assert abs(math.log(float(b / a)) - places[heights.argmax()]) < 0.3
+    assert sides == {0, 1}  # now this one, now that one is the larger
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-6, 1e-3, 1e3, 1e6, 1e8])
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+def test_the_evidence_does_not_depend_on_the_scale_of_the_features(features, scale):
+    """w is free in its scale: N(F w) with w of precision a is N(c F w') with precision c^2 a."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randn(len(features), 2, generator=generator, dtype=torch.float64)
+    y[:, 0] += features[:, 0]
+    one, other = log_evidence(features, y), log_evidence(scale * features, y)
+    torch.testing.assert_close(other.log_evidence, one.log_evidence, rtol=0, atol=1e-10)
+    precision = scale**2 * one.prior_precision
+    torch.testing.assert_close(other.prior_precision, precision, rtol=1e-5, atol=0)
+    a, b = float(other.prior_precision[0]), float(other.noise_precision[0])
+    density = gaussian_evidence(scale * features, y[:, 0], a, b)
+    assert float(other.log_evidence[0]) == pytest.approx(density, abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_responses_times_c_have_log_c_less_evidence(scale):
+    features, target = problem()
+    y = F.one_hot(target).double()
+    one, other = log_evidence(features, y), log_evidence(features, scale * y)
+    torch.testing.assert_close(other.log_evidence, one.log_evidence - math.log(scale))
+    torch.testing.assert_close(
+        other.noise_precision, one.noise_precision / scale**2, rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_useless_features_have_the_evidence_of_none(scale):
+    """Of none: the normal density with the responses' own mean square as its variance."""
+    y = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0], dtype=torch.float64)
+    useless = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.0], dtype=torch.float64)[:, None]
+    variance = float(y.square().mean())
+    expected = stats.norm(scale=math.sqrt(variance)).logpdf(y.numpy()).mean()
+    for features in (scale * useless, 0.0 * useless):
+        value, a, b = log_evidence(features, y[:, None])
+        assert float(value[0]) == pytest.approx(expected, abs=1e-12)
+        assert float(a[0]) == math.inf
+        assert float(b[0]) == pytest.approx(1 / variance)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_a_perfect_fit_stops_at_the_least_noise(scale):
+    """The density grows without bound; at a noise of 1e-6 of the responses it is a number."""
+    features, _ = problem()
+    y = features @ torch.ones(5, 1, dtype=torch.float64)
+    value, a, b = log_evidence(scale * features, y)
+    assert float(b[0]) == pytest.approx(1e12 / float(y.square().mean()))
+    least = 0.5 * math.log(float(b[0]) / (2 * math.pi))  # with the fit for nothing
+    spread = torch.linalg.svdvals(features).square() * scale**2 * float(b / a)
+    expected = least - 0.5 * float(spread.log1p().sum() + 5) / 60  # 5: a |m|^2 at its best
+    assert float(value[0]) == pytest.approx(expected, abs=1e-4)
+    assert float(value[0]) > float(log_evidence(features, y + 1e-3 * features[:, :1].cos())[0][0])
 
 
 def test_log_me_is_the_mean_over_one_hot_columns():
@@ -207,6 +305,10 @@ def test_bad_options_are_refused():
         trans_rate(features, target, epsilon=0.0)
     with pytest.raises(ValueError, match="max_rounds"):
         log_me(features, target, max_rounds=0)
+    with pytest.raises(ValueError, match="tolerance"):
+        log_evidence(features, features, tolerance=0.0)
+    with pytest.raises(ValueError, match="column 1 is 0 throughout"):
+        log_me(features, torch.tensor([1.0, 0.0]).repeat(60, 1))
     with pytest.raises(ValueError, match=r"responses must have shape \(60, T\)"):
         log_me(features, torch.ones(59))
     with pytest.raises(ValueError, match="responses must be finite"):

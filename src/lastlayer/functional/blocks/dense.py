@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.blocks.grid import BlockGrid
+from lastlayer.functional.numerics import drawn_by
 
 
 def dense_blocks(
@@ -24,7 +25,7 @@ def dense_blocks(
     fill = torch.zeros((), dtype=features.dtype, device=features.device)
     if spread is not None:
         noise = torch.randn(
-            features.shape, dtype=torch.float32, device=features.device, generator=generator
+            features.shape, dtype=torch.float32, device=features.device, **drawn_by(generator)
         )
         width = spread.reshape(-1, *[1] * (features.dim() - 2))
         fill = (noise * (width / kept)).to(features.dtype)
@@ -53,7 +54,7 @@ def cover_mask(
         (N, C, *spatial) bool.
     """
     shape = (features.shape[0], *grid.corners)
-    mask = torch.rand(shape, device=features.device, generator=generator) < rate
+    mask = torch.rand(shape, device=features.device, **drawn_by(generator)) < rate
     for axis, (size, block) in enumerate(zip(grid.size, grid.block, strict=True), start=1):
         mask = _grow(mask, axis, size, block)
     return mask

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_at_least
+from lastlayer._checks import can_look, check_at_least, check_channel_dim, check_generator
 from lastlayer.functional.blocks.replace import replace_blocks
+from lastlayer.functional.numerics import drawn_by
 
 #: The noise's scale where no next layer is known.
 DEFAULT_SCALE = 0.01
@@ -24,6 +25,7 @@ def disout(
     alpha: float = 1.0,
     scale: Tensor | None = None,
     share_channels: bool = False,
+    channel_dim: int = 1,
     generator: torch.Generator | None = None,
     sampler: str = "auto",
 ) -> Tensor:
@@ -44,6 +46,8 @@ def disout(
         alpha: strength of the distortion, at least 0; with 0 this is DropBlock.
         scale: a, (C,), from :func:`next_layer_scale`; None for 0.01 in every channel.
         share_channels: whether a block goes through all channels.
+        channel_dim: 1 for features (N, C, *spatial), -1 for (N, *spatial, C), channels last or
+            tokens.
         generator: source of places and noise, on the features' device; None for torch's default.
         sampler: as in :func:`~lastlayer.functional.blocks.replace_blocks`.
 
@@ -73,6 +77,7 @@ def disout(
         block_size=block_size,
         spread=spread,
         share_channels=share_channels,
+        channel_dim=channel_dim,
         generator=generator,
         sampler=sampler,
     )
@@ -84,6 +89,7 @@ def drop_block(
     *,
     block_size: int | Sequence[int] = 7,
     share_channels: bool = False,
+    channel_dim: int = 1,
     generator: torch.Generator | None = None,
     sampler: str = "auto",
 ) -> Tensor:
@@ -99,6 +105,8 @@ def drop_block(
         p: expected share of dropped cells, in [0, 1].
         block_size: edge of the blocks, at least 1, clipped to the map.
         share_channels: whether a block goes through all channels.
+        channel_dim: 1 for features (N, C, *spatial), -1 for (N, *spatial, C), channels last or
+            tokens.
         generator: source of the places, on the features' device; None for torch's default.
         sampler: as in :func:`~lastlayer.functional.blocks.replace_blocks`.
 
@@ -122,13 +130,19 @@ def drop_block(
         p,
         block_size=block_size,
         share_channels=share_channels,
+        channel_dim=channel_dim,
         generator=generator,
         sampler=sampler,
     )
 
 
 def next_layer_scale(
-    weight: Tensor, num_channels: int, *, generator: torch.Generator | None = None
+    weight: Tensor,
+    num_channels: int,
+    *,
+    transposed: bool = False,
+    channel_dim: int = 1,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Return the noise's scale for every channel from the weights of the layer behind.
 
@@ -141,8 +155,12 @@ def next_layer_scale(
     one position, or, behind a flattened map, as many as the map has cells.
 
     Args:
-        weight: (out, in / groups, *window) of a convolution or (out, in) of a linear layer.
+        weight: (out, in / groups, *window) of a convolution, (in, out / groups, *window) of a
+            transposed one, or (out, in) of a linear layer.
         num_channels: C, channels of the features in front of it.
+        transposed: whether it is a transposed convolution.
+        channel_dim: 1 or -1, where the features have their channels: a flattened map runs channel
+            by channel in the first case, cell by cell in the second.
         generator: source of the signs, on the weight's device; None for torch's default.
 
     Returns:
@@ -158,34 +176,48 @@ def next_layer_scale(
     References:
         Tang et al., AAAI 2020, as in the released code.
     """
-    largest = _largest_by_channel(weight.detach(), num_channels)
+    check_channel_dim(channel_dim)
+    check_next_weight(weight, num_channels, transposed=transposed)
+    check_generator(generator)
+    largest = _largest_by_channel(weight.detach(), num_channels, transposed, channel_dim)
     noise = torch.rand(
-        largest.shape, dtype=torch.float32, device=weight.device, generator=generator
+        largest.shape, dtype=torch.float32, device=weight.device, **drawn_by(generator)
     )
     signed = torch.where(noise < 0.5, -largest, largest)
     return signed.mean(dim=1) * (_POINTWISE if largest.shape[1] == 1 else 1.0)
 
 
-def check_next_weight(weight: Tensor, num_channels: int) -> None:
+def check_next_weight(weight: Tensor, num_channels: int, *, transposed: bool = False) -> None:
     """Raise ``ValueError`` unless a layer of such a weight can take ``num_channels`` channels."""
     if weight.dim() < 2 or weight.numel() == 0:
         raise ValueError(
             f"the next layer's weight must have shape (out, in, ...); got {tuple(weight.shape)}"
         )
-    inputs, outputs = weight.shape[1], weight.shape[0]
-    takes = inputs % num_channels == 0 if weight.dim() == 2 else num_channels % inputs == 0
-    if not takes or (weight.dim() > 2 and outputs % (num_channels // inputs)):
+    outputs, inputs = weight.shape[:2]
+    if transposed:
+        takes = outputs == num_channels  # the first dimension is that of the inputs
+    elif weight.dim() == 2:
+        takes = inputs % num_channels == 0
+    else:
+        takes = num_channels % inputs == 0 and outputs % (num_channels // inputs) == 0
+    if not takes:
         raise ValueError(
             f"a layer with weight {tuple(weight.shape)} cannot follow features of "
             f"{num_channels} channels"
         )
 
 
-def _largest_by_channel(weight: Tensor, num_channels: int) -> Tensor:
+def _largest_by_channel(
+    weight: Tensor, num_channels: int, transposed: bool, channel_dim: int
+) -> Tensor:
     """Return K as (C, positions)."""
-    check_next_weight(weight, num_channels)
+    if transposed:
+        return weight.amax(dim=1).reshape(num_channels, -1)
     if weight.dim() == 2:
-        return weight.amax(dim=0).reshape(num_channels, -1)
+        by_input = weight.amax(dim=0)
+        if channel_dim == -1:
+            return by_input.reshape(-1, num_channels).T
+        return by_input.reshape(num_channels, -1)
     groups = num_channels // weight.shape[1]
     by_group = weight.reshape(groups, -1, *weight.shape[1:])
     return by_group.amax(dim=1).reshape(num_channels, -1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_probability
+from lastlayer._checks import check_probability, is_whole
 
 _Array = np.ndarray[Any, Any]
 
@@ -19,7 +20,8 @@ _Array = np.ndarray[Any, Any]
 _FIXED_STEPS = 6
 
 
-class BlockGrid(NamedTuple):
+@dataclass(frozen=True)  # torch 2.10 cannot compile a named tuple's properties
+class BlockGrid:
     """Blocks inside one example: sizes of the map (channels, then space) and of a block.
 
     A block lies wholly on the map. Its corner, the cell of least indices, is its name.
@@ -62,12 +64,11 @@ def block_grid(
     if len(shape) < 2:
         raise ValueError(f"features must have shape (N, C, ...); got {tuple(shape)}")
     spatial = tuple(shape[2:])
-    edges = (block_size,) * len(spatial) if isinstance(block_size, int) else tuple(block_size)
+    edges = _edges(block_size, len(spatial))
     if len(edges) != len(spatial):
         raise ValueError(
             f"block_size must be one number or {len(spatial)}, one per spatial axis; got {edges}"
         )
-    check_block_size(block_size)
     channels = shape[1] if share_channels else min(1, shape[1])
     clipped = tuple(min(edge, size) for edge, size in zip(edges, spatial, strict=True))
     return BlockGrid((shape[1], *spatial), (channels, *clipped))
@@ -75,9 +76,20 @@ def block_grid(
 
 def check_block_size(block_size: int | Sequence[int]) -> None:
     """Raise ``ValueError`` unless every edge is a whole number of at least 1."""
-    edges = [block_size] if isinstance(block_size, int) else block_size
-    if any(not isinstance(edge, int) or isinstance(edge, bool) or edge < 1 for edge in edges):
-        raise ValueError(f"block_size must be at least 1 in every axis; got {block_size!r}")
+    _edges(block_size, 1)
+
+
+def _edges(block_size: int | Sequence[int], num_axes: int) -> tuple[int, ...]:
+    """Return the edges as Python's numbers: one for each axis, or those that are given."""
+    if is_whole(block_size):
+        edges = (block_size,) * num_axes
+    else:
+        edges = tuple(block_size) if isinstance(block_size, Iterable) else (block_size,)
+    if not all(is_whole(edge) and edge >= 1 for edge in edges):
+        raise ValueError(
+            f"block_size must be a whole number of at least 1 in every axis; got {block_size!r}"
+        )
+    return tuple(int(edge) for edge in edges)
 
 
 def cover_counts(grid: BlockGrid, device: torch.device | None = None) -> Tensor:

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lastlayer._checks import check_generator
+from lastlayer.functional.numerics import drawn_by
+
 
 def disout_released(
     features: Tensor,
@@ -46,16 +49,17 @@ def disout_released(
         Tang et al., AAAI 2020, released code.
     """
     _check_takes(features, block_size)
+    check_generator(generator)
     kept_cells = _kept_cells(features, p, block_size, generator)
     kept = kept_cells.sum() / kept_cells.numel()
     scale: Tensor | float = 0.01
     if next_weight is not None:
         largest = next_weight.detach().amax(dim=0, keepdim=True)
-        draws = torch.rand(largest.shape, device=largest.device, generator=generator)
+        draws = torch.rand(largest.shape, device=largest.device, **drawn_by(generator))
         signed = torch.where(draws < 0.5, -largest, largest)
         scale = signed.mean(dim=(2, 3), keepdim=True)
         scale = scale * 0.1 if next_weight.shape[3] == 1 else scale
-    noise = torch.randn(features.shape, device=features.device, generator=generator)
+    noise = torch.randn(features.shape, device=features.device, **drawn_by(generator))
     distortion = noise * (alpha * scale * features.detach().std())
     return (features * kept_cells + distortion * (1 - kept_cells)) / kept
 
@@ -80,7 +84,7 @@ def _kept_cells(
     before, after = block_size // 2, (block_size - 1) // 2
     valid = torch.zeros(height, width, device=features.device)
     valid[before : height - after, before : width - after] = 1.0
-    draws = torch.rand(features.shape, device=features.device, generator=generator)
+    draws = torch.rand(features.shape, device=features.device, **drawn_by(generator))
     # Summed in this order, as the released layer rounds it.
     seeds = ((1 - valid + (1 - rate) + draws) < 1).float()
     if block_size == height == width:

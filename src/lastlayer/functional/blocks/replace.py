@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_choice, check_floating
+from lastlayer._checks import (
+    can_look,
+    check_channel_dim,
+    check_choice,
+    check_floating,
+    check_generator,
+)
 from lastlayer.functional.blocks.dense import dense_blocks
 from lastlayer.functional.blocks.grid import block_grid, seed_rate
 from lastlayer.functional.blocks.sparse import sparse_blocks
@@ -25,6 +31,7 @@ def replace_blocks(
     block_size: int | Sequence[int],
     spread: Tensor | None = None,
     share_channels: bool = False,
+    channel_dim: int = 1,
     generator: torch.Generator | None = None,
     sampler: str = "auto",
 ) -> Tensor:
@@ -46,10 +53,12 @@ def replace_blocks(
             spatial axis.
         spread: :math:`\sigma`, (C,) or (1,); None for zeros instead of noise.
         share_channels: whether a block goes through all channels; else each has its own.
+        channel_dim: 1 for features (N, C, *spatial), -1 for (N, *spatial, C), channels last or
+            tokens.
         generator: source of places and noise, on the features' device; None for torch's default.
         sampler: ``"sparse"`` draws block after block and is the fastest on the CPU; ``"dense"``
             draws all places at once, for accelerators, ``torch.compile`` and ``torch.func``;
-            ``"auto"`` chooses by device.
+            ``"auto"`` chooses by device, and ``"dense"`` under ``torch.func``.
 
     Returns:
         As ``features``.
@@ -69,15 +78,26 @@ def replace_blocks(
     """
     check_floating("features", features)
     check_choice("sampler", sampler, SAMPLERS)
+    check_channel_dim(channel_dim)
+    check_generator(generator)
+    if channel_dim == -1 and features.dim() > 1:
+        features = features.movedim(-1, 1)  # a view: both samplers keep the order of memory
     grid = block_grid(features.shape, block_size, share_channels=share_channels)
-    if spread is not None and spread.shape not in ((1,), (grid.size[0],)):
+    # Size by size: compiled code cannot look a size that it does not know up in a tuple.
+    if spread is not None and (
+        spread.dim() != 1 or (spread.shape[0] != 1 and spread.shape[0] != grid.size[0])
+    ):
         raise ValueError(
             f"spread must have shape (1,) or ({grid.size[0]},); got {tuple(spread.shape)}"
         )
+    if features.numel() == 0:  # a batch of 0, or a map without cells
+        return features.movedim(1, -1) if channel_dim == -1 else features
     if _use_sparse(features, p, sampler):
         rate = seed_rate(float(p), grid)
-        return sparse_blocks(features, grid, rate, spread, generator)
-    return dense_blocks(features, grid, seed_rate(p, grid), spread, generator)
+        replaced = sparse_blocks(features, grid, rate, spread, generator)
+    else:
+        replaced = dense_blocks(features, grid, seed_rate(p, grid), spread, generator)
+    return replaced.movedim(1, -1) if channel_dim == -1 else replaced
 
 
 def _use_sparse(features: Tensor, p: float | Tensor, sampler: str) -> bool:

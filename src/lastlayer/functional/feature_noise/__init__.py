@@ -12,11 +12,17 @@ from lastlayer.functional.feature_noise.dropout import unit_dropout
 from lastlayer.functional.feature_noise.gaussian import gaussian_dropout, variational_dropout
 from lastlayer.functional.feature_noise.log_uniform_kl import KL_APPROXIMATIONS, log_uniform_kl
 from lastlayer.functional.feature_noise.standout import standout, standout_keep_probability
-from lastlayer.functional.feature_noise.units import UNITS, draw_noise, unit_shape
+from lastlayer.functional.feature_noise.units import (
+    UNITS,
+    check_num_channels,
+    draw_noise,
+    unit_shape,
+)
 
 __all__ = [
     "KL_APPROXIMATIONS",
     "UNITS",
+    "check_num_channels",
     "concrete_dropout",
     "concrete_dropout_kl",
     "cutout",

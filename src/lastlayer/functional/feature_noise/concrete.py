@@ -18,6 +18,7 @@ def concrete_dropout(
     *,
     temperature: float = 0.1,
     unit: str = "channel",
+    channel_dim: int = 1,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -34,6 +35,7 @@ def concrete_dropout(
         p_logit: ``()``, the logit of the rate :math:`p`.
         temperature: t > 0.
         unit: what one mask is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         noise: standard logistic numbers :math:`\operatorname{logit} u` to use: ``(N, C, ...)``,
             ``(N, C, 1, ...)`` or ``(N, 1, ...)`` by unit; large ones drop.
         generator: source of the noise, on the features' device; None for torch's default.
@@ -53,7 +55,9 @@ def concrete_dropout(
     Source: Gal, Hron, Kendall, "Concrete Dropout", arXiv 1705.07832.
     """
     p_logit = _as_number(p_logit)
-    noise = draw_noise(features, unit, "logistic", noise=noise, generator=generator)
+    noise = draw_noise(
+        features, unit, "logistic", channel_dim=channel_dim, noise=noise, generator=generator
+    )
     log_mask = concrete_log_mask(-p_logit, temperature=temperature, noise=-noise)
     return multiply(features, log_mask.exp() * (1.0 + p_logit.exp()))
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_count, check_probability, check_rate
+from lastlayer._checks import (
+    check_channel_dim,
+    check_count,
+    check_generator,
+    check_probability,
+    check_rate,
+)
+from lastlayer.functional.numerics import drawn_by
 
 
 def cutout(
@@ -15,6 +22,7 @@ def cutout(
     num_squares: int = 1,
     p: float | Tensor = 1.0,
     fill: float | Tensor = 0.0,
+    channel_dim: int = 1,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -25,11 +33,12 @@ def cutout(
     is rescaled. The authors' program loses a row and a column where L is odd; this one does not.
 
     Args:
-        images: ``(N, C, H, W)`` of any dtype.
+        images: ``(N, C, H, W)`` of any dtype, or ``(N, H, W, C)`` with ``channel_dim=-1``.
         length: side L of a square in pixels, at least 1.
         num_squares: squares S per image; they may overlap.
         p: probability of each square to be there, in [0, 1]; a 0-d tensor is not looked at.
         fill: what is written: a number or ``(C,)`` numbers.
+        channel_dim: 1 for channels first, -1 for channels last.
         noise: ``(N, S, 3)`` uniform numbers in [0, 1) to use: presence, row and column of a
             square.
         generator: source of the noise, on the images' device; None for torch's default.
@@ -50,12 +59,16 @@ def cutout(
     """
     _check_squares(length, num_squares)
     check_rate("p", p)
+    check_channel_dim(channel_dim)
     if images.dim() != 4:
-        raise ValueError(f"images must have shape (N, C, H, W); got {tuple(images.shape)}")
-    count, channels, height, width = images.shape
-    shape = (count, num_squares, 3)
+        wanted = "(N, C, H, W)" if channel_dim == 1 else "(N, H, W, C)"
+        raise ValueError(f"images must have shape {wanted}; got {tuple(images.shape)}")
+    channels = images.shape[channel_dim]
+    height, width = images.shape[2:] if channel_dim == 1 else images.shape[1:3]
+    shape = (len(images), num_squares, 3)
     if noise is None:
-        noise = torch.rand(shape, generator=generator, dtype=torch.float32, device=images.device)
+        check_generator(generator)
+        noise = torch.rand(shape, dtype=torch.float32, device=images.device, **drawn_by(generator))
     elif noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
     presence, row, column = noise.unbind(-1)
@@ -63,12 +76,14 @@ def cutout(
     square = (presence < p)[..., None, None] & rows[..., :, None] & columns[..., None, :]
     if not isinstance(fill, Tensor):
         fill = torch.full((), fill, device=images.device)
-    elif fill.shape not in ((), (channels,)):
+    elif fill.dim() > 1 or (fill.dim() == 1 and fill.shape[0] != channels):
         raise ValueError(
             f"fill must be a number or have shape ({channels},); got {tuple(fill.shape)}"
         )
-    fill = fill.to(images.dtype).view(-1, 1, 1)
-    return torch.where(square.any(1, keepdim=True), fill, images)
+    fill = fill.to(images.dtype)
+    if channel_dim == 1:
+        fill = fill.view(-1, 1, 1)
+    return torch.where(square.any(1).unsqueeze(channel_dim), fill, images)
 
 
 def cutout_probability(

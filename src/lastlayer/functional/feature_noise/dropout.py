@@ -15,6 +15,7 @@ def unit_dropout(
     p: float | Tensor,
     *,
     unit: str = "element",
+    channel_dim: int = 1,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -31,6 +32,7 @@ def unit_dropout(
         p: probability of a unit to be dropped, in [0, 1]; a 0-d tensor is not looked at.
         unit: ``"element"`` (dropout), ``"channel"`` (spatial dropout) or ``"example"``
             (stochastic depth).
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         noise: uniform numbers in [0, 1) to use: ``(N, C, ...)``, ``(N, C, 1, ...)`` or
             ``(N, 1, ...)`` by unit.
         generator: source of the noise, on the features' device; None for torch's default.
@@ -51,7 +53,9 @@ def unit_dropout(
     Huang et al., arXiv 1603.09382 (examples; there the scaling stands at test).
     """
     check_rate("p", p)
-    noise = draw_noise(features, unit, "uniform", noise=noise, generator=generator)
+    noise = draw_noise(
+        features, unit, "uniform", channel_dim=channel_dim, noise=noise, generator=generator
+    )
     return torch.where(noise >= p, _divided_by_keep_probability(features, p), 0.0)
 
 

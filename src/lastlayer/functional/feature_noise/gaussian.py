@@ -15,6 +15,7 @@ def gaussian_dropout(
     p: float | Tensor,
     *,
     unit: str = "element",
+    channel_dim: int = 1,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -26,6 +27,7 @@ def gaussian_dropout(
         features: ``(N, C, ...)``, floating point.
         p: rate in [0, 1) of the dropout with the same two moments; a 0-d tensor is not looked at.
         unit: what one number is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         noise: standard normal numbers to use: ``(N, C, ...)``, ``(N, C, 1, ...)`` or
             ``(N, 1, ...)`` by unit.
         generator: source of the noise, on the features' device; None for torch's default.
@@ -46,7 +48,9 @@ def gaussian_dropout(
     check_rate("p", p)
     if not isinstance(p, Tensor) and p == 1.0:
         raise ValueError("p must lie in [0, 1): the variance p / (1 - p) has no value at 1")
-    noise = draw_noise(features, unit, "normal", noise=noise, generator=generator)
+    noise = draw_noise(
+        features, unit, "normal", channel_dim=channel_dim, noise=noise, generator=generator
+    )
     return multiply(features, 1.0 + (p / (1.0 - p)) ** 0.5 * noise)
 
 
@@ -55,6 +59,7 @@ def variational_dropout(
     log_alpha: Tensor,
     *,
     unit: str = "channel",
+    channel_dim: int = 1,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -71,6 +76,7 @@ def variational_dropout(
         features: ``(N, C, ...)``, floating point.
         log_alpha: ``(C,)`` or ``()``, :math:`\log\alpha`.
         unit: what one number is drawn for: ``"element"``, ``"channel"`` or ``"example"``.
+        channel_dim: 1 for features ``(N, C, ...)``, -1 for channels last, ``(N, ..., C)``.
         noise: standard normal numbers to use: ``(N, C, ...)``, ``(N, C, 1, ...)`` or
             ``(N, 1, ...)`` by unit.
         generator: source of the noise, on the features' device; None for torch's default.
@@ -89,6 +95,10 @@ def variational_dropout(
 
     Source: Kingma, Salimans, Welling, arXiv 1506.02557, section 3.2 (correlated weight noise).
     """
-    noise = draw_noise(features, unit, "normal", noise=noise, generator=generator)
-    deviation = (0.5 * at_least_float32(per_channel(log_alpha, features))).exp()
+    noise = draw_noise(
+        features, unit, "normal", channel_dim=channel_dim, noise=noise, generator=generator
+    )
+    deviation = (
+        0.5 * at_least_float32(per_channel(log_alpha, features, channel_dim=channel_dim))
+    ).exp()
     return multiply(features, 1.0 + deviation * noise)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count, check_positive
+from lastlayer._random import seeded
 from lastlayer.information.result import InformationEstimate
 
 #: Called after every epoch with its number, the number of epochs and its mean objective in nats.
@@ -99,7 +100,7 @@ class NeuralEstimator(ABC):
         check_count("batch_size", batch_size)
         check_positive("learning_rate", learning_rate)
         self.hidden = tuple(hidden)
-        self.epochs, self.batch_size = epochs, batch_size
+        self.epochs, self.batch_size = int(epochs), int(batch_size)
         self.learning_rate, self.seed = learning_rate, seed
         self._variables: tuple[Variable, Variable] | None = None
 
@@ -136,8 +137,7 @@ class NeuralEstimator(ABC):
         """
         self._variables = (Variable.of("x", x), Variable.of("y", y))
         inputs = self._checked(x, y)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             network = self._build(*self._variables)
         self._prepare(y)
         self._train(network, inputs, y, progress)
@@ -147,7 +147,7 @@ class NeuralEstimator(ABC):
         self, network: nn.Module, inputs: Tensor, y: Tensor, progress: Progress | None
     ) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        batch = min(self.batch_size, len(y))
+        batch = min(int(self.batch_size), len(y))
         steps = len(y) // batch
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(self.epochs * steps))

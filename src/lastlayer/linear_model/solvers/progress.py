@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
 import torch
 
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
@@ -43,6 +44,11 @@ class Record:
 
 
 Callback = Callable[[Record], object]
+
+
+def says_stop(answer: object) -> bool:
+    """Return whether a callback returned True, Python's or NumPy's."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 @dataclass
@@ -113,7 +119,7 @@ class Progress:
             self.converged = found.value - exact <= self.tol * abs(found.value)
         else:
             self.converged = gradient <= self._goal
-        if self.callback is not None and self.callback(record) is True:
+        if self.callback is not None and says_stop(self.callback(record)):
             self.stopped = True
         return self.converged or self.stopped
 

@@ -1,0 +1,76 @@
+"""torch's default generators: seeded for a while, and given back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Give torch's default generators back as they were, whatever is seeded and drawn inside.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with kept_generators():
+        ...     _ = torch.rand(3)
+        >>> bool(before.equal(torch.get_rng_state()))
+        True
+    """
+    kept = _states()
+    try:
+        yield
+    finally:
+        for give_back, state in kept:
+            give_back(state)
+        if len(kept) == 1:  # no accelerator was in use: none has drawn since torch was last seeded
+            _seed_accelerators(torch.initial_seed())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's default generators as after ``torch.manual_seed``; give them back after.
+
+    Example:
+        >>> with seeded(1):
+        ...     first = torch.rand(1)
+        >>> with seeded(1):
+        ...     bool(first == torch.rand(1))
+        True
+    """
+    with kept_generators():
+        seed_all(seed)
+        yield
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch's default generators, as ``torch.manual_seed`` does.
+
+    Where there is no accelerator, the processor's alone: for the others torch would keep a request
+    of every step, with a stack trace each, for the day that one appears.
+    """
+    torch.default_generator.manual_seed(seed)
+    _seed_accelerators(seed)
+
+
+def _states() -> list[tuple[Callable[[Tensor], Any], Tensor]]:
+    """Return the states of the generators in use; CUDA's are there from its first use on."""
+    generators = [torch.default_generator]
+    if torch.backends.mps.is_available():
+        return [
+            (torch.set_rng_state, torch.get_rng_state()),
+            (torch.mps.set_rng_state, torch.mps.get_rng_state()),
+        ]
+    if torch.accelerator.is_available():
+        generators += getattr(torch.get_device_module(), "default_generators", ())
+    return [(generator.set_state, generator.get_state()) for generator in generators]
+
+
+def _seed_accelerators(seed: int) -> None:
+    if torch.accelerator.is_available():
+        module = torch.get_device_module()
+        getattr(module, "manual_seed_all", module.manual_seed)(seed)

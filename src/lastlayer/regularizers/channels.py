@@ -1,0 +1,142 @@
+"""Where the channels of a module's features are, as far as the module says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+_FIRST = (
+    nn.GroupNorm,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.Upsample,
+    nn.modules.batchnorm._NormBase,
+    nn.modules.conv._ConvNd,
+)
+_LAST = (
+    nn.Bilinear,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.Linear,
+    nn.MultiheadAttention,
+    nn.RMSNorm,
+    nn.RNNBase,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoderLayer,
+)
+#: By convention of torch, torchvision and timm a name such as LayerNorm2d means channels first.
+_NAMED_FIRST = re.compile(r"[123]d$")
+
+
+def own_channel_dim(module: nn.Module) -> int | None:
+    """Return 1 or -1 where a module's class says where its channels are, else None.
+
+    Args:
+        module: any module.
+
+    Example:
+        >>> own_channel_dim(nn.Conv2d(3, 8, 3)), own_channel_dim(nn.LayerNorm(8))
+        (1, -1)
+    """
+    by_format = {"channels_first": 1, "channels_last": -1}
+    if getattr(module, "data_format", None) in by_format:
+        return by_format[module.data_format]  # type: ignore[index]
+    if isinstance(module, _FIRST) or _NAMED_FIRST.search(type(module).__name__):
+        return 1
+    shape: Any = getattr(module, "normalized_shape", (0,))
+    return -1 if isinstance(module, _LAST) and len(shape) == 1 else None
+
+
+def find_channel_dim(name: str, modules: dict[str, nn.Module], position: str) -> int | None:
+    """Return where the channels are behind, or before, a module of a network; None if unclear.
+
+    A layer says it by its class. What has layers inside passes it on where they agree; before it
+    the first of them decides. An activation, or dropout, in a ``Sequential`` has it from what
+    stands before it; any other module without layers, from all layers of what it is part of.
+
+    Args:
+        name: dotted name of the module.
+        modules: all modules of the network by name.
+        position: ``"after"`` or ``"before"``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.GELU())
+        >>> find_channel_dim("1", dict(network.named_modules()), "after")
+        -1
+    """
+    module = modules[name]
+    inside = _dims_inside(module)
+    if inside and position == "before":
+        return inside[0]
+    if inside:
+        return _agreed(inside)
+    if name == "":
+        return None
+    above, _, child = name.rpartition(".")
+    parent = modules[above]
+    if not isinstance(parent, nn.Sequential):
+        return _agreed(_dims_inside(parent))
+    if position == "after" and not _passes_on(module):
+        return None
+    before = list(parent._modules)[: list(parent._modules).index(child)]
+    if before:
+        return find_channel_dim(_joined(above, before[-1]), modules, "after")
+    return find_channel_dim(above, modules, "before") if above else None
+
+
+def map_dims(name: str, modules: dict[str, nn.Module], position: str) -> int | None:
+    """Return how many dimensions the features have, as a convolution or its like tells it."""
+    kinds = [_dims_of(part) for part in modules[name].modules()]
+    known = [dims for dims in kinds if dims is not None]
+    if position == "before":
+        return known[0] if known else None
+    return known[0] if len(set(known)) == 1 else None
+
+
+def is_batch_first(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Return False where a module of torch, or what it lies in, has positions before examples."""
+    paths = [name]
+    while paths[-1]:
+        paths.append(paths[-1].rpartition(".")[0])
+    return not any(_is_sequence_first(modules[path]) for path in paths)
+
+
+def _is_sequence_first(module: nn.Module) -> bool:
+    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        module = module.self_attn
+    known = isinstance(module, nn.MultiheadAttention | nn.RNNBase)
+    return known and not module.batch_first
+
+
+def _dims_inside(module: nn.Module) -> list[int]:
+    """Return what a module's class says, or else the layers inside it, in order."""
+    own = own_channel_dim(module)
+    if own is not None:
+        return [own]
+    return [dim for child in module.children() for dim in _dims_inside(child)]
+
+
+def _agreed(dims: list[int]) -> int | None:
+    return dims[0] if len(set(dims)) == 1 else None
+
+
+def _passes_on(module: nn.Module) -> bool:
+    """Return whether a module without layers keeps the dimensions as they are."""
+    activation: Callable[..., Any] = type(module)
+    kept = (nn.Identity, nn.modules.dropout._DropoutNd)
+    return isinstance(module, kept) or activation.__module__ == "torch.nn.modules.activation"
+
+
+def _joined(above: str, child: str) -> str:
+    return f"{above}.{child}" if above else child
+
+
+def _dims_of(module: nn.Module) -> int | None:
+    """Return the dimensions of what a layer for sequences, images or volumes takes."""
+    window = re.search(r"(Conv|ConvTranspose|Pool|InstanceNorm)([123])d$", type(module).__name__)
+    if window:
+        return int(window[2]) + 2
+    return {"BatchNorm2d": 4, "BatchNorm3d": 5}.get(type(module).__name__)

@@ -1,0 +1,1 @@
+"""Networks of torchvision, timm and transformers, and what is tried on each."""
