@@ -12,7 +12,7 @@ from lastlayer._checks import check_choice, check_number
 from lastlayer.functional.class_sampling import masked_cross_entropy, sampled_class_mask
 from lastlayer.heads.base import Head
 from lastlayer.heads.class_state import NewClasses
-from lastlayer.heads.output import Draw, HeadOutput
+from lastlayer.heads.output import Draw, HeadOutput, summed
 from lastlayer.losses.class_counts import Proposal, count_when_trained
 
 PROPOSALS = ("uniform", "learned")
@@ -105,9 +105,10 @@ class SampledSoftmax(Head):
 
     def _loss(self, features: Tensor, target: Tensor, draw: Draw) -> HeadOutput:
         output = super()._loss(features, target, draw)  # a target that it refuses is not counted
-        if self.training and self.proposal == "learned":
-            count_when_trained(output.loss, self.label_count, target, self.ignore_index)
-        return output
+        if not self.training or self.proposal != "learned":
+            return output
+        nll = count_when_trained(output.loss, self.label_count, target, self.ignore_index)
+        return summed({"nll": nll})
 
     def _options(self) -> dict[str, object]:
         return {"num_samples": self.num_samples, "proposal": self.proposal}

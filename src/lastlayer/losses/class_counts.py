@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lastlayer._checks import can_look, in_backward, in_torch_func
+from lastlayer.functional.autograd import Function
 from lastlayer.functional.class_priors import as_class_counts
 
 
@@ -125,8 +126,8 @@ class Proposal:
         return Proposal, ()
 
 
-def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> None:
-    """Add to running counts how often every class is a target, once the loss's gradient is taken.
+def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Return a loss whose gradient, once taken, adds to running counts how often a class is target.
 
     A loss that is only looked at is not counted, a forward pass that checkpointing runs again only
     once. The counts are summed over all processes, and every process of the default group must
@@ -138,16 +139,31 @@ def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_inde
         counts: (K,) int64, changed in place.
         target: (*) int64 labels in [0, K) or ``ignore_index``.
         ignore_index: label of the rows that are not counted.
+
+    Returns:
+        The loss.
     """
     if in_torch_func() or not loss.requires_grad:
-        return
+        return loss
+    counted: Tensor = _Counted.apply(loss, counts, target, ignore_index)  # type: ignore[no-untyped-call]
+    return counted
 
-    def count(_: Tensor) -> None:
+
+class _Counted(Function):
+    """The identity; a hook would do, but not every torch compiles hooks inside a graph."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *labels: Any) -> Tensor:
+        ctx.labels, ctx.done = labels, False
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        if not ctx.done:  # a graph that is kept is gone through more than once
+            _add_labels(*ctx.labels)
         if not torch.compiler.is_compiling():
-            handle.remove()  # a graph that is kept is gone through more than once
-        _add_labels(counts, target, ignore_index)
-
-    handle = loss.register_hook(count)  # type: ignore[no-untyped-call]
+            ctx.done = True
+        return grad, None, None, None
 
 
 @torch.no_grad()

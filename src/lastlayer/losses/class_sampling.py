@@ -197,9 +197,9 @@ class SampledSoftmaxLoss(_SubsetLoss):
             reduction=self.reduction,
             generator=generator,
         )
-        if counts is not None:
-            count_when_trained(loss, counts, target, self.ignore_index)
-        return loss
+        if counts is None:
+            return loss
+        return count_when_trained(loss, counts, target, self.ignore_index)
 
     def extra_repr(self) -> str:
         """Show the sampling and the arguments that differ from their defaults."""
