@@ -27,6 +27,10 @@ class Inputs:
         """Call a network with them."""
         return network(*self.args, **(self.kwargs or {}), **more)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (*self.args, *(self.kwargs or {}).values())
+
     def whole(self) -> Tensor | dict[str, Tensor]:
         """The inputs as one thing: a tensor, or a dictionary."""
         return self.kwargs or self.args[0]
