@@ -105,6 +105,20 @@ def test_later_operations_in_place_do_not_reach_the_scores():
         assert report.scores[name].value == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.parametrize("pool", [None, lambda output: output])
+def test_an_activation_in_place_behind_a_linear_layer_does_not_reach_its_score(pool):
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(90, 5, generator=generator), torch.arange(90) % 3
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3))
+    report = feature_report(model, target, inputs=x, layers=["0", "2"], pool=pool)
+    with torch.no_grad():
+        before = model[0](x)
+        expected = {"0": before.double(), "2": model[2](before.relu()).double()}
+    for name, features in expected.items():
+        value = float(h_score_value(features, target))
+        assert report.scores[name].value == pytest.approx(value, abs=1e-6)
+
+
 def test_features_by_name_are_reported_like_layers():
     images, target = examples()
     features = {"pixels": images.flatten(1)[:, :5], "maps": images}

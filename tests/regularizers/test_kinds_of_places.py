@@ -233,3 +233,26 @@ def test_a_module_that_the_example_does_not_reach_is_refused():
     network.auxiliary = nn.Conv2d(4, 2, 1)
     with pytest.raises(ValueError, match="'auxiliary' is not called when the network runs"):
         insert(network, "dropout", where="auxiliary", example=IMAGES)
+
+
+class Projected(nn.Module):
+    """A block as torchvision's RegNet: relu(proj(x) + f(x))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
+        self.f = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
+        self.activation = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.proj(x) + self.f(x))
+
+
+def test_the_projection_around_a_block_is_a_shortcut_and_one_within_attention_is_none():
+    stage = nn.Sequential(Projected(4), Projected(4))
+    plan = insert(nn.Sequential(stage), "spatial-dropout", where="0")
+    assert [place.name for place in plan.places] == ["0.0.f.0", "0.1.f.0"]
+    attention = nn.Module()
+    attention.qkv, attention.proj = nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 1)
+    plan = insert(nn.Sequential(attention), "spatial-dropout", where="0")
+    assert [place.name for place in plan.places] == ["0.qkv", "0.proj"]

@@ -215,11 +215,12 @@ class LayerScores:
         elif output.dim() == 0 or len(output) != batch.size:
             batch.problems[name] = f"returns shape {shape} for {batch.size} examples"
         elif self._pool is not None:
-            batch.features[name] = self._pool(output)
+            batch.features[name] = self._pool(output.clone())
         elif dim is None:
             batch.problems[name] = f"returns shape {shape}; give channel_dim, that of its features"
         else:
-            batch.features[name] = pool_features(output, dim)
+            features = pool_features(output, dim)
+            batch.features[name] = features.clone() if features is output else features
 
     def _leave_out(self, problems: Mapping[str, str]) -> None:
         """Give up layers that cannot be scored, or raise where they were asked for."""

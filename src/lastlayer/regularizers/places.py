@@ -134,6 +134,9 @@ def on_shortcut(name: str, modules: dict[str, nn.Module], within: str = "") -> b
         parent, _, last = path.rpartition(".")
         if last == "shortcut" or (last == "downsample" and not _is_stage(modules[parent])):
             return True
+        # torchvision's RegNet: relu(proj(x) + f(x)).
+        if last == "proj" and {"f", "activation"} <= modules[parent]._modules.keys():
+            return True
     return False
 
 
