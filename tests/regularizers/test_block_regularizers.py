@@ -134,7 +134,7 @@ def test_the_released_form_needs_plain_blocks():
     ("kind", "arguments", "message"),
     [
         (DropBlock, {"p": -0.1}, "p must lie in"),
-        (DropBlock, {"block_size": 0}, "block_size must be at least 1"),
+        (DropBlock, {"block_size": 0}, "block_size must be a whole number"),
         (DropBlock, {"sampler": "fast"}, "sampler must be one of"),
         (Disout, {"alpha": -1.0}, "alpha must be"),
     ],
