@@ -157,7 +157,7 @@ def transformers_networks() -> list[Network]:
                 "Sequence",
                 _BERT
                 | {"conv_dim": (16, 16, 16), "conv_kernel": (10, 3, 3)}
-                | {"conv_stride": (5, 2, 2), "num_conv_pos_embeddings": 16}
+                | {"conv_stride": (5, 2, 2), "num_conv_pos_embeddings": 16, "layerdrop": 0.0}
                 | {"num_conv_pos_embedding_groups": 2, "classifier_proj_size": 16},
             ),
             _waves,
