@@ -100,6 +100,8 @@ NAMES = [way.__name__ for way in WAYS[:-2]] + ["by deepcopy", "by pickle"]
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+# torch 2.10 warns of what its own distributed checkpoints use.
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
 @pytest.mark.parametrize("way", WAYS, ids=NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_however_it_is_carried_it_goes_on_as_the_original_and_shares_nothing(kind, way, tmp_path):
