@@ -145,7 +145,7 @@ def test_bad_arguments_are_named_at_construction(kind, arguments, message):
 
 
 def test_a_layer_without_weight_cannot_be_followed():
-    with pytest.raises(TypeError, match="must have a weight; got ReLU"):
+    with pytest.raises(TypeError, match="one weight for one input; got ReLU"):
         Disout().follow(nn.ReLU())
 
 

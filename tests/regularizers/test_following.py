@@ -164,6 +164,40 @@ def test_attention_is_read_by_its_input_projection():
     assert out.shape == (2, 5, 4)
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.MultiheadAttention(4, 2, kdim=3, vdim=3), "MultiheadAttention, whose kdim or vdim"),
+        (nn.Bilinear(4, 4, 2), "got Bilinear"),
+        (nn.GRU(4, 2), "got GRU"),
+    ],
+)
+def test_a_layer_without_one_weight_for_its_input_is_refused_with_the_reason(layer, message):
+    with pytest.raises(TypeError, match=f"one weight for one input; .*{message}"):
+        Disout().follow(layer)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.LSTM(6, 6, batch_first=True), nn.GRUCell(6, 6), nn.Bilinear(6, 6, 6)]
+)
+def test_the_search_does_not_pass_over_a_layer_that_it_cannot_read(layer):
+    network = nn.Sequential(nn.Linear(3, 6), layer, nn.Linear(6, 6))
+    assert found(network, "0") is None
+    assert found(network, "1", position="before", channel_dim=-1) is None
+    assert found(network, "1", channel_dim=-1) == "2"
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"proj_size": 2}])
+def test_the_channels_behind_recurrence_are_its_own(options):
+    lstm = nn.LSTM(3, 5, batch_first=True, **options)
+    width = lstm(torch.zeros(1, 2, 3))[0].shape[-1]
+    network = nn.Sequential(nn.Linear(3, 3), lstm)
+    (place,) = insert(network, "concrete-dropout", where="1", num_examples=9).places
+    assert place.regularizer.num_features == width
+    network(torch.zeros(1, 2, 3))
+
+
 def test_the_unused_child_of_attention_is_refused():
     network = nn.Sequential(nn.MultiheadAttention(4, 2, batch_first=True))
     with pytest.raises(ValueError, match=r"'0.out_proj' is never called.*name '0'"):

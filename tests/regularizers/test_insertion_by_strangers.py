@@ -187,3 +187,8 @@ def test_arguments_of_another_kind_are_named(arguments, error, match):
     model, regularizer, where = arguments
     with pytest.raises(error, match=match):
         insert(model, regularizer, where=where)
+
+
+def test_a_missing_number_of_examples_is_named():
+    with pytest.raises(ValueError, match=r"'concrete-dropout' needs num_examples$"):
+        insert(nn.Sequential(nn.Linear(3, 4)), "concrete-dropout", where="0")

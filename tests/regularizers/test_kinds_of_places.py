@@ -170,6 +170,29 @@ def test_what_would_fail_in_training_is_refused_at_insertion(
     assert not hasattr(module, "regularizer")
 
 
+def transformers(batch_first: bool) -> nn.ModuleDict:
+    encoder = nn.TransformerEncoderLayer(4, 2, 4, batch_first=batch_first)
+    decoder = nn.TransformerDecoderLayer(4, 2, 4, batch_first=batch_first)
+    return nn.ModuleDict(
+        {
+            "encoder": nn.TransformerEncoder(encoder, 1, nn.LayerNorm(4), False),
+            "decoder": nn.TransformerDecoder(decoder, 1),
+            "both": nn.Transformer(4, 2, 1, 1, 4, batch_first=batch_first),
+        }
+    )
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@pytest.mark.parametrize("regularizer", ["drop-path", "spatial-dropout", "drop-block"])
+@pytest.mark.parametrize("where", ["encoder", "encoder.norm", "decoder", "both", "both.encoder"])
+def test_a_transformer_of_layers_with_positions_first_is_refused_like_its_layers(
+    regularizer, where
+):
+    with pytest.raises(ValueError, match="dimension 0 is positions, not examples"):
+        insert(transformers(False), regularizer, where=where, p=0.5)
+    assert names(transformers(True), regularizer, where=where, p=0.5) == [where]
+
+
 def test_elements_have_no_layout_to_be_wrong():
     assert names(nn.ModuleDict({"a": nn.LSTM(3, 4)}), "dropout", where="a") == ["a"]
 

@@ -177,20 +177,25 @@ class Disout(DropBlock):
         """Name the layer that takes the features next; None for none.
 
         Args:
-            layer: a convolution, transposed or not, a linear layer or ``nn.MultiheadAttention``,
-                kept by reference.
+            layer: a convolution, transposed or not, a linear layer or ``nn.MultiheadAttention``
+                without ``kdim`` and ``vdim``, kept by reference.
 
         Returns:
             This module.
 
         Raises:
-            TypeError: if the layer has no weight.
+            TypeError: if the layer has no weight, or several.
             ValueError: with ``released=True``, if it is not a convolution of images.
         """
         if layer is not None:
             weight = weight_of(layer)
             if not isinstance(weight, Tensor):
-                raise TypeError(f"the next layer must have a weight; got {type(layer).__name__}")
+                attention = isinstance(layer, nn.MultiheadAttention)
+                why = ", whose kdim or vdim makes separate projections" if attention else ""
+                raise TypeError(
+                    "the next layer must have one weight for one input; "
+                    f"got {type(layer).__name__}{why}"
+                )
             if self.released and weight.dim() != 4:
                 raise ValueError(
                     "with released=True the next layer must be a convolution of images; "
@@ -266,5 +271,7 @@ def check_takes(layer: nn.Module, channels: int) -> None:
 
 def weight_of(layer: nn.Module) -> Any:
     """Return the weight that meets a layer's input; None if it has none, or several."""
+    if isinstance(layer, nn.Bilinear):  # its weight meets two inputs at once
+        return None
     attention = isinstance(layer, nn.MultiheadAttention)
     return getattr(layer, "in_proj_weight" if attention else "weight", None)

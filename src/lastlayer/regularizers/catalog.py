@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -63,13 +64,22 @@ def build_regularizer(name: str, **options: Any) -> Regularizer:
         The regularizer.
 
     Raises:
-        ValueError: if the name is unknown or an option does not fit.
+        ValueError: if the name is unknown, or an option is missing or does not fit.
 
     Example:
         >>> build_regularizer("spatial-dropout", p=0.2)
         SpatialDropout(p=0.2)
     """
     factory = REGULARIZERS.get(name)
+    missing = [
+        parameter.name
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in options
+    ]
+    if missing:
+        raise ValueError(f"regularizer {name!r} needs {' and '.join(missing)}")
     try:
         return factory(**options)
     except TypeError as error:

@@ -27,6 +27,16 @@ _LAST = (
     nn.TransformerDecoderLayer,
     nn.TransformerEncoderLayer,
 )
+#: What passes sequences through, as the attention or recurrence inside it takes them.
+_SEQUENCES = (
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.Transformer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+)
 #: By convention of torch, torchvision and timm a name such as LayerNorm2d means channels first.
 _NAMED_FIRST = re.compile(r"[123]d$")
 
@@ -105,10 +115,11 @@ def is_batch_first(name: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _is_sequence_first(module: nn.Module) -> bool:
-    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
-        module = module.self_attn
-    known = isinstance(module, nn.MultiheadAttention | nn.RNNBase)
-    return known and not module.batch_first
+    return isinstance(module, _SEQUENCES) and any(
+        not part.batch_first
+        for part in module.modules()
+        if isinstance(part, nn.MultiheadAttention | nn.RNNBase)
+    )
 
 
 def _dims_inside(module: nn.Module) -> list[int]:

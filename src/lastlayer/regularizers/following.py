@@ -12,7 +12,9 @@ from lastlayer.regularizers.blocks import TRANSPOSED, check_takes, weight_of
 from lastlayer.regularizers.places import CONVOLUTIONS, in_gate, on_shortcut
 
 _WINDOWED = CONVOLUTIONS + TRANSPOSED
-_WEIGHTED = (*_WINDOWED, nn.Linear, nn.MultiheadAttention)
+#: Layers whose weights are not one for one input: the search ends there, without a layer.
+_UNREAD = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+_WEIGHTED = (*_WINDOWED, *_UNREAD, nn.Linear, nn.MultiheadAttention)
 
 
 def layers_around(
@@ -28,7 +30,7 @@ def layers_around(
     The order is that in which modules were registered, or the one given; a layer that is used twice
     stands at both places. Convolutions, transposed or not, follow each other, and linear layers and
     attention each other; one of the other sort only if it takes exactly these channels and is no
-    classifier behind the last convolution.
+    classifier behind the last convolution. Recurrent and bilinear layers follow everything.
 
     Args:
         model: any network.
@@ -69,7 +71,9 @@ def layers_around(
     later = [
         (n, m)
         for i, (n, m) in enumerate(later)
-        if isinstance(m, _WINDOWED) == windowed or (i <= last_windowed and _inputs(m) == channels)
+        if isinstance(m, _WINDOWED) == windowed
+        or isinstance(m, _UNREAD)
+        or (i <= last_windowed and _inputs(m) == channels)
     ]
     return channels, later
 
@@ -85,7 +89,7 @@ def next_layer(
     for name, layer in candidates:
         if any(is_lazy(parameter) for parameter in layer.parameters()):
             raise ValueError(f"{name!r} is lazy: run the network once before an insertion")
-        if weight_of(layer) is None:  # an attention with three weights in place of one
+        if weight_of(layer) is None:  # several weights in place of one
             return None, None
         try:
             check_takes(layer, channels or 0)
@@ -104,11 +108,14 @@ def _in_attention(name: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _inputs(layer: Any) -> int:
-    return int(_first_of(layer, "in_channels", "in_features", "embed_dim"))
+    names = ("in_channels", "in_features", "in1_features", "input_size", "embed_dim")
+    return int(_first_of(layer, *names))
 
 
 def _outputs(layer: Any) -> int:
-    return int(_first_of(layer, "out_channels", "out_features", "embed_dim"))
+    if isinstance(layer, nn.RNNBase):
+        return (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
+    return int(_first_of(layer, "out_channels", "out_features", "hidden_size", "embed_dim"))
 
 
 def _first_of(layer: Any, *names: str) -> Any:

@@ -132,7 +132,8 @@ def insert(
     ``example``, or else in which they were registered: after a convolution the next convolution,
     transposed or not, that is on no shortcut and in no gate and takes as many channels; after a
     linear layer the next linear layer or attention; in position ``"before"`` the module itself.
-    Where there is none, the noise has its default scale.
+    Where there is none, or a recurrent or bilinear layer comes first, the noise has its default
+    scale.
 
     Args:
         model: any network, changed in place.
