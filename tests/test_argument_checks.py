@@ -16,8 +16,10 @@ from lastlayer.data.augmentation import RandomCrop
 from lastlayer.functional import (
     balanced_softmax_loss,
     ldam_margins,
+    masked_cross_entropy,
     monte_carlo_log_prob,
     sampled_class_mask,
+    sparsemax_loss,
 )
 from lastlayer.functional.class_priors import PriorCorrection, as_class_counts
 from lastlayer.heads import (
@@ -26,6 +28,7 @@ from lastlayer.heads import (
     ClassBalanced,
     ClassDropout,
     DropMax,
+    LogitAdjusted,
     PCSoftmax,
     SampledSoftmax,
     Softmax,
@@ -110,6 +113,64 @@ def test_numbers_of_numpy_build_a_head_of_plain_ones():
     head = Softmax(np.int64(4), np.int32(3))
     assert (type(head.in_features), type(head.num_classes)) == (int, int)
     assert head(torch.zeros(2, 4), Y).loss.isfinite()
+
+
+COUNTS = [3, 2, 1]
+PRIOR = torch.tensor([0.5, 0.25, 0.25])
+ALL = torch.ones(2, 3, dtype=torch.bool)
+TAKE_IGNORE_INDEX: dict[str, Callable[[object], object]] = {
+    "Softmax": lambda i: Softmax(4, 3, ignore_index=i),
+    "DropMax": lambda i: DropMax(4, 3, ignore_index=i),
+    "LDAM": lambda i: LDAM(4, 3, class_counts=COUNTS, ignore_index=i),
+    "SampledSoftmax": lambda i: SampledSoftmax(4, 3, num_samples=1, ignore_index=i),
+    "SparsemaxLoss": lambda i: L.SparsemaxLoss(ignore_index=i),
+    "PCSoftmaxLoss": lambda i: L.PCSoftmaxLoss(PRIOR, ignore_index=i),
+    "SampledSoftmaxLoss": lambda i: L.SampledSoftmaxLoss(1, ignore_index=i),
+    "LDAMLoss": lambda i: L.LDAMLoss(COUNTS, ignore_index=i),
+    "sparsemax_loss": lambda i: sparsemax_loss(LOGITS, Y, ignore_index=i),
+    "soft targets": lambda i: sparsemax_loss(LOGITS, LOGITS.softmax(-1), ignore_index=i),
+    "balanced_softmax_loss": lambda i: balanced_softmax_loss(LOGITS, Y, COUNTS, ignore_index=i),
+    "masked_cross_entropy": lambda i: masked_cross_entropy(LOGITS, Y, ALL, ignore_index=i),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_IGNORE_INDEX)
+@pytest.mark.parametrize("value", [1.5, 1.0, True, "a", None, torch.tensor(1)])
+def test_an_ignore_index_is_an_integer(name, value):
+    with pytest.raises(TypeError, match=r"^ignore_index must be an integer; got"):
+        TAKE_IGNORE_INDEX[name](value)
+
+
+@pytest.mark.parametrize("name", TAKE_IGNORE_INDEX)
+def test_an_ignore_index_of_numpy_passes_as_a_plain_one(name):
+    built = TAKE_IGNORE_INDEX[name](np.int64(-1))
+    assert type(getattr(built, "ignore_index", -1)) is int
+
+
+@pytest.mark.parametrize("value", [[0.5, 0.25, 0.25], np.array([0.5, 0.25, 0.25])])
+def test_a_weight_or_prior_that_is_no_tensor_is_refused_by_name(value):
+    given = type(value).__name__
+    for build in (lambda: Softmax(4, 3, weight=value), lambda: L.SparsemaxLoss(weight=value)):
+        with pytest.raises(TypeError, match=f"^weight must be a tensor; got {given}$"):
+            build()
+    with pytest.raises(TypeError, match=f"^prior must be a tensor; got {given}$"):
+        L.PCSoftmaxLoss(value)
+
+
+@pytest.mark.parametrize("counts", [["a", "b", "c"], "abc", {0: "a", 1: 2}, [[1, 2], [3]], [None]])
+def test_class_counts_are_numbers(counts):
+    for build in (as_class_counts, L.LDAMLoss):
+        with pytest.raises(TypeError, match=r"^class_counts must hold one number per class, in a"):
+            build(counts)
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+@pytest.mark.parametrize("head", [BalancedSoftmax, LogitAdjusted])
+def test_a_head_predicts_for_a_prior_in_a_list_or_an_array_as_in_a_tensor(head, kind):
+    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    model = head(4, 3, class_counts=COUNTS).eval()
+    expected = model.log_prob(features, prior=torch.tensor([1, 2, 3]))
+    assert torch.equal(model.log_prob(features, prior=kind([1, 2, 3])), expected)
 
 
 ZERO = [3, 0, 1]

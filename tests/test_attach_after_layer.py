@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections import namedtuple
+from collections import UserDict, namedtuple
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -200,6 +201,44 @@ def test_logits_in_a_dictionary_are_understood_and_auxiliary_ones_refused() -> N
         network = Network(lambda x, output=output: output(logits=x, aux_logits=x))
         with pytest.raises(TypeError, match=rf"got {output.__name__} with aux_logits"):
             attach(network, "softmax")(INPUTS)
+
+
+class Slots:
+    __slots__ = ("aux", "deep_supervision", "logits", "logits2", "logits_aux", "past_key_values")
+
+    def __init__(self, **fields: object) -> None:
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+FIELDS = [*Slots.__slots__, "loss", "hidden_states", "attentions"]
+KINDS: dict[str, Callable[..., object]] = {
+    "dict": dict,
+    "UserDict": UserDict,
+    "dataclass": make_dataclass("Data", [(n, object, None) for n in FIELDS]),
+    "dataclass with slots": make_dataclass("Data", [(n, object, None) for n in FIELDS], slots=True),
+    "object": SimpleNamespace,
+    "object with slots": Slots,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["aux", "logits2", "logits_aux", "deep_supervision"])
+def test_an_auxiliary_output_of_any_name_is_refused(kind: str, name: str) -> None:
+    for lost in (lambda x: x, lambda x: [x, x], lambda x: (None, x)):
+        network = Network(lambda x, lost=lost: KINDS[kind](**{"logits": x, name: lost(x)}))
+        with pytest.raises(TypeError, match=rf"got \w+ with {name}\. Auxiliary outputs"):
+            attach(network, "softmax")(INPUTS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_auxiliary_output_passes(kind: str) -> None:
+    others = {"aux": None, "logits2": (), "past_key_values": [INPUTS]}
+    if kind != "object with slots":
+        others |= {"loss": INPUTS.sum(), "hidden_states": (INPUTS,), "attentions": INPUTS}
+    network = Network(lambda x: KINDS[kind](logits=x, **others))
+    expected = network.fc(network.body(INPUTS)).log_softmax(-1)
+    torch.testing.assert_close(attach(network, "softmax")(INPUTS), expected)
 
 
 def test_a_layer_that_is_not_last_is_refused() -> None:

@@ -77,6 +77,12 @@ def is_whole(value: object) -> TypeIs[int]:
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
+def check_ignore_index(ignore_index: object) -> None:
+    """Raise ``TypeError`` unless ``ignore_index`` is an integer of Python or NumPy, and no bool."""
+    if not is_whole(ignore_index):
+        raise TypeError(f"ignore_index must be an integer; got {_shown(ignore_index)}")
+
+
 def _shown(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
@@ -112,12 +118,13 @@ def check_probability(name: str, value: float) -> None:
 
 
 def check_class_weight(weight: Tensor | None, num_classes: int, *, wait: bool = False) -> None:
-    """Raise ``ValueError`` unless ``weight`` is None or one finite weight >= 0 per class.
+    """Raise unless ``weight`` is None or a tensor of one finite weight >= 0 per class.
 
     On an accelerator the numbers are looked at only if ``wait``, which construction does.
     """
     if weight is None:
         return
+    check_tensor("weight", weight)
     if weight.shape != (num_classes,):
         raise ValueError(
             f"weight must have shape ({num_classes},), one weight per class; "
@@ -137,8 +144,15 @@ def check_last_dim(name: str, tensor: Tensor, size: int) -> None:
         raise ValueError(f"{name} must have shape (*, {size}); got {tuple(tensor.shape)}")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
+
+
 def check_floating(name: str, tensor: Tensor) -> None:
-    """Raise ``TypeError`` unless ``tensor`` has a floating-point dtype."""
+    """Raise ``TypeError`` unless ``tensor`` is a tensor of a floating-point dtype."""
+    check_tensor(name, tensor)
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must have a floating-point dtype; got {tensor.dtype}")
 

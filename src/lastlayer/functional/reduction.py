@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, check_choice, check_class_indices
+from lastlayer._checks import REDUCTIONS, check_choice, check_class_indices, check_ignore_index
 
 
 class Rows(NamedTuple):
@@ -34,9 +34,10 @@ def split_ignored(target: Tensor, num_classes: int, ignore_index: int = -100) ->
         ``Rows(target, keep)``.
 
     Raises:
-        TypeError: if ``target`` is not int64.
+        TypeError: if ``target`` is not int64 or ``ignore_index`` no integer.
         ValueError: if a label is out of range.
     """
+    check_ignore_index(ignore_index)
     if check_class_indices(target, num_classes, ignore_index):
         return Rows(target, None)
     keep = target != ignore_index

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_class_weight, check_probability
+from lastlayer._checks import check_class_weight, check_ignore_index, check_probability
 from lastlayer.functional.reduction import split_ignored
 
 
@@ -65,6 +65,7 @@ def weighted_targets(
     """
     num_classes = rows.shape[-1]
     check_probability("label_smoothing", label_smoothing)
+    check_ignore_index(ignore_index)
     check_class_weight(weight, num_classes)
     class_weight = None if weight is None else weight.to(rows.dtype)
     if target.is_floating_point():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,8 @@ _CHANGES = ("activation", "batchnorm", "conv", "linear", "normalization")
 _IN_PLACE = re.compile(
     r".*[^_]_|__setitem__|__i(add|sub|mul|div|truediv|floordiv|mod|pow|and|or|xor|[lr]shift)__"
 )
+# Names of outputs of further classifiers, which a head in the last one's place would not train.
+_AUXILIARY = re.compile("logits|aux|deep_supervision", re.IGNORECASE)
 
 
 def refuse_layers_behind(model: nn.Module, name: str) -> None:
@@ -238,7 +240,9 @@ def as_features(output: Any) -> Tensor:
     # dictionary. A tuple with .logits is Inception's or GoogLeNet's, with auxiliary logits.
     if isinstance(output, Tensor):
         return output
-    features = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+    features = (
+        output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    )
     others = _other_logits(output)
     if isinstance(features, Tensor) and not others and not isinstance(output, tuple):
         return features
@@ -255,8 +259,26 @@ def _other_logits(output: Any) -> list[str]:
     """Return the names of further outputs such as ``aux_logits``; under compilation, of none."""
     if torch.compiler.is_compiling():
         return []
-    fields = output if isinstance(output, dict) else getattr(output, "__dict__", {})
-    return [n for n, value in fields.items() if str(n).endswith("_logits") and value is not None]
+    return [
+        str(name)
+        for name, value in _fields(output).items()
+        if name != "logits" and _AUXILIARY.search(str(name)) and _holds_tensors(value)
+    ]
+
+
+def _fields(output: Any) -> Mapping[Any, Any]:
+    """Return what a mapping or an object holds, by name."""
+    if isinstance(output, Mapping):
+        return output
+    slots = [getattr(kind, "__slots__", ()) for kind in type(output).__mro__]
+    names = [n for part in slots for n in ([part] if isinstance(part, str) else part)]
+    held = {name: getattr(output, name, None) for name in names}
+    return held | getattr(output, "__dict__", {})
+
+
+def _holds_tensors(value: Any) -> bool:
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(part, Tensor) for part in parts)
 
 
 _REMEDY = (

@@ -16,6 +16,7 @@ from lastlayer._checks import (
     check_class_weight,
     check_count,
     check_floating,
+    check_ignore_index,
     check_last_dim,
     check_probability,
 )
@@ -55,6 +56,7 @@ class Head(nn.Module):
         dtype: dtype of the parameters.
 
     Raises:
+        TypeError: if ``weight`` is no tensor or ``ignore_index`` no integer.
         ValueError: if an argument is out of its range or not defined for this head.
     """
 
@@ -94,6 +96,7 @@ class Head(nn.Module):
         check_count("num_classes", num_classes)
         check_choice("reduction", reduction, REDUCTIONS)
         check_probability("label_smoothing", label_smoothing)
+        check_ignore_index(ignore_index)
         check_class_weight(weight, num_classes, wait=True)
         if label_smoothing and self.label_smoothing_refusal is not None:
             raise ValueError(
@@ -101,7 +104,7 @@ class Head(nn.Module):
                 f"{self.label_smoothing_refusal}"
             )
         self.in_features, self.num_classes = int(in_features), int(num_classes)
-        self.ignore_index = ignore_index
+        self.ignore_index = int(ignore_index)
         self.reduction = reduction
         self.label_smoothing = label_smoothing
         given = None if weight is None else weight.to(device, dtype)

@@ -26,7 +26,9 @@ class _PriorHead(CountedHead, Softmax):
 
     needs_target_in_training = True
 
-    def log_prob(self, features: Tensor, *, prior: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, features: Tensor, *, prior: Tensor | Sequence[float] | None = None
+    ) -> Tensor:
         """Return class log-probabilities.
 
         Args:
@@ -44,7 +46,7 @@ class _PriorHead(CountedHead, Softmax):
     def _log_prob(self, features: Tensor) -> Tensor:
         return self._prior_log_prob(features, None)
 
-    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
         raise NotImplementedError
 
 
@@ -101,12 +103,12 @@ class BalancedSoftmax(_PriorHead):
         """Unless ``zero_counts="mask"`` takes classes out."""
         return self.zero_counts == "error" or bool((self.class_counts > 0).all())
 
-    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
         logits = self._logits(features)
         if self.zero_counts == "mask":
             logits = logits.masked_fill(self.class_counts == 0, -torch.inf)
         if prior is not None:
-            logits = adjust_logits(logits, None, target_prior=prior.to(logits.device))
+            logits = adjust_logits(logits, None, target_prior=prior)
         return F.log_softmax(logits, dim=-1)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -217,12 +219,12 @@ class LogitAdjusted(_PriorHead):
         """Only where no prior is taken out, as with ``log_prob(features, prior=class_counts)``."""
         return self.post_hoc_tau == 0 or bool((self.class_counts == self.class_counts[0]).all())
 
-    def _prior_log_prob(self, features: Tensor, prior: Tensor | None) -> Tensor:
+    def _prior_log_prob(self, features: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
         adjusted = adjust_logits(
             self._logits(features),
             self.class_counts,
             tau=self.post_hoc_tau,
-            target_prior=None if prior is None else prior.to(self.class_counts.device),
+            target_prior=prior,
         )
         return F.log_softmax(adjusted, dim=-1)
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lastlayer._checks import REDUCTIONS, check_choice, check_class_weight, check_probability
+from lastlayer._checks import (
+    REDUCTIONS,
+    check_choice,
+    check_class_weight,
+    check_ignore_index,
+    check_probability,
+    check_tensor,
+)
 
 
 class ClassificationLoss(nn.Module):
@@ -20,6 +27,7 @@ class ClassificationLoss(nn.Module):
         label_smoothing: share of the uniform distribution in the target, in [0, 1].
 
     Raises:
+        TypeError: if ``weight`` is no tensor or ``ignore_index`` no integer.
         ValueError: if an argument is out of range, or the loss refuses it.
 
     Examples:
@@ -49,18 +57,20 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         check_choice("reduction", reduction, REDUCTIONS)
         check_probability("label_smoothing", label_smoothing)
+        check_ignore_index(ignore_index)
         if label_smoothing > 0.0 and self.refuses_smoothing is not None:
             raise ValueError(
                 f"label_smoothing must be 0 for {type(self).__name__}: {self.refuses_smoothing}; "
                 f"got {label_smoothing!r}"
             )
         if weight is not None:
+            check_tensor("weight", weight)
             if weight.dim() != 1:
                 raise ValueError(f"weight must have shape (K,); got {tuple(weight.shape)}")
             check_class_weight(weight, len(weight), wait=True)
         if self.weight_is_given:
             self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = int(ignore_index)
         self.reduction = reduction
         self.label_smoothing = label_smoothing
 

@@ -38,7 +38,8 @@ def as_class_counts(
         (K,) int64 for whole numbers, else float32 or float64.
 
     Raises:
-        TypeError: if the dtype is half precision, bool or complex.
+        TypeError: if there is something else than numbers, or the dtype is half precision, bool or
+            complex.
         ValueError: if a number, the shape or a key does not fit. Numbers are looked at on the CPU
             only.
 
@@ -51,9 +52,7 @@ def as_class_counts(
         tensor([50,  5,  1])
     """
     check_choice("zero_counts", zero_counts, ZERO_COUNTS)
-    # A list is looked at on the CPU, also where new tensors are made on another device.
-    device = None if isinstance(class_counts, Tensor) else "cpu"
-    counts = torch.as_tensor(_in_class_order(class_counts), device=device)
+    counts = class_counts if isinstance(class_counts, Tensor) else _as_tensor(class_counts)
     if counts.dtype in (torch.float16, torch.bfloat16, torch.bool) or counts.is_complex():
         raise TypeError(
             "class_counts must hold whole numbers, float32 or float64, for half precision rounds "
@@ -95,6 +94,18 @@ def log_class_counts(class_counts: Tensor, like: Tensor) -> Tensor:
     """
     log_counts = class_counts.to(like).log()
     return log_counts - log_counts.amax(0)
+
+
+def _as_tensor(class_counts: Any) -> Tensor:
+    in_order = _in_class_order(class_counts)
+    try:
+        # Looked at on the CPU, also where new tensors are made on another device.
+        return torch.as_tensor(in_order, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "class_counts must hold one number per class, in a tensor, an array, a list or a "
+            f"mapping; got {type(class_counts).__name__} {repr(class_counts)[:40]}"
+        ) from error
 
 
 def _in_class_order(class_counts: Any) -> Any:
