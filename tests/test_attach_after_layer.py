@@ -76,11 +76,14 @@ COMMUTING: dict[str, Tail] = {
     "written into": written,
     "added in place": added,
     "into out": into_out,
+    "last of several outputs": lambda x: x.unbind(1)[-1],
+    "mean of two outputs": lambda x: sum(x.chunk(3, 1)[1:]).squeeze(1) / 2,
     "pooled": lambda x: F.adaptive_avg_pool1d(x.mT, 1).squeeze(-1),
 }
 CHANGING: dict[str, Tail] = {
     "log_softmax": lambda x: x.log_softmax(-1),
     "softmax": lambda x: F.softmax(x, dim=-1),
+    "softmax of the last of several outputs": lambda x: x.unbind(1)[-1].softmax(-1),
     "sigmoid": torch.sigmoid,
     "relu": lambda x: x.relu_(),
     "soft cap": lambda x: 30 * torch.tanh(x / 30),

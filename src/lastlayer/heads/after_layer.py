@@ -230,7 +230,8 @@ class _Twins(TorchFunctionMode):
             self.pairs[id(result)] = (result, twin)
             return True
         if isinstance(result, (tuple, list)) and isinstance(twin, (tuple, list)):
-            return any(self._pair(*both) for both in zip(result, twin, strict=False))
+            paired = [self._pair(*both) for both in zip(result, twin, strict=False)]
+            return any(paired)  # each of them, also behind the first
         return False
 
 
