@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lastlayer._checks import in_torch_func
+from lastlayer._random import kept_generators
+
 # Kinds of layers of torch.nn (by their file) that change values; what pools or reshapes does not.
 _CHANGES = ("activation", "batchnorm", "conv", "linear", "normalization")
 # Names of torch functions that change their first argument: relu_, __setitem__, __iadd__.
@@ -217,9 +220,8 @@ class _Twins(TorchFunctionMode):
         if in_place and isinstance(target, Tensor) and id(target) not in self.pairs:
             self.pairs[id(target)] = (target, target.detach().clone())
         kwargs = {name: value for name, value in kwargs.items() if name != "out"}
-        devices = sorted({real.get_device() for real, _ in self.pairs.values() if real.is_cuda})
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            with torch.no_grad(), kept_generators():
                 return func(*self._swapped(args), **self._swapped(kwargs))
         except Exception:
             return None  # the result has no twin; the real call speaks for itself
@@ -293,7 +295,7 @@ def _is_traced() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or in_torch_func()
     )
 
 

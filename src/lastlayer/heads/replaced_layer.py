@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from lastlayer._random import kept_generators
 from lastlayer.heads.base import Head
 from lastlayer.heads.linear import call_hooks, has_plain_forward, parameter_hooks
 
@@ -118,7 +119,7 @@ def _gives_product(linear: nn.Linear) -> bool:
     tolerance = torch.finfo(probe.dtype).eps ** 0.5
     for training, scale in ((True, 1), (False, 1), (False, 100)):
         layer = copy.deepcopy(linear).train(training)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), kept_generators():
             found = layer(scale * probe)
             expected = F.linear(scale * probe, layer.weight, layer.bias)
         size = float(expected.abs().max())
