@@ -296,9 +296,14 @@ def as_label_tensor(name: str, labels: object) -> Tensor:
         ) from error
 
 
+def holds_integers(tensor: Tensor) -> bool:
+    """Return whether the dtype of ``tensor`` is one of whole numbers; bool is none."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
 def check_labels(name: str, labels: Tensor, num_examples: int) -> None:
     """Raise unless ``labels`` holds one integer for each of ``num_examples`` examples."""
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if not holds_integers(labels):
         raise TypeError(f"{name} must hold integer labels; got dtype {labels.dtype}")
     if labels.shape != (num_examples,):
         raise ValueError(

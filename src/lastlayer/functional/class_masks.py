@@ -10,7 +10,6 @@ from torch import Tensor
 from lastlayer._checks import (
     can_look,
     check_class_indices,
-    check_generator,
     check_probability,
     check_whole,
 )
@@ -131,7 +130,6 @@ def _uniform_noise(
     check_class_indices(target, num_classes)
     shape = (target.shape[0], num_classes)
     if noise is None:
-        check_generator(generator)
         return torch.rand(shape, dtype=torch.float32, device=target.device, **drawn_by(generator))
     if noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")

@@ -8,12 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lastlayer._checks import check_generator
+
 
 def drawn_by(generator: torch.Generator | None) -> dict[str, Any]:
     """Return the argument ``generator`` of a factory such as ``torch.rand``, left out if None.
 
     Compiled code takes no ``generator=None`` beside a shape that is not known yet.
+
+    Raises:
+        RuntimeError: as :func:`lastlayer._checks.check_generator` does.
     """
+    check_generator(generator)
     return {} if generator is None else {"generator": generator}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lastlayer._checks import holds_integers
 from lastlayer.functional.imprinting import class_directions
 from lastlayer.heads.base import Head
 from lastlayer.heads.growth import check_plain_linear
@@ -74,7 +75,7 @@ def _checked_classes(classes: Tensor | Sequence[int], num_classes: int) -> Tenso
     index = torch.as_tensor(classes).detach().cpu()
     if not index.numel():
         index = index.to(torch.int64)
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+    if not holds_integers(index):
         raise TypeError(f"classes must hold whole numbers; got dtype {index.dtype}")
     index = index.to(torch.int64)
     if index.dim() != 1 or len(set(index.tolist())) < len(index):

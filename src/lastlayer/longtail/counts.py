@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
-from lastlayer._checks import check_count
+from lastlayer._checks import check_count, holds_integers
 from lastlayer._inputs import without_labels
 from lastlayer.data import Labelled, Splits
 
@@ -50,7 +50,7 @@ def class_counts(data: Any, num_classes: int | None = None) -> Tensor:
         num_classes = data.num_classes if num_classes is None else num_classes
         data = data.train
     labels = _labels(data)
-    if not _are_whole(labels):
+    if not holds_integers(labels):
         raise TypeError(f"labels must be integers; got {labels.dtype}")
     labels = labels.to(torch.int64)
     if num_classes is None:
@@ -94,7 +94,7 @@ def _held(data: Any) -> Tensor | None:
 
 def _of_tensors(tensors: tuple[Tensor, ...]) -> Tensor:
     """Return the labels among the tensors of a data set: the last one, unless others may be."""
-    could_be = [part for part in tensors[1:] if part.dim() == 1 and _are_whole(part)]
+    could_be = [part for part in tensors[1:] if part.dim() == 1 and holds_integers(part)]
     if len(tensors) < 2 or len(could_be) > 1:
         raise TypeError(
             f"data must have one tensor of labels behind its inputs; of {len(tensors)} tensors "
@@ -124,11 +124,7 @@ def _whole_numbers(labels: Any) -> Tensor | None:
         found = None if labels is None else torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
         return None
-    return found if found is not None and found.dim() and _are_whole(found) else None
-
-
-def _are_whole(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    return found if found is not None and found.dim() and holds_integers(found) else None
 
 
 def _collected(data: Any) -> Tensor:

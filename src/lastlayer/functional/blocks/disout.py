@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer._checks import can_look, check_at_least, check_channel_dim, check_generator
+from lastlayer._checks import can_look, check_at_least, check_channel_dim
 from lastlayer.functional.blocks.replace import replace_blocks
 from lastlayer.functional.numerics import drawn_by
 
@@ -178,7 +178,6 @@ def next_layer_scale(
     """
     check_channel_dim(channel_dim)
     check_next_weight(weight, num_channels, transposed=transposed)
-    check_generator(generator)
     largest = _largest_by_channel(weight.detach(), num_channels, transposed, channel_dim)
     noise = torch.rand(
         largest.shape, dtype=torch.float32, device=weight.device, **drawn_by(generator)

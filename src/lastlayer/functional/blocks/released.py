@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import check_generator
 from lastlayer.functional.numerics import drawn_by
 
 
@@ -49,7 +48,6 @@ def disout_released(
         Tang et al., AAAI 2020, released code.
     """
     _check_takes(features, block_size)
-    check_generator(generator)
     kept_cells = _kept_cells(features, p, block_size, generator)
     kept = kept_cells.sum() / kept_cells.numel()
     scale: Tensor | float = 0.01

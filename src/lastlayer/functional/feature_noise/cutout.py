@@ -8,7 +8,6 @@ from torch import Tensor
 from lastlayer._checks import (
     check_channel_dim,
     check_count,
-    check_generator,
     check_probability,
     check_rate,
 )
@@ -67,7 +66,6 @@ def cutout(
     height, width = images.shape[2:] if channel_dim == 1 else images.shape[1:3]
     shape = (len(images), num_squares, 3)
     if noise is None:
-        check_generator(generator)
         noise = torch.rand(shape, dtype=torch.float32, device=images.device, **drawn_by(generator))
     elif noise.shape != shape:
         raise ValueError(f"noise must have shape {shape}; got {tuple(noise.shape)}")
