@@ -162,6 +162,29 @@ def blank(inputs: Inputs) -> Inputs:
     return map_inputs(lambda part: torch.empty((0, *part.shape[1:]), dtype=part.dtype), inputs)
 
 
+def take_apart(inputs: Inputs) -> tuple[str, dict[str, Tensor]]:
+    """Return ``"tensor"``, ``"tuple"`` or ``"mapping"``, and the tensors by name for a file.
+
+    A lone tensor is called ``""``, those of a tuple are called by their place.
+
+    Example:
+        >>> take_apart((torch.zeros(1), torch.ones(1)))
+        ('tuple', {'0': tensor([0.]), '1': tensor([1.])})
+    """
+    if isinstance(inputs, Tensor):
+        return "tensor", {"": inputs}
+    if isinstance(inputs, tuple):
+        return "tuple", {str(i): part for i, part in enumerate(inputs)}
+    return "mapping", {str(key): part for key, part in inputs.items()}
+
+
+def put_together(kind: str, parts: Mapping[str, Tensor]) -> Inputs:
+    """Return the inputs that :func:`take_apart` took apart, in whatever order the parts come."""
+    if kind == "tensor":
+        return parts[""]
+    return tuple(parts[str(i)] for i in range(len(parts))) if kind == "tuple" else dict(parts)
+
+
 def form(inputs: Inputs) -> str:
     """Return in words what one example is; equal for inputs that can be joined.
 

@@ -47,13 +47,8 @@ def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = 
     """
     if isinstance(inputs, DataLoader):
         raise TypeError("inputs must be without labels; got a DataLoader: give what it yields")
-    found: Inputs
-    if isinstance(inputs, Mapping):
-        found = {str(key): _tensor(part, f"inputs[{key!r}]") for key, part in inputs.items()}
-    elif _is_several(inputs):
-        found = tuple(_tensor(part, f"inputs[{i}]") for i, part in enumerate(inputs))
-    else:
-        found = _tensor(inputs, "inputs")
+    found = _tensors(inputs)
+    if isinstance(found, Tensor):
         if found.dim() < 2 or len(found) == 0:
             raise ValueError(
                 "inputs must have shape (N, ...) with at least one example; "
@@ -169,14 +164,19 @@ def _pair(example: Any) -> tuple[Inputs, Any]:
         got = type(example).__name__ + (f" of {len(example)}" if several else "")
         hint = "; several inputs go together, as ((a, b), label)" if several else ""
         raise TypeError(f"{_WANTED}; it gave {got}{hint}")
-    if isinstance(inputs, Mapping):
-        return {key: _tensor(part, f"inputs[{key!r}]") for key, part in inputs.items()}, label
     # A loader makes lists of the tuples of a data set.
     if isinstance(inputs, list) and _is_several(tuple(inputs)):
         inputs = tuple(inputs)
+    return _tensors(inputs), label
+
+
+def _tensors(inputs: Any) -> Inputs:
+    """Return one tensor, or those of a tuple or mapping; see :func:`_tensor`."""
+    if isinstance(inputs, Mapping):
+        return {str(key): _tensor(part, f"inputs[{key!r}]") for key, part in inputs.items()}
     if _is_several(inputs):
-        return tuple(_tensor(part, f"inputs[{i}]") for i, part in enumerate(inputs)), label
-    return _tensor(inputs, "inputs"), label
+        return tuple(_tensor(part, f"inputs[{i}]") for i, part in enumerate(inputs))
+    return _tensor(inputs, "inputs")
 
 
 def _is_several(inputs: Any) -> bool:

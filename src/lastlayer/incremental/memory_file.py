@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lastlayer._files import moved_into_place
-from lastlayer._inputs import Inputs
+from lastlayer._inputs import Inputs, put_together, take_apart
 
 #: A class's own label.
 Label = int | str
@@ -38,9 +38,10 @@ def write_memory(
         ValueError: if a label has no place in ``class_order``, or it names a class twice.
     """
     order = _as_order(class_order)
-    tensors = _packed(inputs) | dict(tensors)
-    if not isinstance(inputs, Tensor):
-        state = state | {"inputs": TUPLE if isinstance(inputs, tuple) else MAPPING}
+    kind, parts = take_apart(inputs)
+    tensors = {_file_name(kind, key): part for key, part in parts.items()} | dict(tensors)
+    if kind != ONE:
+        state = state | {"inputs": kind}
     problem = _problem_of(tensors, state, order)
     if problem:
         raise ValueError(f"class_order does not fit the memory: {problem}")
@@ -88,35 +89,27 @@ def read_memory(
         if difference:
             raise ValueError(f"{path} is of another class order: {difference}")
     others = {name: tensors.pop(name) for name in TENSORS}
-    return _unpacked(tensors, state.get("inputs")), others, state
+    kind = state.get("inputs", ONE)
+    parts = {name[len(_file_name(kind, "")) :]: part for name, part in tensors.items()}
+    return put_together(kind, parts), others, state
 
 
-#: What the state says of inputs of several tensors; of one tensor it says nothing.
-TUPLE, MAPPING = "tuple", "mapping"
-_PREFIX = "inputs."
+#: Of one tensor the state does not say what the inputs are.
+ONE = "tensor"
 
 
-def _packed(inputs: Inputs) -> dict[str, Tensor]:
-    if isinstance(inputs, Tensor):
-        return {"inputs": inputs}
-    parts = enumerate(inputs) if isinstance(inputs, tuple) else inputs.items()
-    return {f"{_PREFIX}{key}": part for key, part in parts}
+def _file_name(kind: str, key: str) -> str:
+    return "inputs" if kind == ONE else f"inputs.{key}"
 
 
-def _unpacked(tensors: dict[str, Tensor], kind: str | None) -> Inputs:
-    if kind is None:
-        return tensors["inputs"]
-    parts = {name.removeprefix(_PREFIX): part for name, part in tensors.items()}
-    return tuple(parts[str(i)] for i in range(len(parts))) if kind == TUPLE else parts
-
-
-def _input_names(names: set[str], kind: str | None) -> bool:
+def _input_names(names: set[str], kind: str) -> bool:
     """Return whether these are the names of such inputs."""
-    if kind is None:
+    if kind == ONE:
         return names == {"inputs"}
-    if kind == TUPLE:
-        return bool(names) and names == {f"{_PREFIX}{i}" for i in range(len(names))}
-    return kind == MAPPING and bool(names) and all(name.startswith(_PREFIX) for name in names)
+    if kind == "tuple":
+        return bool(names) and names == {_file_name(kind, str(i)) for i in range(len(names))}
+    prefix = _file_name(kind, "")
+    return kind == "mapping" and bool(names) and all(name.startswith(prefix) for name in names)
 
 
 def _as_order(class_order: Sequence[Label]) -> list[Label]:
@@ -138,7 +131,7 @@ def _problem_of(
     tensors: Mapping[str, Tensor], state: Mapping[str, Any], order: Sequence[Label]
 ) -> str | None:
     inputs = set(tensors) - set(TENSORS)
-    if set(TENSORS) - set(tensors) or not _input_names(inputs, state.get("inputs")):
+    if set(TENSORS) - set(tensors) or not _input_names(inputs, state.get("inputs", ONE)):
         return f"it holds the tensors {sorted(tensors)} instead of {sorted((*TENSORS, 'inputs'))}"
     target, arrival = tensors["target"], tensors["arrival"]
     for name, tensor in tensors.items():

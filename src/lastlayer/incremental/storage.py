@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lastlayer._files import moved_into_place
-from lastlayer._inputs import Inputs
+from lastlayer._inputs import Inputs, put_together, take_apart
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.state import LearnerState, build_untrained, new_state
@@ -126,12 +126,7 @@ def _described(blank: Inputs | None) -> dict[str, Any]:
     """Return what a file says of the inputs: the shape of one tensor of numbers, or every part."""
     if blank is None or (isinstance(blank, Tensor) and blank.dtype == torch.float32):
         return {"input_shape": [] if blank is None else list(blank.shape[1:])}
-    if isinstance(blank, Tensor):
-        kind, parts = "tensor", {"": blank}
-    elif isinstance(blank, tuple):
-        kind, parts = "tuple", {str(i): part for i, part in enumerate(blank)}
-    else:
-        kind, parts = "mapping", dict(blank)
+    kind, parts = take_apart(blank)
     listed = [
         [key, str(part.dtype).removeprefix("torch."), list(part.shape[1:])]
         for key, part in parts.items()
@@ -146,9 +141,7 @@ def _blank(about: dict[str, Any]) -> Inputs:
         key: torch.empty((0, *shape), dtype=getattr(torch, dtype))
         for key, dtype, shape in about["input_parts"]
     }
-    if about["input_kind"] == "tensor":
-        return parts[""]
-    return tuple(parts.values()) if about["input_kind"] == "tuple" else parts
+    return put_together(about["input_kind"], parts)
 
 
 def _read_optimizer(path: Path) -> dict[int, Any]:
