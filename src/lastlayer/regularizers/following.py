@@ -18,7 +18,7 @@ _WEIGHTED = (*_WINDOWED, *_UNREAD, nn.Linear, nn.MultiheadAttention)
 
 
 def layers_around(
-    model: nn.Module,
+    modules: dict[str, nn.Module],
     name: str,
     position: str,
     channel_dim: int = 1,
@@ -33,7 +33,7 @@ def layers_around(
     classifier behind the last convolution. Recurrent and bilinear layers follow everything.
 
     Args:
-        model: any network.
+        modules: all modules of the network by name, one that has two names under both.
         name: dotted name of the module.
         position: ``"after"`` or ``"before"``.
         channel_dim: 1, or -1 where no convolution's map is left: channels last, tokens.
@@ -42,7 +42,6 @@ def layers_around(
     Returns:
         The channels, None if no layer tells them; names and layers.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     names = list(modules) if order is None else order
     end = len(names) if order is None else names.index(name)
     inside = [

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -185,10 +186,11 @@ def insert(
         raise ValueError('kind="branch" is the end of a branch: position must be "after"')
     names = find_places(model, "" if where is None else where, kind, position)
     seen = None if example is None else observe(model, names, position, example)
+    modules = dict(model.named_modules(remove_duplicate=False))  # before any regularizer is there
     insertion = Insertion([])
     try:
         for name in names:
-            site = _Site(model, name, position, seen)
+            site = _Site(modules, name, position, seen)
             built = _build(site, regularizer, channel_dim, num_examples, options)
             _put(site, built, insertion)
         if example is not None:  # a forward that runs over the new children fails here
@@ -216,9 +218,16 @@ def inserted(model: nn.Module) -> Iterator[tuple[str, Regularizer]]:
 
 @dataclass(frozen=True)
 class _Site:
-    """A place before anything stands there, and what an example shows of it."""
+    """A place before anything stands there, and what an example shows of it.
 
-    model: nn.Module
+    Attributes:
+        modules: all modules of the network by name.
+        name: that of the module at the place.
+        position: ``"after"`` or ``"before"``.
+        seen: what a run on an example showed; None without one.
+    """
+
+    modules: dict[str, nn.Module]
     name: str
     position: str
     seen: Observed | None
@@ -233,7 +242,7 @@ class _Site:
 
     @property
     def module(self) -> nn.Module:
-        return self.model.get_submodule(self.name)
+        return self.modules[self.name]
 
     def __str__(self) -> str:
         side = "behind" if self.position == "after" else "before"
@@ -249,7 +258,7 @@ def _build(
 ) -> Regularizer:
     """Build a regularizer, told of channels and examples where it asks for them."""
     parameters = inspect.signature(REGULARIZERS.get(regularizer)).parameters
-    channels, _ = layers_around(site.model, site.name, site.position, order=site.order)
+    channels, _ = layers_around(site.modules, site.name, site.position, order=site.order)
     known: dict[str, Any] = {"num_examples": num_examples}
     if "channel_dim" in parameters:
         known["channel_dim"] = _channel_dim(site, regularizer, channel_dim, channels)
@@ -269,7 +278,7 @@ def _channel_dim(site: _Site, regularizer: str, given: int | None, channels: int
     if given is not None:
         check_channel_dim(given)
         return given
-    found = find_channel_dim(site.name, dict(site.model.named_modules()), site.position)
+    found = find_channel_dim(site.name, site.modules, site.position)
     features = site.features
     if features is not None and features.dim() == 2:
         return 1
@@ -286,16 +295,15 @@ def _channel_dim(site: _Site, regularizer: str, given: int | None, channels: int
 
 def _check_site(site: _Site, built: Regularizer) -> None:
     """Raise, as far as it can be known, where a regularizer would fail or err in training."""
-    modules = dict(site.model.named_modules())
     if site.position == "before" and isinstance(site.module, nn.Embedding | nn.EmbeddingBag):
         raise TypeError(f"where: there are indices {site}, no floating-point features")
-    if built.unit != "element" and not is_batch_first(site.name, modules):
+    if built.unit != "element" and not is_batch_first(site.name, site.modules):
         raise ValueError(
             f"where: dimension 0 is positions, not examples, {site}; "
             f"{type(built).__name__} needs a module with batch_first=True"
         )
     if site.seen is None or site.features is None:
-        dims = map_dims(site.name, modules, site.position)
+        dims = map_dims(site.name, site.modules, site.position)
         if dims is not None:
             _at(site, built.check_dims, dims)
         return
@@ -323,7 +331,7 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
     next_name = None
     if isinstance(built, Disout):
         channels, candidates = layers_around(
-            site.model, site.name, site.position, built.channel_dim, order=site.order
+            site.modules, site.name, site.position, built.channel_dim, order=site.order
         )
         if site.features is not None:
             channels = site.features.shape[built.channel_dim]
@@ -336,7 +344,7 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
         handle = module.register_forward_hook(hook.after)
     else:
         handle = module.register_forward_pre_hook(hook.before, with_kwargs=True)
-    module.add_module(child, built.train(module.training).to(_device_of(site.model, module)))
+    module.add_module(child, built.train(module.training).to(_device_of(site.modules[""], module)))
     built._inserted = True
     guard = built.register_forward_pre_hook(hook.only_here, with_kwargs=True)
     insertion._undo.append((module, child, (handle, guard)))
@@ -346,7 +354,7 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
 
 def _device_of(model: nn.Module, module: nn.Module) -> torch.device | None:
     """Return where a module's weights are, or else the network's; None if there are none."""
-    tensors = (*module.parameters(), *module.buffers(), *model.parameters(), *model.buffers())
+    tensors = chain(module.parameters(), module.buffers(), model.parameters(), model.buffers())
     return next((tensor.device for tensor in tensors), None)
 
 
@@ -354,7 +362,7 @@ def _expected_dims(site: _Site, built: Regularizer) -> int | None:
     """Return the dimensions from which a guess of the channels was made: it is held to them."""
     if getattr(built, "channel_dim", -1) != 1 or own_channel_dim(site.module) is not None:
         return None
-    return map_dims(site.name, dict(site.model.named_modules()), site.position)
+    return map_dims(site.name, site.modules, site.position)
 
 
 def _warn_of_single_cells(insertion: Insertion) -> None:
