@@ -14,8 +14,11 @@ from lastlayer.functional import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.dropmax import FORMS
 from lastlayer.heads import HEADS, DropMax, Head
 
-# Torch's own forward mode scripts its decompositions.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+# Torch's own forward mode scripts its decompositions, of which it warns: since 2.15 by the second.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
+]
 
 N, D, K = 4, 3, 4
 NAMES = [name for name, text in HEADS.describe().items() if not text.startswith("from ")]

@@ -9,8 +9,11 @@ from torch.func import grad, hessian, vmap
 
 from lastlayer import losses as L
 
-# Torch's own forward mode scripts its decompositions.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+# Torch's own forward mode scripts its decompositions, of which it warns: since 2.15 by the second.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
+]
 
 N, K = 6, 5
 COUNTS = [50, 20, 10, 5, 1]
