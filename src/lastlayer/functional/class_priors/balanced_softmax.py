@@ -80,7 +80,7 @@ def balanced_softmax_loss(
         logits,
         target,
         log_prior_shift(counts, rows, tau),
-        charge_prior=True,
+        include_label_prior=True,
         undefined=(
             "a class that never occurs according to class_counts; count it, or ignore the row"
         ),

@@ -16,7 +16,7 @@ def prior_shifted_loss(
     target: Tensor,
     log_prior: Tensor,
     *,
-    charge_prior: bool,
+    include_label_prior: bool,
     undefined: str,
     weight: Tensor | None = None,
     ignore_index: int = -100,
@@ -35,7 +35,7 @@ def prior_shifted_loss(
         logits: (K,), (N, K) or (N, K, d1, ...); half precision is computed in float32.
         target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
         log_prior: (K,) shift :math:`\ell` in the dtype of the computation; -inf leaves a class out.
-        charge_prior: c.
+        include_label_prior: c.
         undefined: what is wrong with a target whose shift is -inf, for the message.
         weight: (K,) weight of each class, at least 0; multiplies the target distribution.
         ignore_index: class index of the rows that take no part.
@@ -55,7 +55,7 @@ def prior_shifted_loss(
     absent = log_prior == -torch.inf
     targets = weighted_targets(
         # NaN where the score is undefined; a target that does not name the class leaves it out.
-        (rows + log_prior if charge_prior else rows).masked_fill(absent, torch.nan),
+        (rows + log_prior if include_label_prior else rows).masked_fill(absent, torch.nan),
         flatten_target(target, logits),
         weight,
         ignore_index,

@@ -65,7 +65,7 @@ def pc_softmax_loss(
         logits,
         target,
         prior.to(rows).log(),
-        charge_prior=False,
+        include_label_prior=False,
         undefined=(
             "a class of prior 0, whose density ratio is undefined; give the class a prior above 0, "
             "or ignore the row"
