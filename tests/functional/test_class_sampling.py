@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binom, chisquare
 
-from lastlayer.functional.class_masks import class_dropout_mask, sampled_class_mask
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
+    class_dropout_mask,
     masked_cross_entropy,
+    sampled_class_mask,
     sampled_softmax_loss,
 )
 

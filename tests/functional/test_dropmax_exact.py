@@ -14,9 +14,9 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from lastlayer.functional.dropmax import bernoulli_kl, masked_log_prob, monte_carlo_log_prob
+from lastlayer.functional.dropmax.bernoulli_sum import expected_shares
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.dropmax.trapezoid import Rule, chunks
-from lastlayer.functional.dropmax.bernoulli_sum import expected_shares
 
 FORMS = ("neurips", "iclr")
 EPS = (1e-1, 1e-8, 1e-20)

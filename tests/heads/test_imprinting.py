@@ -11,7 +11,7 @@ import torch
 from counted_heads import build_head
 from torch import nn
 
-from lastlayer.functional.imprinting import class_directions
+from lastlayer.functional.incremental.class_means import class_directions
 from lastlayer.heads import HEADS, LDAM, Head, Softmax, grow, imprint
 
 N, D, K = 40, 6, 5

@@ -1,17 +1,18 @@
-"""MNIST and the two data sets made in its format."""
+"""MNIST and the two data sets made in its format, IDX."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from lastlayer.data.files import DataFileError, find_file, find_folder, require_data_dir
-from lastlayer.data.idx import read_idx
+from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
 from lastlayer.data.sources import SOURCES, Examples, Raw
 
 SIDE = 28
@@ -132,3 +133,42 @@ def _md5_note(path: Path, md5: dict[str, str]) -> str:
     if found == md5[path.name]:
         return ""
     return f"{path.name}: not byte for byte the original file (md5 {found})."
+
+
+_UNSIGNED_BYTE = 8
+
+
+def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    The header is big-endian: two zero bytes, the type (8: unsigned byte), the number of
+    dimensions, then each size in four bytes; the values follow in C order.
+
+    Args:
+        path: the file, plain or compressed.
+        dimensions: how many dimensions it must have.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataFileError: if the header or the length is not what it should be.
+    """
+    content = read_bytes(path)
+    expected = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
+    if content[:4] != expected:
+        raise DataFileError(
+            f"{path}: expected an IDX file of unsigned bytes with {dimensions} dimensions "
+            f"(magic {expected.hex()}); found magic {content[:4].hex() or 'nothing'}"
+        )
+    start = 4 + 4 * dimensions
+    if len(content) < start:
+        raise DataFileError(f"{path}: the header ends after {len(content)} of {start} bytes")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
+    found, wanted = len(content) - start, math.prod(shape)
+    if found != wanted:
+        raise DataFileError(
+            f"{path}: the header promises {' x '.join(map(str, shape))} = {wanted} bytes; "
+            f"found {found}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from lastlayer._checks import REDUCTIONS, check_at_least, check_choice
 from lastlayer.functional.autograd import Function
-from lastlayer.functional.entmax import entmax
+from lastlayer.functional.entmax import entmax, tsallis_negentropy
 from lastlayer.functional.layout import flatten_target, float_rows, target_shape
 from lastlayer.functional.reduction import reduce_rows
 from lastlayer.functional.targets import weighted_targets
-from lastlayer.functional.tsallis import tsallis_negentropy
 
 RowFunction = Callable[[Tensor], Tensor]
 

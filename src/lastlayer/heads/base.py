@@ -21,11 +21,15 @@ from lastlayer._checks import (
     check_probability,
 )
 from lastlayer.functional.reduction import reduce_rows, split_ignored
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.interface import (
+    Draw,
+    HeadOutput,
+    NewClasses,
+    flat_target,
+    full_precision,
+    summed,
+)
 from lastlayer.heads.linear import apply_linear
-from lastlayer.heads.output import Draw, HeadOutput, summed
-from lastlayer.heads.precision import full_precision
-from lastlayer.heads.targets import flat_target
 
 
 class Head(nn.Module):

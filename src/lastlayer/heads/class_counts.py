@@ -11,7 +11,7 @@ from torch import Tensor
 from lastlayer._checks import can_look, check_probability
 from lastlayer.functional.class_priors import PriorCorrection, class_balanced_weight
 from lastlayer.heads.base import Head
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.interface import NewClasses
 from lastlayer.losses.class_counts import Derived, ExactBuffers, stored_counts
 
 

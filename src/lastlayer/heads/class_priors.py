@@ -16,8 +16,7 @@ from lastlayer.functional.class_priors import (
 )
 from lastlayer.functional.information import pc_softmax_loss
 from lastlayer.heads.class_counts import CountedHead, CountWeightedHead
-from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.interface import Draw, full_precision
 from lastlayer.heads.softmax import Softmax
 
 

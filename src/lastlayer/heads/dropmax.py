@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least, check_choice, check_count, check_positive
 from lastlayer.functional import dropmax as dm
+from lastlayer.heads.interface import Draw, full_precision
 from lastlayer.heads.linear import apply_linear, apply_linears, new_branch
-from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
 from lastlayer.heads.retain import CLASS_REDUCTIONS, RetainHead, per_class
 
 POSTERIORS = ("variational", "prior")

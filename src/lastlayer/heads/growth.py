@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lastlayer._checks import check_class_weight, check_whole
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.heads.base import Head
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.interface import NewClasses
 from lastlayer.heads.linear import (
     call_hooks,
     init_branch_rows,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import holds_integers
-from lastlayer.functional.imprinting import class_directions
+from lastlayer.functional.incremental.class_means import class_directions
 from lastlayer.heads.base import Head
 from lastlayer.heads.growth import check_plain_linear
 

@@ -12,9 +12,8 @@ from torch import Tensor
 from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import ldam_loss
 from lastlayer.heads.class_counts import CountWeightedHead
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.interface import Draw, NewClasses
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
-from lastlayer.heads.output import Draw
 
 
 class LDAM(CountWeightedHead):

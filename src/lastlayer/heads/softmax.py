@@ -10,7 +10,7 @@ from torch import Tensor
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.reduction import reduce_rows, split_ignored
 from lastlayer.heads.base import Head
-from lastlayer.heads.output import Draw
+from lastlayer.heads.interface import Draw
 
 
 class Softmax(Head):

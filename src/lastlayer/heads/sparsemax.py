@@ -11,8 +11,7 @@ from lastlayer.functional.entmax import entmax
 from lastlayer.functional.fenchel_young import entmax_loss
 from lastlayer.functional.numerics import log_with_zeros
 from lastlayer.heads.base import Head
-from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.interface import Draw, full_precision
 
 
 class Entmax(Head):

@@ -1,6 +1,5 @@
 """Random blocks of feature maps: where they lie, how they are drawn, what replaces them."""
 
-from lastlayer.functional.blocks.dense import cover_mask
 from lastlayer.functional.blocks.disout import (
     check_next_weight,
     disout,
@@ -18,7 +17,7 @@ from lastlayer.functional.blocks.grid import (
     seed_rate,
 )
 from lastlayer.functional.blocks.released import disout_released
-from lastlayer.functional.blocks.replace import SAMPLERS, replace_blocks
+from lastlayer.functional.blocks.replace import SAMPLERS, cover_mask, replace_blocks
 from lastlayer.functional.blocks.sparse import draw_places
 
 __all__ = [

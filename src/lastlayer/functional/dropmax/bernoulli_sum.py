@@ -4,17 +4,19 @@ r"""Expectations over sums of randomly kept terms: one-dimensional quadrature, n
     \text{ independent}, \quad \rho = \sigma(a)
 
 Shares :math:`D_k / S` and logarithms :math:`\log S` are integrals of :math:`e^{-sS}` over s, whose
-expectation is a product over the terms: :mod:`lastlayer.functional.dropmax.trapezoid`. The nodes that its
-march leaves out on the left are summed here, from the first two moments of :math:`S`. Gradients
-are closed-form sums over the same nodes.
+expectation is a product over the terms: :mod:`lastlayer.functional.dropmax.trapezoid`. The nodes
+that its march leaves out on the left are summed here, from the first two moments of :math:`S`.
+Gradients are closed-form sums over the same nodes.
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
+
 from lastlayer.functional.autograd import Function
 from lastlayer.functional.dropmax.trapezoid import (
     Block,
@@ -26,7 +28,6 @@ from lastlayer.functional.dropmax.trapezoid import (
     march,
 )
 from lastlayer.functional.numerics import softplus
-
 
 Sums = tuple[Tensor, ...]
 

@@ -26,10 +26,16 @@ from lastlayer._checks import (
     check_positive,
 )
 from lastlayer.functional.autograd import by_rows
+from lastlayer.functional.dropmax.bernoulli_sum import expected_log_ratio, expected_shares
 from lastlayer.functional.dropmax.masks import one_hot_mask
 from lastlayer.functional.dropmax.probability import FORMS
-from lastlayer.functional.dropmax.trapezoid import RULE_FLOAT32, RULE_FLOAT64, Rule, Workspace, chunks
-from lastlayer.functional.dropmax.bernoulli_sum import expected_log_ratio, expected_shares
+from lastlayer.functional.dropmax.trapezoid import (
+    RULE_FLOAT32,
+    RULE_FLOAT64,
+    Rule,
+    Workspace,
+    chunks,
+)
 
 _TINY = 1e-300
 

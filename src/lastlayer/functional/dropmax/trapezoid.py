@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
 import torch
 from torch import Tensor
-
 
 # s D stops growing at 600: exp(-600) is 0 for every purpose, while exp that underflows is 40 times
 # slower. In a block of a span up to _MAX_SPAN it is enough to cap s D at the first node: terms so

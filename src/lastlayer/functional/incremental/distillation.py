@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_floating, check_positive
-from lastlayer.functional.incremental.unit_rows import unit_rows
-from lastlayer.functional.numerics import at_least_float32
+from lastlayer.functional.numerics import at_least_float32, unit_rows
 from lastlayer.functional.reduction import reduce_rows
 
 
