@@ -2,7 +2,7 @@
 
 # Importing a source's module registers it, in the order of this list.
 from lastlayer.data import digits, mnist, cifar, folder, image_lists, npz, text_csv, hub  # noqa: F401, I001
-from lastlayer.data import canvases, synthetic_information  # noqa: F401
+from lastlayer.data import canvases, gaussian_mixture  # noqa: F401
 from lastlayer.data.augmentation import (
     AUGMENTATIONS,
     Augmentation,
