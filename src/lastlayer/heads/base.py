@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from lastlayer._checks import (
     check_last_dim,
     check_probability,
 )
-from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer._docs import filled_in
+from lastlayer.functional.loss_arguments import MEANING, LossArguments, reduce_rows, split_ignored
 from lastlayer.heads.interface import (
     Draw,
     HeadOutput,
@@ -30,6 +31,17 @@ from lastlayer.heads.interface import (
     summed,
 )
 from lastlayer.heads.linear import apply_linear
+
+_MEANING = {
+    "in_features": "number of features D, at least 1.",
+    "num_classes": "number of classes K, at least 1.",
+    "bias": "whether the classifier has a bias.",
+    "weight": '(K,) class weights of the ``"nll"`` term, whose mean divides by the weights of the'
+    " rows; the other terms' mean divides by their number.",
+    **{name: MEANING[name] for name in ("ignore_index", "reduction", "label_smoothing")},
+    "device": "device of the parameters.",
+    "dtype": "dtype of the parameters.",
+}
 
 
 class Head(nn.Module):
@@ -44,20 +56,11 @@ class Head(nn.Module):
 
     A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``; where smoothed
     or soft targets have a meaning also ``_distribution_nll``, else it states why they have none;
-    with buffers of one entry per class, or options that follow K, also ``_grow_class_state``.
+    with buffers of one entry per class, or options that follow K, also ``_grow_class_state``. The
+    line ``{arguments}`` in its docstring becomes what all of these mean.
 
     Args:
-        in_features: number of features D, at least 1.
-        num_classes: number of classes K, at least 1.
-        bias: whether the classifier has a bias.
-        weight: (K,) class weights of the ``"nll"`` term, as in ``torch.nn.CrossEntropyLoss``.
-        ignore_index: label of rows that leave every term and every mean.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over rows. The ``"nll"`` mean divides by the
-            summed weight of the rows, as in torch; the other terms' mean by the number of rows.
-            A mean over no row at all is 0.
-        label_smoothing: in [0, 1]; refused by heads whose loss does not define it.
-        device: device of the parameters.
-        dtype: dtype of the parameters.
+        {arguments}
 
     Raises:
         TypeError: if ``weight`` is no tensor or ``ignore_index`` no integer.
@@ -81,6 +84,18 @@ class Head(nn.Module):
     #: Buffer of the class weights that were given; a subclass may derive ``weight`` from it.
     weight_buffer: str = "weight"
     weight: Tensor | None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._explain()
+
+    @classmethod
+    def _explain(cls) -> None:
+        """Let the docstring say what the arguments of every head mean."""
+        refused = cls.label_smoothing_refusal
+        smoothing = {} if refused is None else {"label_smoothing": f"refused unless 0: {refused}."}
+        if cls.__doc__ is not None:
+            cls.__doc__ = filled_in(cls.__doc__, {"arguments": _MEANING | smoothing})
 
     def __init__(
         self,
@@ -278,7 +293,9 @@ class Head(nn.Module):
             terms = {name: values.reshape(features.shape[:-1]) for name, values in terms.items()}
         return summed(terms)
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         """Return the loss of (N, D) features for smoothed or (N, K) soft targets.
 
         Heads that define one override it; ``arguments`` are those of
@@ -319,3 +336,6 @@ class Head(nn.Module):
 
     def _logits(self, features: Tensor) -> Tensor:
         return apply_linear(self.classifier, features)
+
+
+Head._explain()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from lastlayer.functional.class_priors import (
     balanced_softmax_loss,
 )
 from lastlayer.functional.information import pc_softmax_loss
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.heads.class_counts import CountedHead, CountWeightedHead
 from lastlayer.heads.interface import Draw, full_precision
 from lastlayer.heads.softmax import Softmax
@@ -59,13 +60,11 @@ class BalancedSoftmax(_PriorHead):
     under another one. Training loss and test loss are thus not of the same scale.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
         tau: exponent of the counts, at least 0.
         zero_counts: ``"error"`` refuses a class that never occurs; ``"mask"`` leaves it out of
             the loss and gives it probability 0, for its logit is never trained.
-        **kwargs: see :class:`lastlayer.heads.Head`.
 
     Attributes:
         class_counts: (K,) buffer of the counts.
@@ -113,7 +112,9 @@ class BalancedSoftmax(_PriorHead):
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         return {"nll": self._distribution_nll(features, target, reduction="none")}
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         return balanced_softmax_loss(
             self._logits(features),
             target,
@@ -134,15 +135,12 @@ class PCSoftmax(BalancedSoftmax):
     .. math:: \ell = \log \sum_j \pi_j e^{\eta_j} - \eta_y, \qquad \mathrm{E}\,\ell \ge -I(X; Y)
 
     The gradient, and so the trained head, is that of :class:`BalancedSoftmax` with ``tau=1``; the
-    term ``"nll"`` is lower by the entropy of the labels and normally negative. Every class must
-    occur.
+    term ``"nll"`` is lower by the entropy of the labels and normally negative; with weights,
+    smoothing or soft targets its value is no information. Every class must occur.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
-        **kwargs: see :class:`lastlayer.heads.Head`. With weights, smoothing or soft targets the
-            value is no information.
 
     Example:
         >>> head = PCSoftmax(in_features=8, num_classes=2, class_counts=[90, 10])
@@ -164,7 +162,9 @@ class PCSoftmax(BalancedSoftmax):
     ) -> None:
         super().__init__(in_features, num_classes, class_counts=class_counts, **kwargs)
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         counts = self.class_counts.to(features)
         return pc_softmax_loss(self._logits(features), target, counts / counts.sum(), **arguments)
 
@@ -182,12 +182,10 @@ class LogitAdjusted(_PriorHead):
     :class:`BalancedSoftmax`; without a bias, with decay or stopped early they differ.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set; a class that never
             occurs gets probability 0.
         tau: how much is taken out, at least 0.
-        **kwargs: see :class:`lastlayer.heads.Head`.
 
     Example:
         >>> head = LogitAdjusted(in_features=8, num_classes=2, class_counts=[90, 10])
@@ -238,12 +236,10 @@ class ClassBalanced(CountWeightedHead, Softmax):
         w_j \propto \frac{1 - \beta}{1 - \beta^{n_j}}
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
         beta: in [0, 1]; 0 is no weighting, 1 is weighting by 1/n.
         weight: (K,) further weights, multiplied with these.
-        **kwargs: see :class:`lastlayer.heads.Head`.
 
     Attributes:
         weight: (K,) the weights by the counts that are there now, times the further ones.

@@ -30,13 +30,11 @@ class ClassDropout(Head):
         z_k \sim \mathrm{Bernoulli}(p)
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         retain_prob: :math:`p` in (0, 1]; the papers searched 0.2, 0.4 and 0.6.
         prediction: ``"softmax"`` over all classes (equal to the plug-in), or ``"monte-carlo"``:
             the mean over random masks in which every class may drop.
         prediction_samples: masks of the Monte Carlo prediction; the paper names 30 and 100.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (*, K): uniform in [0, 1), a class is kept where it is
     below ``retain_prob``.
@@ -142,15 +140,13 @@ class SampledSoftmax(Head):
     proposal.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         num_samples: negatives per example: a number in [1, K - 1], or a fraction of K in (0, 1),
             rounded, as the paper has it (0.2, 0.4, 0.6).
         proposal: ``"uniform"``, or ``"learned"``: proportional to how often each class was a
             target so far (each class starts at 1), in all processes of a distributed training
             together. Labels are counted when the gradient of their loss is taken, once; inside
             ``torch.func`` nothing is counted.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (*, K), see
     :func:`lastlayer.functional.sampled_class_mask`.

@@ -48,8 +48,7 @@ class DropMax(RetainHead):
     for the variational posterior only). The loss is negative when learnt well: watch ``"nll"``.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         posterior: ``"variational"`` (NeurIPS 2018) or ``"prior"`` (q = p: masks are drawn from the
             prior, no correction branch).
         form: ``"neurips"``, :math:`p_y \propto (z_y + \epsilon) e^{o_y}`, or ``"iclr"``,
@@ -73,7 +72,6 @@ class DropMax(RetainHead):
         detach: what the posterior holds constant of the prior: its ``"logits"`` (the released
             code) or only its ``"parameters"`` (the paper's letter), which lets the gradient reach
             the features.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (num_samples, *, K): logistic noise of the masks.
 

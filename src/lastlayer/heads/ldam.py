@@ -29,8 +29,7 @@ class LDAM(CountWeightedHead):
     your own calls ``head.set_progress(epoch / epochs)``.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
         max_margin: margin of the rarest class, above 0.
         scale: s, above 0.
@@ -38,7 +37,6 @@ class LDAM(CountWeightedHead):
         beta: of the class-balanced weights.
         bias: the source has none.
         weight: (K,) further weights, multiplied with those.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Attributes:
         weight: (K,) the weights that hold now, by the counts that are there; None without any.

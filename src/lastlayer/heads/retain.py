@@ -25,9 +25,7 @@ class RetainHead(Head):
     r"""Base of the heads with a retain branch, :math:`\rho = \sigma(a)`, :math:`a = W_a h + b_a`.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
-        **kwargs: see :class:`lastlayer.heads.Head`.
+        {arguments}
     """
 
     def __init__(self, in_features: int, num_classes: int, **kwargs: Any) -> None:
@@ -63,13 +61,11 @@ class DeterministicAttention(RetainHead):
     .. math:: p = \mathrm{softmax}(o + \log \rho)
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         regularized: False (NeurIPS 2018) trains by cross-entropy alone; True (ICLR 2018) adds
             :math:`-\log \rho_t` and the negative entropy of the non-targets.
         entropy_weight: weight of the entropy term, at least 0; used if ``regularized``.
         eps: :math:`\epsilon > 0` added to the attention.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Example:
         >>> import torch
@@ -135,14 +131,12 @@ class AuxiliarySoftmax(RetainHead):
     probabilities go on easy examples, and no class is ever dropped.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         positive: :math:`s_+` in [0, 1].
         negative: :math:`s_-` in [0, 1].
         auxiliary_weight: w, at least 0.
         class_reduction: ``"sum"`` as above, or ``"mean"`` over classes, which keeps the balance
             with the softmax at any number of classes.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Raises:
         ValueError: if an argument is out of range.

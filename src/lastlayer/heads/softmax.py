@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.functional.fenchel_young import cross_entropy
-from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer.functional.loss_arguments import LossArguments, reduce_rows, split_ignored
 from lastlayer.heads.base import Head
 from lastlayer.heads.interface import Draw
 
@@ -20,10 +20,8 @@ class Softmax(Head):
         \ell = -\sum_k \big[(1 - \alpha) y_k + \alpha / K\big] \log p_k
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         label_smoothing: :math:`\alpha` in [0, 1].
-        **kwargs: see :class:`lastlayer.heads.Head`.
 
     Example:
         >>> import torch
@@ -49,7 +47,9 @@ class Softmax(Head):
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         return {"nll": F.cross_entropy(self._logits(features), target, reduction="none")}
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         logits = self._logits(features)
         if target.is_floating_point() or self.weight is not None:
             return cross_entropy(logits, target, **arguments)

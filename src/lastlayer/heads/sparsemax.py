@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from lastlayer._checks import check_at_least
 from lastlayer.functional.entmax import entmax
 from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.functional.numerics import log_with_zeros
 from lastlayer.heads.base import Head
 from lastlayer.heads.interface import Draw, full_precision
@@ -21,10 +22,8 @@ class Entmax(Head):
     test label may thus be zero. ``scores`` returns the logits, which temperature scaling works on.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         alpha: at least 1; 1 is softmax, 2 is sparsemax; larger is sparser.
-        **kwargs: see :class:`lastlayer.heads.Head`.
 
     Example:
         >>> import torch
@@ -62,7 +61,9 @@ class Entmax(Head):
         logits = self._logits(features)
         return {"nll": entmax_loss(logits, target, alpha=self.alpha, reduction="none")}
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         return entmax_loss(self._logits(features), target, alpha=self.alpha, **arguments)
 
     def _options(self) -> dict[str, object]:
@@ -76,9 +77,7 @@ class Sparsemax(Entmax):
         \ell = -o_t + \tfrac12 \sum_{j \in S} (o_j^2 - \tau^2) + \tfrac12
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
-        **kwargs: see :class:`lastlayer.heads.Head`.
+        {arguments}
 
     Example:
         >>> import torch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from lastlayer._checks import check_choice, check_probability, check_whole
 from lastlayer.functional.class_sampling import class_dropout_loss, sampled_softmax_loss
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.layout import class_dim
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
 from lastlayer.losses.class_counts import Proposal, count_when_trained
 
@@ -33,9 +36,7 @@ class _SubsetLoss(ClassificationLoss):
         return cross_entropy(
             logits,
             target,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
         )
 
     def _training_loss(
@@ -52,10 +53,7 @@ class ClassDropoutLoss(_SubsetLoss):
 
     Args:
         retain_prob: :math:`\rho` in [0, 1]; the paper tries 0.2, 0.4 and 0.6.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: refused unless 0, for a dropped class has log-probability -inf.
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range or refused.
@@ -74,19 +72,10 @@ class ClassDropoutLoss(_SubsetLoss):
     def __init__(
         self,
         retain_prob: float,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_probability("retain_prob", retain_prob)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.retain_prob = retain_prob
 
     def _training_loss(
@@ -96,9 +85,7 @@ class ClassDropoutLoss(_SubsetLoss):
             logits,
             target,
             self.retain_prob,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
             generator=generator,
         )
 
@@ -122,10 +109,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         num_samples: number of negatives per row, in [0, K - 1].
         proposal: ``"uniform"``, where the correction by E cancels, or ``"learned"``.
         num_classes: K; needed for ``"learned"``.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: refused unless 0, for a class not drawn has log-probability -inf.
+        **arguments: {arguments}
 
     Attributes:
         label_counts: (K,) int64 buffer of the running label counts, or None.
@@ -151,11 +135,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         num_samples: int,
         proposal: str = "uniform",
         num_classes: int | None = None,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_whole("num_samples", num_samples, 0)
         check_choice("proposal", proposal, ("uniform", "learned"))
@@ -166,12 +146,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
                 f"num_samples must be at most num_classes - 1 = {num_classes - 1}; "
                 f"got {num_samples}"
             )
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.num_samples = num_samples
         self.proposal = proposal
         counts = None if proposal == "uniform" else torch.ones(num_classes or 0, dtype=torch.int64)
@@ -192,9 +167,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
             target,
             self.num_samples,
             None if counts is None else self._drawn_from(counts).to(torch.float32),
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
             generator=generator,
         )
         if counts is None:

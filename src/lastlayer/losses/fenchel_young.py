@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor
 
 from lastlayer._checks import check_at_least
 from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
 
 
@@ -19,10 +22,7 @@ class EntmaxLoss(ClassificationLoss):
 
     Args:
         alpha: at least 1; 1 is the cross entropy, 1.5 and 2 have classes of their own.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.
@@ -42,19 +42,10 @@ class EntmaxLoss(ClassificationLoss):
     def __init__(
         self,
         alpha: float,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_at_least("alpha", alpha, 1.0)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.alpha = float(alpha)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -63,10 +54,7 @@ class EntmaxLoss(ClassificationLoss):
             logits,
             target,
             self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
+            **self.arguments(),
         )
 
     def extra_repr(self) -> str:
@@ -81,19 +69,9 @@ class _FixedEntmaxLoss(EntmaxLoss):
 
     def __init__(
         self,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
-        super().__init__(
-            self.fixed_alpha,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(self.fixed_alpha, **arguments)
 
 
 class SparsemaxLoss(_FixedEntmaxLoss):
@@ -105,10 +83,7 @@ class SparsemaxLoss(_FixedEntmaxLoss):
     Predict with :func:`lastlayer.functional.sparsemax`, never with a softmax of these logits.
 
     Args:
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.
@@ -135,10 +110,7 @@ class Entmax15Loss(_FixedEntmaxLoss):
     Predict with :func:`lastlayer.functional.entmax15`, never with a softmax of these logits.
 
     Args:
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.

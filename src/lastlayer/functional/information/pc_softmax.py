@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from lastlayer._checks import can_look, check_choice, check_floating, check_prio
 from lastlayer.functional.class_priors.adjustment import adjust_logits
 from lastlayer.functional.class_priors.shifted_loss import prior_shifted_loss
 from lastlayer.functional.layout import float_rows
+from lastlayer.functional.loss_arguments import LossArguments, explained
 from lastlayer.functional.numerics import at_least_float32, centred_partition
 
 
@@ -86,15 +89,12 @@ def rows_and_log_prior(logits: Tensor, prior: Tensor, dim: int) -> tuple[Tensor,
     return rows, prior.to(rows).log()
 
 
+@explained
 def pc_softmax_loss(
     logits: Tensor,
     target: Tensor,
     prior: Tensor,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    **arguments: Unpack[LossArguments],
 ) -> Tensor:
     r"""Negative log density ratio of the labels; its mean is minus a bound on the information.
 
@@ -111,14 +111,11 @@ def pc_softmax_loss(
     :func:`probability_corrected_log_prob` for class probabilities.
 
     Args:
-        logits: (K,), (N, K) or (N, K, d1, ...); half precision is computed in float32.
-        target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
+        logits: {logits}
+        target: {target}
         prior: (K,) class probabilities :math:`\pi` of the training data, sum 1. A class of prior 0
             is absent from the normaliser and may not be a target.
-        weight: (K,) weight of each class, at least 0; multiplies the target distribution.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Returns:
         A scalar, or one value per row for ``"none"``, in nats.
@@ -147,10 +144,7 @@ def pc_softmax_loss(
             "a class of prior 0, whose density ratio is undefined; give the class a prior above 0, "
             "or ignore the row"
         ),
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
+        **arguments,
     )
 
 
