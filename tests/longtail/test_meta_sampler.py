@@ -6,17 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from counted_heads import build_head
-from torch import nn
-from torch.utils.data import DataLoader
-
-from lastlayer.functional import (
-    gumbel_noise,
+from meta_gradient import (
     linear_weight_gradient,
-    rate_weights,
     reweighting_rate_gradient,
     sampling_rate_gradient,
 )
-from lastlayer.functional.meta_sampling import draw_classes
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lastlayer.functional.meta_sampling import draw_classes, gumbel_noise, rate_weights
 from lastlayer.heads import (
     HEADS,
     BalancedSoftmax,

@@ -47,7 +47,7 @@ class MetaSampler(ExactBuffers):
         betas: Adam's decay rates.
         temperature: of the relaxed draw, above 0.
         initial_power: p, at least 0: the rates begin at a power -p of the class frequencies, as
-            :func:`lastlayer.functional.initial_rate_logits` has it; 0 for 1/2 each.
+            :func:`lastlayer.functional.meta_sampling.initial_rate_logits` has it; 0 for 1/2 each.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -92,7 +92,7 @@ class MetaSampler(ExactBuffers):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> RelaxedDraw:
-        """Draw the classes of a batch; arguments as :func:`lastlayer.functional.draw_classes`."""
+        """Draw the classes of a batch; see ``lastlayer.functional.meta_sampling.draw_classes``."""
         return draw_classes(
             self.rate_logits,
             self.class_counts,

@@ -59,7 +59,7 @@ def expected_log_prob(
         logits: (\*, K) class logits :math:`o`.
         retain_logits: (\*, K) retain logits :math:`a`.
         form: where :math:`\epsilon` stands, ``"neurips"`` or ``"iclr"``, see
-            :func:`lastlayer.functional.masked_log_prob`.
+            :func:`lastlayer.functional.dropmax.masked_log_prob`.
         eps: :math:`\epsilon > 0`.
 
     Returns:
