@@ -122,8 +122,8 @@ class BivariateNormal(InformationTask):
         from scipy.special import ndtr
 
         residual = math.sqrt(1 - self.correlation**2)
-        centred = (_edges(bins) - self.correlation * x[..., None]) / residual
-        probabilities: Array = np.diff(ndtr(centred), axis=-1)
+        centered = (_edges(bins) - self.correlation * x[..., None]) / residual
+        probabilities: Array = np.diff(ndtr(centered), axis=-1)
         return probabilities
 
 

@@ -125,7 +125,7 @@ def reweighting_rate_gradient(
 
     .. math:: \frac{\partial L}{\partial \psi_c} = \sum_{i: y_i = c} a_i \, \sigma'(\psi_c)
 
-    and, with weights normalised to sum B,
+    and, with weights normalized to sum B,
     :math:`(1 - \sigma(\psi_c)) \sum_{i: y_i = c} w_i (a_i - \sum_j a_j w_j / B)`.
 
     Args:

@@ -67,7 +67,7 @@ def test_class_dropout_draws_classes_and_rows_independently():
     both = int((mask[:, 1] & mask[:, 2]).sum())
     assert within_binomial_interval(both, 20_000, 0.09)
     successive = int((mask[1:, 1] & mask[:-1, 1]).sum())
-    # Neighbouring pairs overlap, so the count spreads more than a binomial; 6 sigma of 3 npq.
+    # Neighboring pairs overlap, so the count spreads more than a binomial; 6 sigma of 3 npq.
     assert abs(successive - 0.09 * 19_999) < 6 * math.sqrt(3 * 0.09 * 0.91 * 19_999)
 
 

@@ -133,7 +133,7 @@ def test_without_a_virtual_step_the_rates_have_no_gradient(problem):
     assert gradient.eq(0).all()
 
 
-def test_a_common_factor_of_the_rates_has_no_gradient_unless_weights_are_not_normalised(problem):
+def test_a_common_factor_of_the_rates_has_no_gradient_unless_weights_are_not_normalized(problem):
     head, features, rates, _, meta = problem
     scale = 1 - rates.detach().sigmoid()
     gradient, _ = sampling_gradient(problem, 0.5)

@@ -19,7 +19,7 @@ CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _HOW_TO_GET = 'Download the "python version" from the data set\'s site and unpack it there.'
 
 
-@SOURCES.register("cifar10", description="32x32 colour photos, 10 classes; 50,000 + 10,000")
+@SOURCES.register("cifar10", description="32x32 color photos, 10 classes; 50,000 + 10,000")
 def cifar10(data_dir: Path | None = None, *, allow_missing_batches: bool = False) -> Raw:
     """Read CIFAR-10 from ``data_dir`` or ``data_dir/cifar-10-batches-py``.
 
@@ -53,7 +53,7 @@ def cifar10(data_dir: Path | None = None, *, allow_missing_batches: bool = False
     )
 
 
-@SOURCES.register("cifar100", description="32x32 colour photos, 100 classes; 50,000 + 10,000")
+@SOURCES.register("cifar100", description="32x32 color photos, 100 classes; 50,000 + 10,000")
 def cifar100(data_dir: Path | None = None, *, coarse: bool = False) -> Raw:
     """Read CIFAR-100 from ``data_dir`` or ``data_dir/cifar-100-python``.
 

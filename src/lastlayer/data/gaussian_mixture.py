@@ -118,16 +118,16 @@ class GaussianClasses:
         """I(X; Y) in nats."""
         from scipy.integrate import quad_vec
 
-        centres = math.sqrt(self.dim) * self.means.numpy()
+        centers = math.sqrt(self.dim) * self.means.numpy()
         scales, prior = self.scales.numpy(), self.prior.numpy()
         occurring = prior > 0
-        centres, scales, prior = centres[occurring], scales[occurring], prior[occurring]
+        centers, scales, prior = centers[occurring], scales[occurring], prior[occurring]
         log_prior = np.log(prior)
 
         def information_at(u: float) -> float:
-            """Return the integrand at u standard deviations from every centre."""
-            points = centres + scales * u
-            standard = (points[:, None] - centres) / scales
+            """Return the integrand at u standard deviations from every center."""
+            points = centers + scales * u
+            standard = (points[:, None] - centers) / scales
             log_density = -0.5 * standard**2 - np.log(scales)
             mixture = np.logaddexp.reduce(log_density + log_prior, axis=1)
             pointwise = np.diagonal(log_density) - mixture

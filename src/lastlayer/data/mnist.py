@@ -33,7 +33,7 @@ MNIST_MD5 = {
 }
 
 
-@SOURCES.register("mnist", description="28x28 grey digits, IDX files; 60,000 + 10,000")
+@SOURCES.register("mnist", description="28x28 gray digits, IDX files; 60,000 + 10,000")
 def mnist(data_dir: Path | None = None) -> Raw:
     """Read MNIST from ``data_dir``, ``data_dir/mnist`` or ``data_dir/MNIST/raw``.
 
@@ -42,7 +42,7 @@ def mnist(data_dir: Path | None = None) -> Raw:
     return _read("mnist", data_dir, ("mnist", "MNIST/raw"), DIGITS, md5=MNIST_MD5)
 
 
-@SOURCES.register("fashion-mnist", description="28x28 grey clothes, IDX files; 60,000 + 10,000")
+@SOURCES.register("fashion-mnist", description="28x28 gray clothes, IDX files; 60,000 + 10,000")
 def fashion_mnist(data_dir: Path | None = None) -> Raw:
     """Read Fashion-MNIST from ``data_dir``, ``fashion-mnist`` or ``FashionMNIST/raw`` in it.
 
@@ -51,7 +51,7 @@ def fashion_mnist(data_dir: Path | None = None) -> Raw:
     return _read("fashion-mnist", data_dir, ("fashion-mnist", "FashionMNIST/raw"), CLOTHES)
 
 
-@SOURCES.register("kmnist", description="28x28 grey cursive Japanese, IDX files; 60,000 + 10,000")
+@SOURCES.register("kmnist", description="28x28 gray cursive Japanese, IDX files; 60,000 + 10,000")
 def kmnist(data_dir: Path | None = None) -> Raw:
     """Read Kuzushiji-MNIST from ``data_dir``, ``data_dir/kmnist`` or ``data_dir/KMNIST/raw``.
 

@@ -307,7 +307,7 @@ def sampled_class_mask(
     noise = _uniform_noise(target, num_classes, generator, noise)
     score = noise  # a uniform proposal: Gumbel noise would only relabel the order
     if proposal is not None:
-        proposal = _normalised_proposal(proposal, num_classes).to(noise.dtype)
+        proposal = _normalized_proposal(proposal, num_classes).to(noise.dtype)
         limits = torch.finfo(noise.dtype)
         # Keep noise of exactly 0 or 1 finite: -inf is left to the target.
         gumbel = -(-noise.clamp(limits.tiny, 1.0 - limits.eps).log()).log()
@@ -334,7 +334,7 @@ def _uniform_noise(
     return noise.to(torch.promote_types(noise.dtype, torch.float32))
 
 
-def _normalised_proposal(proposal: Tensor, num_classes: int) -> Tensor:
+def _normalized_proposal(proposal: Tensor, num_classes: int) -> Tensor:
     if proposal.shape != (num_classes,):
         raise ValueError(
             f"proposal must have shape ({num_classes},), one weight per class; "

@@ -269,7 +269,7 @@ def _bisected_threshold(scaled: Tensor, alpha: float) -> Tensor:
 
 
 def tsallis_negentropy(p: Tensor, alpha: float) -> Tensor:
-    r"""Negative Tsallis entropy, the regulariser of alpha-entmax.
+    r"""Negative Tsallis entropy, the regularizer of alpha-entmax.
 
     .. math:: \Omega_\alpha(p) = \frac{\sum_k p_k^\alpha - p_k}{\alpha (\alpha - 1)},
         \qquad \Omega_1(p) = \sum_k p_k \log p_k

@@ -1,6 +1,6 @@
-r"""Fenchel-Young losses: one construction from a regularised argmax to its classification loss.
+r"""Fenchel-Young losses: one construction from a regularized argmax to its classification loss.
 
-A regulariser :math:`\Omega` on the simplex gives a map from logits to probabilities and a loss,
+A regularizer :math:`\Omega` on the simplex gives a map from logits to probabilities and a loss,
 
 .. math::
     \hat p(o) = \arg\max_{p \in \Delta} \langle p, o\rangle - \Omega(p), \qquad
@@ -52,7 +52,7 @@ def make_fenchel_young_loss(
     conjugate: RowFunction | None = None,
     zero_at_target: bool = True,
 ) -> FenchelYoungLoss:
-    r"""Build the loss that belongs to a regularised argmax.
+    r"""Build the loss that belongs to a regularized argmax.
 
     The returned function has the signature, tensor layouts and reductions of
     ``torch.nn.functional.cross_entropy``: logits (K,), (N, K) or (N, K, d1, ...); class indices

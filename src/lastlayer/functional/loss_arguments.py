@@ -201,7 +201,7 @@ class Targets(NamedTuple):
     Attributes:
         score: (M,) weighted <o, y>.
         mass: (M,) sum of the weighted y.
-        probabilities: (M, K) the weighted y normalised to sum 1; None for plain class indices.
+        probabilities: (M, K) the weighted y normalized to sum 1; None for plain class indices.
         keep: (M,) False for ignored rows; None where every row is known to count.
         denominator: scalar denominator of the mean.
     """

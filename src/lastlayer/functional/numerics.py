@@ -47,13 +47,13 @@ def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
     return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))
 
 
-def centred_partition(rows: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
+def centered_partition(rows: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
     r"""Shift rows so that the largest prior-weighted logit is 0; return them and their partition.
 
     Their difference does not see the shift, but keeps its digits when the logits are large.
     """
-    centred = rows - (rows + log_prior).detach().amax(dim=-1, keepdim=True)
-    return centred, torch.logsumexp(centred + log_prior, dim=-1)
+    centered = rows - (rows + log_prior).detach().amax(dim=-1, keepdim=True)
+    return centered, torch.logsumexp(centered + log_prior, dim=-1)
 
 
 def unit_rows(rows: Tensor) -> Tensor:

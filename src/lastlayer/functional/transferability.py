@@ -317,7 +317,7 @@ def trans_rate(
     target: Tensor,
     *,
     weighting: str = "frequency",
-    normalise_rows: bool = True,
+    normalize_rows: bool = True,
     epsilon: float = 1e-4,
 ) -> Tensor:
     r"""Coding rate of features less the mean coding rate within classes.
@@ -332,7 +332,7 @@ def trans_rate(
         target: (N,) integer labels; they need not be contiguous.
         weighting: ``"frequency"``, w = n_c / n, as the authors' code; ``"equal"``, w = 1 / K, as
             the Transfer-Learning-Library. They differ where the classes do in size.
-        normalise_rows: scale the centred rows to length 1, as the authors' code; the other library
+        normalize_rows: scale the centered rows to length 1, as the authors' code; the other library
             does not.
         epsilon: squared distortion that the code allows, above 0.
 
@@ -345,7 +345,7 @@ def trans_rate(
 
     Example:
         >>> target = torch.tensor([0, 1, 2])
-        >>> trans_rate(torch.eye(3), target, normalise_rows=False, epsilon=1 / 3)
+        >>> trans_rate(torch.eye(3), target, normalize_rows=False, epsilon=1 / 3)
         tensor(0.1438, dtype=torch.float64)
 
     Source: Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022.
@@ -355,7 +355,7 @@ def trans_rate(
     check_positive("epsilon", epsilon)
     rows = features.detach().double()
     rows = rows - rows.mean(0)
-    if normalise_rows:
+    if normalize_rows:
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         rows = rows / length.where(length > 0, 1.0)
     labels, counts = torch.unique(target, return_counts=True)

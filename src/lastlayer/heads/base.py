@@ -49,7 +49,7 @@ class Head(nn.Module):
 
     ``forward(features, target)`` returns :class:`HeadOutput`. ``forward(features)`` returns
     ``log_prob(features)``, so that an evaluated head is an ordinary module for export, compilation
-    and visualisation; in training mode a head whose loss needs the target refuses to go without.
+    and visualization; in training mode a head whose loss needs the target refuses to go without.
 
     A head computes in float32 even under autocast or with half-precision features (float64 stays
     float64), and returns that dtype: its loss meets numbers that half precision cannot hold.

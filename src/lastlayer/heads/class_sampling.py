@@ -66,7 +66,7 @@ class ClassDropout(Head):
         super().__init__(in_features, num_classes, **kwargs)
         check_probability("retain_prob", retain_prob)
         if retain_prob == 0:
-            raise ValueError("retain_prob must be above 0, else nothing is learnt; got 0")
+            raise ValueError("retain_prob must be above 0, else nothing is learned; got 0")
         check_choice("prediction", prediction, PREDICTIONS)
         check_count("prediction_samples", prediction_samples)
         self.retain_prob, self.prediction = retain_prob, prediction

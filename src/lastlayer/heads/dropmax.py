@@ -32,7 +32,7 @@ class BranchLogits(NamedTuple):
 
 
 class DropMax(RetainHead):
-    r"""Softmax whose classes are retained or dropped at random, learnt by variational inference.
+    r"""Softmax whose classes are retained or dropped at random, learned by variational inference.
 
     From features come class logits :math:`o`, retain logits :math:`a` (prior
     :math:`\rho = \sigma(a)`) and, while training, correction logits :math:`r` (posterior
@@ -45,7 +45,7 @@ class DropMax(RetainHead):
         + \sum_k \mathrm{BCE}(\sigma(r_k), y_k)
 
     The terms of the output are ``"nll"``, ``"kl"``, ``"entropy"`` and ``"auxiliary"`` (the last
-    for the variational posterior only). The loss is negative when learnt well: watch ``"nll"``.
+    for the variational posterior only). The loss is negative when learned well: watch ``"nll"``.
 
     Args:
         {arguments}

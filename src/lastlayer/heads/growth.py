@@ -60,7 +60,7 @@ def grow(
 
     Raises:
         TypeError: if ``head`` is no head or a dtype does not fit.
-        ValueError: if an argument does not fit, a linear layer is reparametrised, hooked or shared,
+        ValueError: if an argument does not fit, a linear layer is reparametrized, hooked or shared,
             the head has a tensor of one entry per class that it does not know how to grow, or
             the optimizer a state that cannot be padded.
 

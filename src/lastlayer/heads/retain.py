@@ -56,7 +56,7 @@ class RetainHead(Head):
 
 
 class DeterministicAttention(RetainHead):
-    r"""Softmax whose exponentials are multiplied by learnt attention, :math:`\rho = \sigma(a)`.
+    r"""Softmax whose exponentials are multiplied by learned attention, :math:`\rho = \sigma(a)`.
 
     .. math:: p = \mathrm{softmax}(o + \log \rho)
 

@@ -129,7 +129,7 @@ class MetaSampler(ExactBuffers):
             weights: (B,) what :meth:`draw` or :meth:`weights` returned.
             meta_inputs: as ``inputs``, with M rows, of a class-balanced draw.
             meta_target: (M,) int64 labels.
-            lr: step size of the virtual step, as a rule the current one of the module's optimiser.
+            lr: step size of the virtual step, as a rule the current one of the module's optimizer.
             generator: source of a stochastic head's draws; the default generator if None.
 
         Returns:

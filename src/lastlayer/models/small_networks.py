@@ -63,7 +63,7 @@ class LeNet(Backbone):
         init_weights_(self.layers, nn.init.xavier_uniform_, bias=0.0)
 
     def init_classifier_(self, linear: nn.Linear) -> None:
-        """Initialise the classifier as the other layers: Glorot uniform, biases 0.
+        """Initialize the classifier as the other layers: Glorot uniform, biases 0.
 
         Args:
             linear: the layer from the features to the classes, changed in place.
@@ -82,7 +82,7 @@ class DigitsCNN(Backbone):
     """A 3x3 convolution to 32 channels with stride 2, then a fully connected layer of 64.
 
     On digits a second convolution or pooling gains nothing and doubles the time of a step.
-    On 8x8x1 with a linear layer to 10 classes: 33,802 parameters. torch's default initialisation.
+    On 8x8x1 with a linear layer to 10 classes: 33,802 parameters. torch's default initialization.
 
     Args:
         input_shape: ``(channels, height, width)``.
@@ -115,12 +115,12 @@ class DigitsCNN(Backbone):
     "gap-cnn", description="four convolutions and global average pooling: for class maps"
 )
 class GapCNN(Backbone):
-    """Four 3x3 convolutions with batch normalisation, then the mean over the last map.
+    """Four 3x3 convolutions with batch normalization, then the mean over the last map.
 
-    Every convolution keeps the size, has no bias (the normalisation that follows has one) and ends
+    Every convolution keeps the size, has no bias (the normalization that follows has one) and ends
     in ReLU; 2x2 max pooling follows the second. The last map, of half the image's height and
     width, is the output of the module ``layers.relu4``. Images of other heights and widths may be
-    given: the mean takes any. torch's default initialisation. On 32x32x1 with a linear layer to 10
+    given: the mean takes any. torch's default initialization. On 32x32x1 with a linear layer to 10
     classes: 49,586 parameters.
 
     Args:
@@ -191,15 +191,15 @@ class FCCNN(Backbone):
 
     Three times a 5x5 convolution that keeps the size, ReLU and 3x3 max pooling with stride 2; then
     fully connected layers with ReLU. The ReLUs behind the fully connected layers are called
-    ``fc_relu1``, ``fc_relu2``, ...; a regulariser belongs behind each. torch's default
-    initialisation. On 32x32x3 with a linear layer to 10 classes: 10,071,562 parameters.
+    ``fc_relu1``, ``fc_relu2``, ...; a regularizer belongs behind each. torch's default
+    initialization. On 32x32x3 with a linear layer to 10 classes: 10,071,562 parameters.
 
     Args:
         input_shape: ``(channels, height, width)``, at least 15 x 15.
         channels: channels of the three convolutions.
         hidden: sizes of the fully connected layers, at least one; ``out_features`` is the last.
             Channels (16, 24, 32) and hidden (256, 256) need 1/28 of the multiplications.
-        batch_norm: whether each convolution is followed by batch normalisation, as in a
+        batch_norm: whether each convolution is followed by batch normalization, as in a
             third-party rerun of the experiment.
 
     Raises:
@@ -311,7 +311,7 @@ class TutorialCNN(Backbone):
             init_weights_(self.layers, _truncated_normal_, bias=BIAS)
 
     def init_classifier_(self, linear: nn.Linear) -> None:
-        """Initialise the classifier as the other layers.
+        """Initialize the classifier as the other layers.
 
         Args:
             linear: the layer from the features to the classes, changed in place.

@@ -8,7 +8,7 @@ from torch import Tensor
 from lastlayer._checks import can_look
 from lastlayer.functional.layout import flatten_target, float_rows
 from lastlayer.functional.loss_arguments import explained, weighted_targets
-from lastlayer.functional.numerics import centred_partition
+from lastlayer.functional.numerics import centered_partition
 
 
 @explained
@@ -51,7 +51,7 @@ def prior_shifted_loss(
         ValueError: if a shape, a class index or an option does not fit, or a target has a shift of
             -inf (looked at on the CPU only; elsewhere the loss is NaN).
     """
-    rows, log_partition = centred_partition(float_rows(logits), log_prior)
+    rows, log_partition = centered_partition(float_rows(logits), log_prior)
     absent = log_prior == -torch.inf
     targets = weighted_targets(
         # NaN where the score is undefined; a target that does not name the class leaves it out.

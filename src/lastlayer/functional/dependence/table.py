@@ -42,7 +42,7 @@ def joint_table(
     return counts.double().reshape(rows, columns) / x.numel()
 
 
-def normalised_joint(joint: Tensor) -> Tensor:
+def normalized_joint(joint: Tensor) -> Tensor:
     """Return a table of probabilities or counts in float64 with sum 1, or raise.
 
     Args:
@@ -55,7 +55,7 @@ def normalised_joint(joint: Tensor) -> Tensor:
         ValueError: if the shape or an entry does not fit.
 
     Example:
-        >>> normalised_joint(torch.tensor([[1, 1], [0, 2]]))
+        >>> normalized_joint(torch.tensor([[1, 1], [0, 2]]))
         tensor([[0.2500, 0.2500],
                 [0.0000, 0.5000]], dtype=torch.float64)
     """
@@ -99,7 +99,7 @@ def dependence_matrix(joint: Tensor) -> Tensor:
 
     Source: Huang, Makur, Wornell, Zheng, arXiv 1911.09105.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     p_x, p_y = table.sum(1, keepdim=True), table.sum(0, keepdim=True)
     scale = p_x.sqrt() * p_y.sqrt()
     # An impossible value has no dependence: its 0 / 0 is 0.

@@ -90,7 +90,7 @@ def negative_entropy(
     .. math:: \sum_k \rho_k \log \rho_k + (1 - \rho_k) \log (1 - \rho_k)
         = \sum_k \rho_k a_k - \mathrm{softplus}(a_k)
 
-    Minimising it raises the entropy, which keeps the prior from collapsing onto the posterior.
+    Minimizing it raises the entropy, which keeps the prior from collapsing onto the posterior.
 
     Args:
         retain_logits: (*, K) retain logits.

@@ -43,7 +43,7 @@ def rehearsal_counts(
     :func:`~lastlayer.functional.balanced_softmax_loss`, with ``zero_counts="mask"`` where one is 0.
 
     The learned logits then estimate :math:`\log p(x \mid y) + \log (c_y / \lambda_y)`: the raw
-    logits of old classes gain :math:`-\log\alpha`. Below 1 old classes are favoured, above 1 the
+    logits of old classes gain :math:`-\log\alpha`. Below 1 old classes are favored, above 1 the
     new ones. Without a memory, :math:`\epsilon = 0` takes the old classes out of the softmax, and
     :math:`\epsilon` as large as the new counts gives the plain cross entropy.
 

@@ -74,7 +74,7 @@ def donsker_varadhan_bound(
         prior: (K,) known label probabilities; the frequencies of ``target`` if None.
 
     Returns:
-        :class:`BoundEstimate`; its error is that of the linearised estimate.
+        :class:`BoundEstimate`; its error is that of the linearized estimate.
 
     Raises:
         TypeError: if a dtype does not fit.
@@ -243,7 +243,7 @@ class MineStep(NamedTuple):
     r"""One step of MINE.
 
     Attributes:
-        objective: scalar to maximise; only its gradient has a meaning.
+        objective: scalar to maximize; only its gradient has a meaning.
         log_average: scalar, log of the moving average of :math:`e^f`, for the next step.
     """
 

@@ -12,7 +12,7 @@ from lastlayer.functional.class_priors.adjustment import adjust_logits
 from lastlayer.functional.class_priors.shifted_loss import prior_shifted_loss
 from lastlayer.functional.layout import float_rows
 from lastlayer.functional.loss_arguments import LossArguments, explained
-from lastlayer.functional.numerics import at_least_float32, centred_partition
+from lastlayer.functional.numerics import at_least_float32, centered_partition
 
 
 def log_pc_softmax(logits: Tensor, prior: Tensor, *, dim: int = -1) -> Tensor:
@@ -25,7 +25,7 @@ def log_pc_softmax(logits: Tensor, prior: Tensor, *, dim: int = -1) -> Tensor:
     :math:`-\log \pi_y`. Adding a constant to a row of logits changes nothing. Of logits trained by
     :func:`pc_softmax_loss` it is the pointwise mutual information of input and label.
 
-    A class of prior 0 is absent from the normaliser, and its own ratio is undefined: NaN.
+    A class of prior 0 is absent from the normalizer, and its own ratio is undefined: NaN.
 
     Args:
         logits: (*, K, *) floating point; half precision is computed in float32.
@@ -47,8 +47,8 @@ def log_pc_softmax(logits: Tensor, prior: Tensor, *, dim: int = -1) -> Tensor:
     Source: Qin, Kim and Gedeon, "Rethinking softmax with cross-entropy", arXiv 1911.10688.
     """
     rows, log_prior = rows_and_log_prior(logits, prior, dim)
-    centred, log_partition = centred_partition(rows, log_prior)
-    ratio = (centred - log_partition.unsqueeze(-1)).masked_fill(log_prior == -torch.inf, torch.nan)
+    centered, log_partition = centered_partition(rows, log_prior)
+    ratio = (centered - log_partition.unsqueeze(-1)).masked_fill(log_prior == -torch.inf, torch.nan)
     return ratio.movedim(-1, dim)
 
 
@@ -114,7 +114,7 @@ def pc_softmax_loss(
         logits: {logits}
         target: {target}
         prior: (K,) class probabilities :math:`\pi` of the training data, sum 1. A class of prior 0
-            is absent from the normaliser and may not be a target.
+            is absent from the normalizer and may not be a target.
         **arguments: {arguments}
 
     Returns:
@@ -257,7 +257,7 @@ def post_compensated_log_prob(
     Raises:
         TypeError: if an argument is not floating point.
         ValueError: if a prior does not hold K probabilities, or a class has a target prior above 0
-            and a source prior of 0: nothing was learnt of it.
+            and a source prior of 0: nothing was learned of it.
 
     Example:
         >>> log_prob = torch.tensor([0.9, 0.1]).log()
@@ -270,10 +270,10 @@ def post_compensated_log_prob(
     """
     rows, log_source = rows_and_log_prior(logits, source_prior, dim)
     check_prior("target_prior", target_prior, rows.shape[-1])
-    unlearnt = (target_prior.to(rows) > 0) & (log_source == -torch.inf)
-    if can_look(unlearnt, wait=True) and bool(unlearnt.any()):
+    unlearned = (target_prior.to(rows) > 0) & (log_source == -torch.inf)
+    if can_look(unlearned, wait=True) and bool(unlearned.any()):
         raise ValueError(
-            f"class {int(unlearnt.nonzero()[0])} has source_prior 0 but target_prior above 0; "
+            f"class {int(unlearned.nonzero()[0])} has source_prior 0 but target_prior above 0; "
             "a model that never saw a class has no odds for it"
         )
     adjusted = adjust_logits(rows, source_prior.to(rows), target_prior=target_prior.to(rows))
