@@ -19,7 +19,6 @@ from lastlayer.functional.blocks import (
     cover_mask,
     cover_probability,
     draw_places,
-    published_seed_rate,
     replace_blocks,
     seed_rate,
 )
@@ -49,6 +48,11 @@ def covered(
     """What is covered shows as zeros among ones."""
     ones = torch.ones(shape)
     return replace_blocks(ones, p, sampler=sampler, generator=generator(seed), **kwargs) == 0
+
+
+def published_seed_rate(p: float, grid: BlockGrid) -> float:
+    """DropBlock's and Disout's: p over the mean number of places that cover a cell."""
+    return p / float(cover_counts(grid).double().mean())
 
 
 @pytest.mark.parametrize(("h", "w", "b", "p", "rate", "share", "corner", "center"), SHEET)

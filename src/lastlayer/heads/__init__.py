@@ -3,12 +3,12 @@
 from lastlayer.heads.attach import Classifier, attach
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import HEADS, build_head, recommended, takes_class_counts
-from lastlayer.heads.class_counts import prior_correction
 from lastlayer.heads.class_priors import (
     BalancedSoftmax,
     ClassBalanced,
     LogitAdjusted,
     PCSoftmax,
+    prior_correction,
 )
 from lastlayer.heads.class_sampling import ClassDropout, SampledSoftmax
 from lastlayer.heads.dropmax import DropMax
@@ -18,8 +18,7 @@ from lastlayer.heads.interface import HeadOutput, NewClasses
 from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MixedDropMax
 from lastlayer.heads.retain import AuxiliarySoftmax, DeterministicAttention
-from lastlayer.heads.softmax import Softmax
-from lastlayer.heads.sparsemax import Entmax, Sparsemax
+from lastlayer.heads.softmax import Entmax, Softmax, Sparsemax
 
 __all__ = [
     "HEADS",

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Any, Unpack
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import (
@@ -54,10 +55,11 @@ class Head(nn.Module):
     A head computes in float32 even under autocast or with half-precision features (float64 stays
     float64), and returns that dtype: its loss meets numbers that half precision cannot hold.
 
-    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``; where smoothed
-    or soft targets have a meaning also ``_distribution_nll``, else it states why they have none;
-    with buffers of one entry per class, or options that follow K, also ``_grow_class_state``. The
-    line ``{arguments}`` in its docstring becomes what all of these mean.
+    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob`` where it predicts
+    otherwise than by the softmax of its logits; where smoothed or soft targets have a meaning also
+    ``_distribution_nll``, else it states why they have none; with buffers of one entry per class,
+    or options that follow K, also ``_grow_class_state``. The line ``{arguments}`` in its docstring
+    becomes what all of these mean.
 
     Args:
         {arguments}
@@ -187,9 +189,9 @@ class Head(nn.Module):
         with full_precision(features):
             return self._logits(self._upcast(features))
 
-    @abstractmethod
     def _log_prob(self, features: Tensor) -> Tensor:
-        """Return (*, K) log-probabilities of checked features in full precision."""
+        """Return (*, K) log-probabilities of checked features in full precision: the softmax's."""
+        return F.log_softmax(self._logits(features), dim=-1)
 
     @abstractmethod
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:

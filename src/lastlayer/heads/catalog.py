@@ -19,8 +19,7 @@ from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MANY_CLASSES, MixedDropMax
 from lastlayer.heads.retain import AuxiliarySoftmax, DeterministicAttention
-from lastlayer.heads.softmax import Softmax
-from lastlayer.heads.sparsemax import Entmax, Sparsemax
+from lastlayer.heads.softmax import Entmax, Softmax, Sparsemax
 from lastlayer.registry import Registry
 
 HeadFactory = Callable[..., Head]

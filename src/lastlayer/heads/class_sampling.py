@@ -198,9 +198,6 @@ class SampledSoftmax(Head):
         """Yes: only the training loss is sampled."""
         return True
 
-    def _log_prob(self, features: Tensor) -> Tensor:
-        return F.log_softmax(self._logits(features), dim=-1)
-
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         logits = self._logits(features)
         mask, log_expected_count = sampled_class_mask(

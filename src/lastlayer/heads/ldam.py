@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import ldam_loss
-from lastlayer.heads.class_counts import CountWeightedHead
+from lastlayer.heads.class_priors import CountWeightedHead
 from lastlayer.heads.interface import Draw, NewClasses
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
 
@@ -109,9 +109,6 @@ class LDAM(CountWeightedHead):
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.scale * self._cosines(features)
-
-    def _log_prob(self, features: Tensor) -> Tensor:
-        return F.log_softmax(self._logits(features), dim=-1)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         nll = ldam_loss(

@@ -190,9 +190,6 @@ class AuxiliarySoftmax(RetainHead):
         """Yes: the sigmoids take no part in the prediction."""
         return True
 
-    def _log_prob(self, features: Tensor) -> Tensor:
-        return F.log_softmax(self._logits(features), dim=-1)
-
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         logits, retain_logits = apply_linears((self.classifier, self.retain), features)
         is_target = dm.one_hot_mask(target, self.num_classes).to(logits.dtype)

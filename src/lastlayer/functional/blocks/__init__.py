@@ -13,7 +13,6 @@ from lastlayer.functional.blocks.grid import (
     check_block_size,
     cover_counts,
     cover_probability,
-    published_seed_rate,
     seed_rate,
 )
 from lastlayer.functional.blocks.released import disout_released
@@ -35,7 +34,6 @@ __all__ = [
     "drop_block",
     "finite_std",
     "next_layer_scale",
-    "published_seed_rate",
     "replace_blocks",
     "seed_rate",
 ]

@@ -107,30 +107,6 @@ def dependence_matrix(joint: Tensor) -> Tensor:
     return torch.where(possible, (table - p_x * p_y) / scale.where(possible, 1.0), 0.0)
 
 
-def chi_square_divergence(joint: Tensor) -> Tensor:
-    r"""Chi-square divergence of a joint table from independence.
-
-    .. math:: \chi^2 = \sum_{x, y} \tilde B(x, y)^2 = \sum_i \sigma_i^2,
-
-    Pearson's statistic over the number of samples; under weak dependence the mutual information
-    is half of it, to first order.
-
-    Args:
-        joint: (|X|, |Y|) probabilities or counts.
-
-    Returns:
-        A 0-d float64 tensor.
-
-    Raises:
-        ValueError: if ``joint`` is no table of probabilities or counts.
-
-    Example:
-        >>> chi_square_divergence(torch.eye(3))
-        tensor(2., dtype=torch.float64)
-    """
-    return dependence_matrix(joint).square().sum()
-
-
 def _size(name: str, values: Tensor, given: int | None) -> int:
     smallest, largest = (int(bound) for bound in values.aminmax())
     size = largest + 1 if given is None else given
