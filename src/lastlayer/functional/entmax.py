@@ -186,10 +186,6 @@ def _jacobian_product(p: Tensor, vector: Tensor, alpha: float) -> Tensor:
 # digits.
 
 
-def _starts_at_minus_one(alpha: float) -> bool:
-    return alpha in (1.5, 2.0)
-
-
 def _probabilities(scaled: Tensor, threshold: Tensor, alpha: float) -> Tensor:
     base = scaled - threshold
     if alpha == 2.0:
@@ -223,7 +219,7 @@ def _newton_threshold(scaled: Tensor, alpha: float) -> Tensor:
     sparsemax, where g is piecewise linear, it ends at the exact root.
     """
     num_classes = scaled.shape[-1]
-    start = -1.0 if _starts_at_minus_one(alpha) else 0.0
+    start = -1.0 if alpha in (1.5, 2.0) else 0.0
     threshold = torch.full_like(scaled[..., :1], start)
     may_stop_early = can_look(scaled, wait=True)
     for _ in range(_newton_steps(num_classes, alpha, scaled.dtype)):

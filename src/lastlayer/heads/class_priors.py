@@ -21,7 +21,7 @@ from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.heads.base import Head
 from lastlayer.heads.interface import Draw, NewClasses, full_precision
 from lastlayer.heads.softmax import Softmax
-from lastlayer.losses.class_counts import Derived, ExactBuffers, stored_counts
+from lastlayer.losses.class_counts import CachedTensor, ExactBuffers, stored_counts
 
 
 class CountedHead(ExactBuffers, Head):
@@ -70,7 +70,7 @@ class CountWeightedHead(CountedHead):
         """From now on let ``weight`` follow from the counts, if ``deferred`` only when told so."""
         check_probability("beta", beta)
         self.beta = beta
-        self._weights = Derived()
+        self._weights = CachedTensor()
         like = self.classifier.weight
         if self.further_weight is None:
             self.further_weight = torch.ones(self.num_classes, device=like.device, dtype=like.dtype)

@@ -18,7 +18,7 @@ from lastlayer.functional.class_sampling import (
 )
 from lastlayer.heads.base import Head
 from lastlayer.heads.interface import Draw, HeadOutput, NewClasses, full_precision, summed
-from lastlayer.losses.class_counts import Proposal, count_when_trained
+from lastlayer.losses.class_counts import CheckpointedCounts, count_when_trained
 
 PREDICTIONS = ("softmax", "monte-carlo")
 
@@ -185,7 +185,7 @@ class SampledSoftmax(Head):
             # Integers: a float count stops growing, in half precision after 256 labels.
             counts = torch.ones(num_classes, dtype=torch.int64)
             self.register_buffer("label_count", counts.to(self.classifier.weight.device))
-            self._proposal = Proposal()
+            self._proposal = CheckpointedCounts()
 
     def _grow_class_state(self, new: NewClasses) -> None:
         super()._grow_class_state(new)

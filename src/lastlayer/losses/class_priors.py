@@ -19,7 +19,7 @@ from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.information import pc_softmax_loss
 from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
-from lastlayer.losses.class_counts import Derived, ExactBuffers, stored_counts
+from lastlayer.losses.class_counts import CachedTensor, ExactBuffers, stored_counts
 
 
 class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
@@ -186,7 +186,7 @@ class ClassBalancedLoss(_ClassCountsLoss):
         )
         check_probability("beta", beta)
         self.beta = float(beta)
-        self._weights = Derived()
+        self._weights = CachedTensor()
         self._keep(class_counts)
 
     @property

@@ -13,7 +13,7 @@ from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.layout import class_dim
 from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
-from lastlayer.losses.class_counts import Proposal, count_when_trained
+from lastlayer.losses.class_counts import CheckpointedCounts, count_when_trained
 
 
 class _SubsetLoss(ClassificationLoss):
@@ -151,7 +151,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         self.proposal = proposal
         counts = None if proposal == "uniform" else torch.ones(num_classes or 0, dtype=torch.int64)
         self.register_buffer("label_counts", counts)
-        self._drawn_from = Proposal()
+        self._drawn_from = CheckpointedCounts()
 
     def _training_loss(
         self, logits: Tensor, target: Tensor, generator: torch.Generator | None

@@ -74,7 +74,9 @@ def class_spread(
     if standardize:
         centered = centered / deviation[varies]
     left, singular, _ = torch.linalg.svd(centered, full_matrices=False)
-    keep = singular > _cut_off(rtol, features.shape) * singular[:1]  # none if nothing varies
+    if rtol is None:
+        rtol = max(features.shape) * torch.finfo(torch.float64).eps
+    keep = singular > rtol * singular[:1]  # none if nothing varies
     left, singular = left[:, keep], singular[keep]
     labels, inverse, counts = torch.unique(target, return_inverse=True, return_counts=True)
     sums = left.new_zeros(len(labels), left.shape[1]).index_add_(0, inverse, left)
@@ -83,7 +85,3 @@ def class_spread(
         between = torch.zeros_like(between)
     variance = singular.square() / len(features)
     return ClassSpread(variance, between, len(features), features.shape[1], len(labels))
-
-
-def _cut_off(rtol: float | None, shape: torch.Size) -> float:
-    return max(shape) * torch.finfo(torch.float64).eps if rtol is None else rtol
