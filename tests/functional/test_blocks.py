@@ -15,13 +15,13 @@ from scipy.stats import binom, chi2
 from lastlayer.functional.blocks import (
     BlockGrid,
     block_grid,
-    cover_counts,
-    cover_mask,
     cover_probability,
-    draw_places,
     replace_blocks,
     seed_rate,
 )
+from lastlayer.functional.blocks.grid import cover_counts
+from lastlayer.functional.blocks.replace import cover_mask
+from lastlayer.functional.blocks.sparse import draw_places
 
 #: Height, width, block, p; the published rate, the share it covers, corner and center.
 SHEET = [

@@ -109,8 +109,8 @@ class ClassificationLoss(nn.Module):
         return {**self.hard_arguments(), "label_smoothing": self.label_smoothing}
 
     def extra_repr(self) -> str:
-        """Show the arguments that differ from their defaults."""
-        shown = []
+        """Show the loss's own arguments, and the others where they differ from their defaults."""
+        shown = self._own()
         if self.weight is not None:
             shown.append(f"weight of {self.weight.shape[0]} classes")
         if self.ignore_index != -100:
@@ -120,6 +120,10 @@ class ClassificationLoss(nn.Module):
         if self.label_smoothing > 0.0:
             shown.append(f"label_smoothing={self.label_smoothing}")
         return ", ".join(shown)
+
+    def _own(self) -> list[str]:
+        """Return the loss's own arguments, for ``repr``."""
+        return []
 
 
 ClassificationLoss._explain()

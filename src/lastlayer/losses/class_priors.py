@@ -61,10 +61,6 @@ class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
     def _own(self) -> list[str]:
         return [f"counts of {len(self.class_counts)} classes"]
 
-    def extra_repr(self) -> str:
-        """Show the number of classes and the arguments that differ from their defaults."""
-        return ", ".join(filter(None, (*self._own(), super().extra_repr())))
-
 
 class BalancedSoftmaxLoss(_ClassCountsLoss):
     r"""Cross entropy of logits with the log of the training counts added.
@@ -342,7 +338,5 @@ class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
             **self.arguments(),
         )
 
-    def extra_repr(self) -> str:
-        """Show the number of classes and the arguments that differ from their defaults."""
-        own = f"prior of {len(self.prior)} classes"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"prior of {len(self.prior)} classes"]

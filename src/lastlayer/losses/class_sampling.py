@@ -89,10 +89,8 @@ class ClassDropoutLoss(_SubsetLoss):
             generator=generator,
         )
 
-    def extra_repr(self) -> str:
-        """Show the retain probability and the arguments that differ from their defaults."""
-        own = f"retain_prob={self.retain_prob:g}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"retain_prob={self.retain_prob:g}"]
 
 
 class SampledSoftmaxLoss(_SubsetLoss):
@@ -174,7 +172,5 @@ class SampledSoftmaxLoss(_SubsetLoss):
             return loss
         return count_when_trained(loss, counts, target, self.ignore_index)
 
-    def extra_repr(self) -> str:
-        """Show the sampling and the arguments that differ from their defaults."""
-        own = f"num_samples={self.num_samples}, proposal={self.proposal!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"num_samples={self.num_samples}, proposal={self.proposal!r}"]

@@ -57,9 +57,8 @@ class EntmaxLoss(ClassificationLoss):
             **self.arguments(),
         )
 
-    def extra_repr(self) -> str:
-        """Show alpha and the arguments that differ from their defaults."""
-        return ", ".join(filter(None, (f"alpha={self.alpha:g}", super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"alpha={self.alpha:g}"]
 
 
 class _FixedEntmaxLoss(EntmaxLoss):

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastlayer.functional.feature_noise import UNITS, unit_dropout, unit_shape
+from lastlayer.functional.feature_noise import unit_dropout, unit_shape
+from lastlayer.functional.feature_noise.units import UNITS
 
 SHAPE = (4, 3, 5, 2)
 HALF = (torch.bfloat16, torch.float16)

@@ -4,20 +4,17 @@ from lastlayer.functional.blocks.disout import (
     check_next_weight,
     disout,
     drop_block,
-    finite_std,
     next_layer_scale,
 )
 from lastlayer.functional.blocks.grid import (
     BlockGrid,
     block_grid,
     check_block_size,
-    cover_counts,
     cover_probability,
     seed_rate,
 )
 from lastlayer.functional.blocks.released import disout_released
-from lastlayer.functional.blocks.replace import SAMPLERS, cover_mask, replace_blocks
-from lastlayer.functional.blocks.sparse import draw_places
+from lastlayer.functional.blocks.replace import SAMPLERS, replace_blocks
 
 __all__ = [
     "SAMPLERS",
@@ -25,14 +22,10 @@ __all__ = [
     "block_grid",
     "check_block_size",
     "check_next_weight",
-    "cover_counts",
-    "cover_mask",
     "cover_probability",
     "disout",
     "disout_released",
-    "draw_places",
     "drop_block",
-    "finite_std",
     "next_layer_scale",
     "replace_blocks",
     "seed_rate",

@@ -21,7 +21,6 @@ its predecessor "DropMax: Adaptive Stochastic Softmax", ICLR 2018 submission (fo
 
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.dropmax.masks import (
-    Rivals,
     bernoulli_log_mask,
     concrete_log_mask,
     logistic_noise,
@@ -29,7 +28,7 @@ from lastlayer.functional.dropmax.masks import (
     retain_target,
     surviving_rivals,
 )
-from lastlayer.functional.dropmax.objective import SMALLEST_EPS, ObjectiveRows, objective_rows
+from lastlayer.functional.dropmax.objective import SMALLEST_EPS, objective_rows
 from lastlayer.functional.dropmax.probability import (
     FORMS,
     masked_log_prob,
@@ -54,8 +53,6 @@ __all__ = [
     "POSTERIOR_FIXED_POINT",
     "SMALLEST_EPS",
     "TARGET_FIXED_POINT",
-    "ObjectiveRows",
-    "Rivals",
     "auxiliary_loss",
     "bernoulli_kl",
     "bernoulli_log_mask",

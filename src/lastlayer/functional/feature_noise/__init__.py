@@ -20,7 +20,6 @@ from lastlayer.functional.feature_noise.gaussian import (
     variational_dropout,
 )
 from lastlayer.functional.feature_noise.units import (
-    UNITS,
     check_num_channels,
     draw_noise,
     unit_shape,
@@ -28,7 +27,6 @@ from lastlayer.functional.feature_noise.units import (
 
 __all__ = [
     "KL_APPROXIMATIONS",
-    "UNITS",
     "check_num_channels",
     "concrete_dropout",
     "concrete_dropout_kl",

@@ -11,7 +11,6 @@ estimate may be negative.
 """
 
 from lastlayer.functional.information.critic_bounds import (
-    MineStep,
     barber_agakov_bound,
     donsker_varadhan_bound,
     info_nce_bound,
@@ -19,7 +18,6 @@ from lastlayer.functional.information.critic_bounds import (
     nwj_bound,
 )
 from lastlayer.functional.information.entropy import (
-    CORRECTIONS,
     divergence_from_uniform,
     entropy,
     label_counts,
@@ -55,12 +53,10 @@ from lastlayer.functional.information.stochastic import (
 )
 
 __all__ = [
-    "CORRECTIONS",
     "TRAINED_WITH",
     "BoundEstimate",
     "InformationBracket",
     "InformationWarning",
-    "MineStep",
     "barber_agakov_bound",
     "bracket_of_target",
     "chi_square_information",
