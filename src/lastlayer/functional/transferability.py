@@ -18,7 +18,7 @@ from lastlayer._checks import (
     check_count,
     check_finite,
     check_floating,
-    check_labelled_features,
+    check_labeled_features,
     check_labels,
     check_positive,
 )
@@ -72,7 +72,7 @@ def log_me(features: Tensor, target: Tensor, *, max_rounds: int = 100) -> Tensor
     if target.is_floating_point():
         responses = target if target.dim() == 2 else target[:, None]
     else:
-        check_labelled_features(features, target)
+        check_labeled_features(features, target)
         labels, inverse = torch.unique(target, return_inverse=True)
         responses = F.one_hot(inverse, len(labels)).double()
     return log_evidence(features, responses, max_rounds=max_rounds).log_evidence.mean()
@@ -350,7 +350,7 @@ def trans_rate(
 
     Source: Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022.
     """
-    check_labelled_features(features, target)
+    check_labeled_features(features, target)
     check_choice("weighting", weighting, WEIGHTINGS)
     check_positive("epsilon", epsilon)
     rows = features.detach().double()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_labelled_features
+from lastlayer._checks import check_labeled_features
 
 
 class ClassSpread(NamedTuple):
@@ -63,7 +63,7 @@ def class_spread(
         >>> class_spread(features, torch.tensor([0, 0, 1, 1])).between.sum()
         tensor(1., dtype=torch.float64)
     """
-    check_labelled_features(features, target)
+    check_labeled_features(features, target)
     centered = features.detach().double()
     magnitude = centered.abs().amax(0)
     centered = centered - centered.mean(0)
