@@ -36,10 +36,7 @@ _NO_SOFT = "a dropped class has log-probability -inf, which no soft target can w
 
 @explained
 def masked_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    **arguments: Unpack[HardLossArguments],
+    logits: Tensor, target: Tensor, mask: Tensor, **arguments: Unpack[HardLossArguments]
 ) -> Tensor:
     r"""Cross entropy of the softmax over the classes that the mask keeps.
 

@@ -255,10 +255,7 @@ entmax15_loss = _named(
 
 @explained
 def entmax_loss(
-    logits: Tensor,
-    target: Tensor,
-    alpha: float,
-    **arguments: Unpack[LossArguments],
+    logits: Tensor, target: Tensor, alpha: float, **arguments: Unpack[LossArguments]
 ) -> Tensor:
     r"""Alpha-entmax loss: 0 as soon as the target leads every other logit by 1 / (alpha - 1).
 

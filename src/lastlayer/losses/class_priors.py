@@ -199,11 +199,7 @@ class ClassBalancedLoss(_ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
-        return cross_entropy(
-            logits,
-            target,
-            **self.arguments(),
-        )
+        return cross_entropy(logits, target, **self.arguments())
 
     def _own(self) -> list[str]:
         return [*super()._own(), f"beta={self.beta:g}"]
@@ -308,11 +304,7 @@ class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
     exact_buffers = ("prior",)
     prior: Tensor
 
-    def __init__(
-        self,
-        prior: Tensor,
-        **arguments: Unpack[LossArguments],
-    ) -> None:
+    def __init__(self, prior: Tensor, **arguments: Unpack[LossArguments]) -> None:
         check_prior("prior", prior)
         super().__init__(**arguments)
         self.register_buffer("prior", prior)
@@ -331,12 +323,7 @@ class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
-        return pc_softmax_loss(
-            logits,
-            target,
-            self.prior,
-            **self.arguments(),
-        )
+        return pc_softmax_loss(logits, target, self.prior, **self.arguments())
 
     def _own(self) -> list[str]:
         return [f"prior of {len(self.prior)} classes"]

@@ -33,11 +33,7 @@ class _SubsetLoss(ClassificationLoss):
         """
         if self.training:
             return self._training_loss(logits, target, generator)
-        return cross_entropy(
-            logits,
-            target,
-            **self.hard_arguments(),
-        )
+        return cross_entropy(logits, target, **self.hard_arguments())
 
     def _training_loss(
         self, logits: Tensor, target: Tensor, generator: torch.Generator | None
@@ -69,11 +65,7 @@ class ClassDropoutLoss(_SubsetLoss):
         Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018 (baseline).
     """
 
-    def __init__(
-        self,
-        retain_prob: float,
-        **arguments: Unpack[LossArguments],
-    ) -> None:
+    def __init__(self, retain_prob: float, **arguments: Unpack[LossArguments]) -> None:
         check_probability("retain_prob", retain_prob)
         super().__init__(**arguments)
         self.retain_prob = retain_prob

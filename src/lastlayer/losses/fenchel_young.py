@@ -39,23 +39,14 @@ class EntmaxLoss(ClassificationLoss):
         Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
     """
 
-    def __init__(
-        self,
-        alpha: float,
-        **arguments: Unpack[LossArguments],
-    ) -> None:
+    def __init__(self, alpha: float, **arguments: Unpack[LossArguments]) -> None:
         check_at_least("alpha", alpha, 1.0)
         super().__init__(**arguments)
         self.alpha = float(alpha)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
-        return entmax_loss(
-            logits,
-            target,
-            self.alpha,
-            **self.arguments(),
-        )
+        return entmax_loss(logits, target, self.alpha, **self.arguments())
 
     def _own(self) -> list[str]:
         return [f"alpha={self.alpha:g}"]
@@ -66,10 +57,7 @@ class _FixedEntmaxLoss(EntmaxLoss):
 
     fixed_alpha: float
 
-    def __init__(
-        self,
-        **arguments: Unpack[LossArguments],
-    ) -> None:
+    def __init__(self, **arguments: Unpack[LossArguments]) -> None:
         super().__init__(self.fixed_alpha, **arguments)
 
 

@@ -91,10 +91,7 @@ def rows_and_log_prior(logits: Tensor, prior: Tensor, dim: int) -> tuple[Tensor,
 
 @explained
 def pc_softmax_loss(
-    logits: Tensor,
-    target: Tensor,
-    prior: Tensor,
-    **arguments: Unpack[LossArguments],
+    logits: Tensor, target: Tensor, prior: Tensor, **arguments: Unpack[LossArguments]
 ) -> Tensor:
     r"""Negative log density ratio of the labels; its mean is minus a bound on the information.
 
