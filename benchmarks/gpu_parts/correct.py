@@ -113,7 +113,7 @@ def regularizer_values(name: str, place: Place) -> Values:
     layer = module.layer
     parameters = dict(layer.named_parameters())
     out = layer(features)
-    total = (out.float() * upstream.float() if not place.reference else out * upstream).sum()
+    total = (out.double() * upstream.double()).sum()
     penalty = layer.penalty()
     gradients = torch.autograd.grad(
         total + penalty, [features, *parameters.values()], allow_unused=True
