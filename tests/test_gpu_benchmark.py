@@ -30,13 +30,13 @@ def parts(gpu) -> ModuleType:
 
 
 def test_a_dry_run_goes_through_all_parts_and_finds_nothing_wrong(gpu, tmp_path, capsys):
-    assert gpu.main(["--dry", "--heads", "softmax,sampled", "--out", str(tmp_path)]) == 0
+    assert gpu.main(["--dry", "--heads", "sampled", "--out", str(tmp_path)]) == 0
     for part in (*gpu.TOGETHER, *gpu.ALONE):
         document = json.loads((tmp_path / f"gpu-dry-{part}.json").read_text())
         assert document["dry"]
         assert document["torch"] == torch.__version__
         assert {row["status"] for row in document["rows"]} <= {"ok", "note"}
-        assert sum(row["status"] == "ok" for row in document["rows"]) >= 2
+        assert sum(row["status"] == "ok" for row in document["rows"]) >= 1
     printed = capsys.readouterr().out
     assert "steps (cpu" in printed
     assert "Linear + cross_entropy" in printed
@@ -107,8 +107,18 @@ def test_a_wrong_value_a_wrong_gradient_and_a_missing_one_are_found(parts):
         lambda like: torch.randperm(20).to(like),
         lambda like: torch.multinomial(like.new_ones(5), 20, replacement=True).to(like),
     ],
-    ids="rand randn_like uniform normal exponential bernoulli bernoulli_ randint randperm "
-    "multinomial".split(),
+    ids=[
+        "rand",
+        "randn_like",
+        "uniform",
+        "normal",
+        "exponential",
+        "bernoulli",
+        "bernoulli_",
+        "randint",
+        "randperm",
+        "multinomial",
+    ],
 )
 def test_both_precisions_see_the_same_draws_of_the_right_distribution(parts, draw):
     found = []

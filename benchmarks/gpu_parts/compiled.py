@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from gpu_parts.bench import Bench, Row
 from gpu_parts.cases import HEAD_NAMES, HeadLoss, head_noise, make_head
 from gpu_parts.places import relative_error
-from torch import Tensor, nn
 
 BOUND = 1e-4
 ROWS, FEATURES, CLASSES = 64, 32, 37

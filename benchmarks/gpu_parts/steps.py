@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from gpu_parts.bench import Bench, Row
-from gpu_parts.cases import HEAD_NAMES, HeadLoss, PlainLoss, make_head
 from paired import Call, paired_medians, seconds_of
 from torch import Tensor, nn
+
+from gpu_parts.bench import Bench, Row
+from gpu_parts.cases import HEAD_NAMES, HeadLoss, PlainLoss, make_head
 
 BASE = "Linear + cross_entropy"
 MODES = ("float32", "tf32", "bf16 autocast")
@@ -75,9 +76,8 @@ def ceilings(bench: Bench) -> Row:
     side, size = (256, 2**16) if bench.dry else (8192, 2**28)
     timer = seconds_of if bench.device == "cpu" else event_seconds
     source = torch.randn(size, device=bench.device)
-    copy = torch.empty_like(source)
-    found = {"copy": 2 * 4 * size / _median(timer, lambda: copy.copy_(source))}
-    del source, copy
+    found = {"copy": 2 * 4 * size / _median(timer, partial(torch.empty_like(source).copy_, source))}
+    del source
     dtypes = {"float32": torch.float32, "tf32": torch.float32, "bf16 autocast": torch.bfloat16}
     for mode in MODES[:1] if bench.device == "cpu" else MODES:
         a, b = (torch.randn(side, side, device=bench.device).to(dtypes[mode]) for _ in range(2))
