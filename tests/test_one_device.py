@@ -97,9 +97,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, looks: bool = False) -> Iterator
     with monkeypatch.context() as patch:
         for name, module in list(sys.modules.items()):
             # What follows from class counts is kept until they change.
-            if name.startswith("lastlayer") and name != "lastlayer.losses.class_counts":
-                if getattr(module, "can_look", None) is real:
-                    patch.setattr(module, "can_look", can_look)
+            asks = name.startswith("lastlayer") and getattr(module, "can_look", None) is real
+            if asks and name != "lastlayer.losses.class_counts":
+                patch.setattr(module, "can_look", can_look)
         with NoNumbersCopied(), OneDevice():
             yield
 
