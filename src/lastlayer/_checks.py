@@ -229,11 +229,11 @@ def check_count(name: str, value: int) -> None:
 
 
 def check_prior(
-    name: str, prior: Tensor, num_classes: int | None = None, *, wait: bool = False
+    name: str, prior: Tensor, num_classes: int | None = None, *, wait: bool = True
 ) -> None:
     """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding.
 
-    On an accelerator the numbers are looked at only if ``wait``, which construction does.
+    On an accelerator the numbers are not looked at without ``wait``, as in a training step.
     """
     check_floating(name, prior)
     if (

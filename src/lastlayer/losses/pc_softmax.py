@@ -63,7 +63,7 @@ class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        check_prior("prior", prior, wait=True)
+        check_prior("prior", prior)
         super().__init__(
             weight=weight,
             ignore_index=ignore_index,
