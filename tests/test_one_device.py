@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from lastlayer import _checks
 from lastlayer import losses as L
+from lastlayer.data.augmentation import AUGMENTATIONS, build_augmentation
 from lastlayer.heads import HEADS, attach
 from lastlayer.models import GapCNN
 from lastlayer.regularizers import REGULARIZERS, Disout, build_regularizer, insert
@@ -152,6 +153,12 @@ def test_a_step_of_a_network_with_a_head_and_a_regularizer_stays_on_its_device(m
     with watched(monkeypatch):
         model(features(N, 1, 12, 12), target=TARGET).loss.backward()
     assert all(p.grad.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS.names())
+def test_an_augmentation_stays_on_the_device_of_the_images(name, monkeypatch):
+    with watched(monkeypatch):
+        assert build_augmentation(name)(torch.empty(N, 3, 8, 8, device="meta")).is_meta
 
 
 @pytest.mark.parametrize(
