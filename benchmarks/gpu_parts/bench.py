@@ -94,7 +94,6 @@ class Bench:
             self.synchronize()
         except Exception as error:
             row = failure(error)
-            error.__traceback__ = None  # which holds the tensors of the case
         try:
             self.synchronize()
         except Exception as error:

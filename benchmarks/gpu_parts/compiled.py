@@ -57,8 +57,8 @@ def _trained(module: nn.Module, steps: int, noise: Tensor | None, device: str) -
     losses = []
     for step in range(steps):
         features, target = _data(step, device)
+        optimizer.zero_grad()  # before the forward pass, which a graph may run in their memory
         loss = module(features, target, noise)
-        optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.detach().clone())
