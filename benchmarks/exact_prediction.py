@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor
 
-from lastlayer.functional import masked_log_prob, monte_carlo_log_prob
+from lastlayer.functional.dropmax import masked_log_prob, monte_carlo_log_prob
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 
 BATCH = 256

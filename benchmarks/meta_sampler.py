@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from paired import RESULTS, Call, paired_medians, print_table, write_results
 from torch import Tensor
 
-from lastlayer.functional import draw_examples, group_by_class, gumbel_noise
+from lastlayer.functional.meta_sampling import draw_examples, group_by_class, gumbel_noise
 from lastlayer.heads import HeadOutput, build_head
 from lastlayer.longtail import MetaSampler
 

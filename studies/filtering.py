@@ -25,7 +25,8 @@ from seeds import (
 from torch import Tensor
 
 import lastlayer
-from lastlayer.data import Collages, digit_collages, read_digits
+from lastlayer.data.canvases import read_digits
+from lastlayer.data.collages import Collages, digit_collages
 from lastlayer.information import (
     cell_pmi,
     erase,

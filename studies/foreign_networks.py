@@ -25,7 +25,7 @@ from foreign.tables import as_markdown
 from foreign.workers import Worker, networks
 
 import lastlayer
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "foreign-networks"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxruntime")
@@ -70,7 +70,7 @@ class Cells:
         order = {name: index for index, name in enumerate(networks())}
         cells = dict(sorted(self.cells.items(), key=lambda item: order.get(item[0], len(order))))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with moved_into_place(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             found = {"versions": self.versions, "networks": cells}
             temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
@@ -110,7 +110,7 @@ def main() -> None:
         path = arguments.out / f"{name}.json"
         if path.exists():
             runs[name] = json.loads(path.read_text())
-    with moved_into_place(arguments.out / "README.md") as temporary:
+    with atomic_write(arguments.out / "README.md") as temporary:
         temporary.write_text(as_markdown(runs, PARTS))
 
 

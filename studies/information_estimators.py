@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from lastlayer.data.synthetic_information import gaussian_mixture
+from lastlayer.data.gaussian_mixture import gaussian_mixture
 from lastlayer.information import ESTIMATORS, build_estimator
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "information-estimators"

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer.experiments import parse_option
 from lastlayer.experiments.linear import LinearSettings, fit_linear
 from lastlayer.experiments.linear_data import LinearData, load_linear_data
@@ -99,7 +99,7 @@ def cells(
                 features = data.through(layer) if layer else data
             numbers = plain({"settings": settings} | run_cell(features, solver, arguments))
             path.parent.mkdir(parents=True, exist_ok=True)
-            with moved_into_place(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(numbers, indent=1) + "\n")
             print(f"{data.name} {kind} {solver}: {numbers['summary']['seconds']} s", flush=True)
         found[solver] = json.loads(path.read_text())

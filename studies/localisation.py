@@ -29,7 +29,7 @@ from seeds import (
 )
 
 import lastlayer
-from lastlayer.data import Canvases, digit_canvases, read_digits
+from lastlayer.data.canvases import Canvases, digit_canvases, read_digits
 from lastlayer.evaluation import mean_interval, paired_difference
 from lastlayer.functional.localization import THRESHOLDS, box_accuracy
 from lastlayer.functional.map_boxes import boxes_from_maps

@@ -17,11 +17,11 @@ from lastlayer.functional import (
     balanced_softmax_loss,
     ldam_margins,
     masked_cross_entropy,
-    monte_carlo_log_prob,
     sampled_class_mask,
     sparsemax_loss,
 )
 from lastlayer.functional.class_priors import PriorCorrection, as_class_counts
+from lastlayer.functional.dropmax import monte_carlo_log_prob
 from lastlayer.heads import (
     LDAM,
     BalancedSoftmax,

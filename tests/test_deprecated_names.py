@@ -7,8 +7,9 @@ import types
 
 import pytest
 
-from lastlayer import heads
+from lastlayer import functional, heads
 from lastlayer._deprecated import renamed
+from lastlayer.functional import dropmax, meta_sampling
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ def test_an_old_name_gives_the_new_object_and_warns_at_the_line_that_used_it(roo
 def test_an_unknown_name_is_an_attribute_error_as_of_any_module(room):
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = room.nothing
+
+
+@pytest.mark.parametrize("name", ["expected_log_prob", "negative_entropy", "draw_classes"])
+def test_functions_that_moved_to_the_module_of_their_method_are_found(name):
+    with pytest.warns(DeprecationWarning, match=rf"functional\.{name} is now lastlayer.functional"):
+        found = getattr(functional, name)
+    assert found is getattr(dropmax, name, None) or found is getattr(meta_sampling, name)

@@ -264,7 +264,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be finite; got {wrong} NaN or infinite of {tensor.numel()}")
 
 
-def check_labelled_features(features: Tensor, target: Tensor) -> None:
+def check_labeled_features(features: Tensor, target: Tensor) -> None:
     """Raise unless ``features`` is (N, D), finite, and ``target`` (N,) integers, with N >= 2."""
     check_floating("features", features)
     if features.dim() != 2 or features.shape[1] == 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def moved_into_place(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to; what was written there then replaces ``path`` in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

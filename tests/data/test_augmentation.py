@@ -13,8 +13,8 @@ from lastlayer.data import (
     RandomFlip,
     RandomRotation,
     augmentation,
-    build_augmentation,
 )
+from lastlayer.data.augmentation import build_augmentation
 
 ALL = [
     RandomCrop(padding=2),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lastlayer.data import DataFileError, load
-from lastlayer.data.pickles import read_pickled_dict
+from lastlayer.data.cifar import read_pickled_dict
 
 NAMES = [f"thing {label}".encode() for label in range(10)]
 

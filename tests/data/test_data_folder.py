@@ -25,7 +25,7 @@ def pets(tmp_path):
     return tmp_path
 
 
-def test_classes_are_the_folders_and_pixels_the_colours(pets):
+def test_classes_are_the_folders_and_pixels_the_colors(pets):
     splits = load("folder", data_dir=pets)
     assert splits.class_names == ("ant", "bee")
     assert (len(splits.train), len(splits.test), splits.input_shape) == (12, 4, (3, 4, 5))

@@ -10,7 +10,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lastlayer.data import DataFileError, FittedTfidf, Tfidf, load
+from lastlayer.data import DataFileError, Tfidf, load
+from lastlayer.data.tfidf import FittedTfidf
 
 FISH = ("red fish swims", "red fish, blue fish", "a fish and a fish", "one red fish")
 BIRD = ("red bird flies", "the bird sings", "a bird and a worm", "one blue bird")

@@ -8,14 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from lastlayer.data import (
-    canvas_parts,
-    digit_canvases,
-    digit_collages,
-    load,
-    read_digits,
-)
-from lastlayer.data.canvases import ink_boxes
+from lastlayer.data import load
+from lastlayer.data.canvases import canvas_parts, digit_canvases, ink_boxes, read_digits
+from lastlayer.data.collages import digit_collages
 
 
 def digits(n=50, channels=1, side=8, seed=0):

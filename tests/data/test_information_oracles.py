@@ -7,15 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from information_tasks import flip_labels, scale_mixture, symmetric_channel, two_gaussians
 from scipy.stats import chisquare, multivariate_normal, norm
 
-from lastlayer.data.synthetic_information import (
-    flip_labels,
-    gaussian_mixture,
-    scale_mixture,
-    symmetric_channel,
-    two_gaussians,
-)
+from lastlayer.data.gaussian_mixture import gaussian_mixture
 from lastlayer.functional import information as fi
 
 

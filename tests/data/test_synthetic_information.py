@@ -7,22 +7,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import ndtr
-from scipy.stats import chisquare, kstest, multivariate_normal, norm
-
-from lastlayer.data import load
-from lastlayer.data.synthetic_information import (
+from information_tasks import (
     BivariateNormal,
     FiniteJoint,
-    GaussianClasses,
     UniformMixture,
     erasure_channel,
     flip_labels,
-    gaussian_mixture,
     scale_mixture,
     symmetric_channel,
     two_gaussians,
 )
+from scipy.special import ndtr
+from scipy.stats import chisquare, kstest, multivariate_normal, norm
+
+from lastlayer.data import load
+from lastlayer.data.gaussian_mixture import GaussianClasses, gaussian_mixture
 from lastlayer.functional import information as fi
 
 FIVE_GAUSSIANS = {  # d: balanced, unbalanced

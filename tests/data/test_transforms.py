@@ -99,9 +99,9 @@ def test_nearest_rotation_is_the_loop_over_pixels(size, fill):
 def rotate_by_scipy(image: np.ndarray, degrees: float, fill: float) -> np.ndarray:
     theta = math.radians(degrees)
     matrix = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
-    centre = (np.array(image.shape) - 1) / 2
+    center = (np.array(image.shape) - 1) / 2
     return ndimage.affine_transform(
-        image, matrix, offset=centre - matrix @ centre, order=1, mode="grid-constant", cval=fill
+        image, matrix, offset=center - matrix @ center, order=1, mode="grid-constant", cval=fill
     )
 
 
@@ -174,7 +174,7 @@ def changed(images: Tensor) -> dict[str, Tensor]:
     offset = torch.arange(number) % 3
     return {
         "crop": crop(images, offset, 2 - offset, padding=1),
-        "crop, coloured": crop(images, offset, 2 - offset, padding=1, fill=(1, 2, 3)),
+        "crop, colored": crop(images, offset, 2 - offset, padding=1, fill=(1, 2, 3)),
         "flip": flip(images, offset > 0),
         "rotate": rotate(images, 10.0 * offset.double()),
     }
@@ -206,12 +206,12 @@ def test_bilinear_rotation_in_low_precision_is_float64s_rounded(dtype, memory_fo
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=bound)
 
 
-def test_black_is_black_before_and_after_normalisation():
+def test_black_is_black_before_and_after_normalization():
     images = torch.rand(3, 3, 8, 8)
     mean, std = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.20, 0.19, 0.21])
     black = (-mean / std).tolist()
 
-    def normalised(x: Tensor) -> Tensor:
+    def normalized(x: Tensor) -> Tensor:
         return (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
     top, left = torch.tensor([0, 4, 8]), torch.tensor([8, 3, 0])
@@ -219,15 +219,15 @@ def test_black_is_black_before_and_after_normalisation():
     for first, then in [
         (
             crop(images, top, left, padding=4),
-            crop(normalised(images), top, left, padding=4, fill=black),
+            crop(normalized(images), top, left, padding=4, fill=black),
         ),
-        (rotate(images, angles), rotate(normalised(images), angles, fill=black)),
+        (rotate(images, angles), rotate(normalized(images), angles, fill=black)),
         (
             rotate(images, angles, interpolation="bilinear"),
-            rotate(normalised(images), angles, interpolation="bilinear", fill=black),
+            rotate(normalized(images), angles, interpolation="bilinear", fill=black),
         ),
     ]:
-        torch.testing.assert_close(normalised(first), then, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(normalized(first), then, rtol=1e-5, atol=1e-5)
 
 
 def test_no_image_at_all_is_no_error():

@@ -219,11 +219,11 @@ def test_stretching_puts_the_cell_where_it_lies_in_the_image():
 
 def test_bilinear_stretching_is_that_of_cells_as_areas():
     row = resize_maps(torch.tensor([[[0.0, 1.0]]], dtype=torch.float64), (1, 6))
-    centres = (np.arange(6) + 0.5) / 6 * 2 - 0.5
-    np.testing.assert_allclose(row[0, 0], np.interp(centres, [0, 1], [0, 1]), atol=1e-12)
+    centers = (np.arange(6) + 0.5) / 6 * 2 - 0.5
+    np.testing.assert_allclose(row[0, 0], np.interp(centers, [0, 1], [0, 1]), atol=1e-12)
 
 
-def test_normalised_maps_span_zero_to_one_each_by_itself():
+def test_normalized_maps_span_zero_to_one_each_by_itself():
     maps = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
     scaled = normalize_maps(maps)
     assert scaled.amin((1, 2)).tolist() == [0.0] * 4

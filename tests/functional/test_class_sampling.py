@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binom, chisquare
 
-from lastlayer.functional import class_masks
-from lastlayer.functional.class_masks import class_dropout_mask, sampled_class_mask
+from lastlayer.functional import class_sampling
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
+    class_dropout_mask,
     masked_cross_entropy,
+    sampled_class_mask,
     sampled_softmax_loss,
 )
 
@@ -67,7 +68,7 @@ def test_class_dropout_draws_classes_and_rows_independently():
     both = int((mask[:, 1] & mask[:, 2]).sum())
     assert within_binomial_interval(both, 20_000, 0.09)
     successive = int((mask[1:, 1] & mask[:-1, 1]).sum())
-    # Neighbouring pairs overlap, so the count spreads more than a binomial; 6 sigma of 3 npq.
+    # Neighboring pairs overlap, so the count spreads more than a binomial; 6 sigma of 3 npq.
     assert abs(successive - 0.09 * 19_999) < 6 * math.sqrt(3 * 0.09 * 0.91 * 19_999)
 
 
@@ -353,7 +354,7 @@ def test_where_it_may_not_look_the_expected_counts_still_sum_to_the_samples(
     num_samples, spread, monkeypatch
 ):
     # As on an accelerator, where a look at the numbers would wait for the device.
-    monkeypatch.setattr(class_masks, "can_look", lambda *tensors, wait=False: False)
+    monkeypatch.setattr(class_sampling, "can_look", lambda *tensors, wait=False: False)
     proposal = torch.logspace(0, spread, 37, dtype=torch.float64).float()
     target = torch.arange(37)
     _, log_count = sampled_class_mask(target, 37, num_samples, proposal=proposal)

@@ -14,9 +14,9 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from lastlayer.functional.dropmax import bernoulli_kl, masked_log_prob, monte_carlo_log_prob
+from lastlayer.functional.dropmax.bernoulli_sum import expected_shares
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
-from lastlayer.functional.laplace import Rule, chunks
-from lastlayer.functional.random_sum import expected_shares
+from lastlayer.functional.dropmax.trapezoid import Rule, chunks
 
 FORMS = ("neurips", "iclr")
 EPS = (1e-1, 1e-8, 1e-20)
@@ -321,7 +321,7 @@ def test_rows_do_not_depend_on_how_they_are_chunked(monkeypatch: pytest.MonkeyPa
     o.requires_grad_()
     results = []
     for elements in (2**17, 2**12):
-        monkeypatch.setattr("lastlayer.functional.laplace._BLOCK_ELEMENTS_CPU", elements)
+        monkeypatch.setattr("lastlayer.functional.dropmax.trapezoid._BLOCK_ELEMENTS_CPU", elements)
         log_prob = expected_log_prob(o, a)
         loss = expected_cross_entropy(o, a, target)
         grad = torch.autograd.grad(log_prob.exp()[:, 0].sum() + loss.sum(), o)[0]

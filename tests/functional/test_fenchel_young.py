@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
 from lastlayer.functional import fenchel_young
-from lastlayer.functional.entmax import entmax, sparsemax
+from lastlayer.functional.entmax import entmax, sparsemax, tsallis_negentropy
 from lastlayer.functional.fenchel_young import (
     cross_entropy,
     entmax15_loss,
@@ -21,7 +21,6 @@ from lastlayer.functional.fenchel_young import (
     make_fenchel_young_loss,
     sparsemax_loss,
 )
-from lastlayer.functional.tsallis import tsallis_negentropy
 
 ALPHAS = (1.0, 1.2, 1.5, 2.0, 3.0)
 TARGET = torch.tensor([0, 3, -100, 4, 2, 2])

@@ -1,4 +1,4 @@
-"""Localisation metrics against counting by hand and by brute force."""
+"""Localization metrics against counting by hand and by brute force."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lastlayer.functional import (
+from lastlayer.functional.meta_sampling import (
     class_log_prob,
     draw_classes,
     draw_examples,

@@ -37,7 +37,7 @@ def draw(count, num_classes, *, scale=1.0, seed=0):
 
 
 @pytest.mark.parametrize("penalty", [1e-2, 0.3, 1.0, 10.0, 1e3])
-def test_every_row_is_the_minimiser_that_scipy_finds(penalty):
+def test_every_row_is_the_minimizer_that_scipy_finds(penalty):
     point, target = draw(6, 4, scale=3.0)
     found = softmax_prox(point, target, penalty)
     for z, v, label in zip(found.numpy(), point.numpy(), target.tolist(), strict=True):
@@ -131,7 +131,7 @@ def test_single_precision_is_near_double(penalty):
     exact = softmax_prox(point, target, penalty)
     single = softmax_prox(point.float(), target, penalty)
     assert single.dtype == torch.float32
-    # The minimiser is as well conditioned as the penalty is large.
+    # The minimizer is as well conditioned as the penalty is large.
     error = (single.double() - exact).abs().max()
     assert float(error) <= 2e-5 / min(penalty, 1.0) * 10
 
@@ -142,7 +142,7 @@ def test_a_start_at_the_solution_stays_there():
     assert torch.equal(softmax_prox(point, target, 0.7, start=found), found)
 
 
-def test_any_start_leads_to_the_same_minimiser():
+def test_any_start_leads_to_the_same_minimizer():
     point, target = draw(5, 3)
     far = 30 * draw(5, 3, seed=1)[0]
     found = softmax_prox(point, target, 0.7)
@@ -160,13 +160,13 @@ def test_no_argument_is_written_to():
     assert all(torch.equal(*pair) for pair in zip(kept, (point, target, start), strict=True))
 
 
-def test_a_constant_added_to_the_point_is_added_to_the_minimiser():
+def test_a_constant_added_to_the_point_is_added_to_the_minimizer():
     point, target = draw(5, 3)
     moved = softmax_prox(point + 7.0, target, 0.7)
     torch.testing.assert_close(moved, softmax_prox(point, target, 0.7) + 7.0, atol=1e-11, rtol=0)
 
 
-def test_the_minimiser_is_the_fixed_point_of_the_loss_at_itself():
+def test_the_minimizer_is_the_fixed_point_of_the_loss_at_itself():
     """z = v + (e_y - p(z)) / penalty, and the label has gained."""
     point, target = draw(20, 4, scale=2.0)
     found = softmax_prox(point, target, 0.3).numpy()

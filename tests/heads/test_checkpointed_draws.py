@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lastlayer.functional import concrete_log_mask, gumbel_noise
+from lastlayer.functional.dropmax import concrete_log_mask
+from lastlayer.functional.meta_sampling import gumbel_noise
 from lastlayer.heads import ClassDropout, DropMax, MixedDropMax, SampledSoftmax
 from lastlayer.longtail import row_losses
 from lastlayer.losses import ClassDropoutLoss, SampledSoftmaxLoss

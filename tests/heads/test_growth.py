@@ -209,7 +209,7 @@ def test_new_rows_have_the_distribution_of_a_fresh_head_of_the_new_size():
     assert not head.correction.bias.any()
 
 
-def test_an_own_initialisation_sees_the_new_rows_alone():
+def test_an_own_initialization_sees_the_new_rows_alone():
     head, seen = make("dropmax"), []
 
     def zero(rows: nn.Linear) -> None:

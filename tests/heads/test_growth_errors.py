@@ -94,8 +94,8 @@ def test_an_ignored_label_that_would_become_a_class_is_refused():
     grow(head, 1)
 
 
-def test_reparametrised_hooked_and_shared_layers_are_refused():
-    def parametrised(head):
+def test_reparametrized_hooked_and_shared_layers_are_refused():
+    def parametrized(head):
         nn.utils.parametrizations.weight_norm(head.classifier)
 
     def hooked(head):
@@ -111,7 +111,7 @@ def test_reparametrised_hooked_and_shared_layers_are_refused():
         head.retain.weight = head.classifier.weight
 
     for change, message in (
-        (parametrised, r"classifier must be a plain nn\.Linear.*remove the parametrization"),
+        (parametrized, r"classifier must be a plain nn\.Linear.*remove the parametrization"),
         (hooked, "retain must have no hooks"),
         (hooked_parameter, "retain must have no hooks"),
         (replaced, r"classifier must be a plain nn\.Linear"),
@@ -126,7 +126,7 @@ def test_reparametrised_hooked_and_shared_layers_are_refused():
         grow(nn.Linear(D, K), M)
 
 
-def test_a_failing_initialisation_leaves_the_head_as_it_was():
+def test_a_failing_initialization_leaves_the_head_as_it_was():
     def fail(rows: nn.Linear) -> None:
         raise RuntimeError("no luck")
 

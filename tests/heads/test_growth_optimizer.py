@@ -39,7 +39,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": lambda p: SGD(p, lr=0.1),
     "sgd-momentum": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "rmsprop": lambda p: RMSprop(p, lr=0.01),
-    "rmsprop-centred": lambda p: RMSprop(p, lr=0.01, momentum=0.9, centered=True),
+    "rmsprop-centered": lambda p: RMSprop(p, lr=0.01, momentum=0.9, centered=True),
     "adagrad": lambda p: Adagrad(p, lr=0.1),
     "adadelta": lambda p: Adadelta(p),
     "adamax": lambda p: Adamax(p, lr=0.05),

@@ -36,7 +36,7 @@ def test_a_target_gives_a_loss_that_is_the_sum_of_its_terms(name):
 
 
 @every_head
-def test_an_evaluated_head_returns_normalised_log_probabilities(name):
+def test_an_evaluated_head_returns_normalized_log_probabilities(name):
     head = make(name).eval()
     log_prob = head(FEATURES)
     assert torch.equal(log_prob, head.log_prob(FEATURES))

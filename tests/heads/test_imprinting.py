@@ -11,7 +11,7 @@ import torch
 from counted_heads import build_head
 from torch import nn
 
-from lastlayer.functional.imprinting import class_directions
+from lastlayer.functional.incremental.class_means import class_directions
 from lastlayer.heads import HEADS, LDAM, Head, Softmax, grow, imprint
 
 N, D, K = 40, 6, 5
@@ -27,7 +27,7 @@ def expected_directions(features: np.ndarray, target: np.ndarray, classes: list[
     return means / np.sqrt((means**2).sum(1, keepdims=True))
 
 
-def test_directions_are_normalised_means_of_normalised_features():
+def test_directions_are_normalized_means_of_normalized_features():
     found = class_directions(FEATURES, TARGET, torch.tensor([4, 1]))
     expected = expected_directions(FEATURES.numpy(), TARGET.numpy(), [4, 1])
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-13)
@@ -81,8 +81,8 @@ def test_rows_of_the_classes_alone_are_set_at_the_mean_norm_of_the_others(name):
 def test_separated_classes_are_told_apart_without_a_step():
     for kind in (Softmax, lambda d, k: LDAM(d, k, class_counts=[5] * k)):
         head = kind(D, K)
-        centres = 4 * torch.eye(D)[:K]
-        features = centres[TARGET] + 0.5 * torch.randn(N, D, generator=GENERATOR)
+        centers = 4 * torch.eye(D)[:K]
+        features = centers[TARGET] + 0.5 * torch.randn(N, D, generator=GENERATOR)
         imprint(head, features, TARGET, range(K))
         assert head.predict(features).tolist() == TARGET.tolist()
 

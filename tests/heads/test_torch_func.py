@@ -10,8 +10,7 @@ from counted_heads import build_head
 from torch import Tensor
 from torch.func import functional_call, grad, hessian, jvp, vmap
 
-from lastlayer.functional import expected_cross_entropy, expected_log_prob
-from lastlayer.functional.dropmax import FORMS
+from lastlayer.functional.dropmax import FORMS, expected_cross_entropy, expected_log_prob
 from lastlayer.heads import HEADS, DropMax, Head
 
 # Torch's own forward mode scripts its decompositions, of which it warns: since 2.15 by the second.

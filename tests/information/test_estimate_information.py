@@ -7,9 +7,10 @@ import warnings
 
 import pytest
 import torch
+from information_tasks import symmetric_channel
 from scipy.stats import norm
 
-from lastlayer.data.synthetic_information import gaussian_mixture, symmetric_channel
+from lastlayer.data.gaussian_mixture import gaussian_mixture
 from lastlayer.functional import information as fi
 from lastlayer.information import (
     KINDS,

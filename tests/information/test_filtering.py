@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import lastlayer
-from lastlayer.data import digit_collages, read_digits
+from lastlayer.data.canvases import read_digits
+from lastlayer.data.collages import digit_collages
 from lastlayer.information import (
     cell_pmi,
     erase,

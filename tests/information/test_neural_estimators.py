@@ -6,13 +6,8 @@ import math
 
 import pytest
 import torch
+from information_tasks import BivariateNormal, flip_labels, symmetric_channel, two_gaussians
 
-from lastlayer.data.synthetic_information import (
-    BivariateNormal,
-    flip_labels,
-    symmetric_channel,
-    two_gaussians,
-)
 from lastlayer.information import (
     ESTIMATORS,
     ClassifierEstimator,

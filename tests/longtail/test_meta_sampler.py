@@ -6,17 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from counted_heads import build_head
-from torch import nn
-from torch.utils.data import DataLoader
-
-from lastlayer.functional import (
-    gumbel_noise,
+from meta_gradient import (
     linear_weight_gradient,
-    rate_weights,
     reweighting_rate_gradient,
     sampling_rate_gradient,
 )
-from lastlayer.functional.meta_sampling import draw_classes
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lastlayer.functional.meta_sampling import draw_classes, gumbel_noise, rate_weights
 from lastlayer.heads import (
     HEADS,
     BalancedSoftmax,
@@ -135,7 +133,7 @@ def test_without_a_virtual_step_the_rates_have_no_gradient(problem):
     assert gradient.eq(0).all()
 
 
-def test_a_common_factor_of_the_rates_has_no_gradient_unless_weights_are_not_normalised(problem):
+def test_a_common_factor_of_the_rates_has_no_gradient_unless_weights_are_not_normalized(problem):
     head, features, rates, _, meta = problem
     scale = 1 - rates.detach().sigmoid()
     gradient, _ = sampling_gradient(problem, 0.5)

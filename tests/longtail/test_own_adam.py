@@ -12,7 +12,7 @@ from torch import nn
 from lastlayer.heads import Softmax
 from lastlayer.incremental import MetaOldWeight
 from lastlayer.longtail import MetaSampler
-from lastlayer.longtail.own_adam import OwnAdam
+from lastlayer.longtail.meta_sampler import OwnAdam
 
 FEATURES, META = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(0))
 TARGET = torch.arange(16) % 3

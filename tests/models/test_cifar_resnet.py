@@ -1,4 +1,4 @@
-"""The CIFAR ResNets: sizes, names, arithmetic, initialisation."""
+"""The CIFAR ResNets: sizes, names, arithmetic, initialization."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def counted(network: nn.Module) -> int:
 
 
 def parameters_by_hand(depth: int, block: str, channels: int, width: int, classes: int) -> int:
-    """Weights layer by layer: convolutions, scale and shift of each normalisation, classifier."""
+    """Weights layer by layer: convolutions, scale and shift of each normalization, classifier."""
     n, widths = (depth - 2) // 6, (width, 2 * width, 4 * width)
     convolutions = 9 * channels * width + 2 * n * 9 * width**2
-    normalised = width + n * 2 * width  # the stem and the first stage
+    normalized = width + n * 2 * width  # the stem and the first stage
     for before, after in itertools.pairwise(widths):
         convolutions += 9 * before * after + (2 * n - 1) * 9 * after**2
-        normalised += n * 2 * after
+        normalized += n * 2 * after
         if block == "preact":
             convolutions += before * after  # the projection
-            normalised += before - after  # the first block normalises what comes in
+            normalized += before - after  # the first block normalizes what comes in
     if block == "preact":
-        normalised += widths[-1] - width  # at the end instead of behind the stem
-    return convolutions + 2 * normalised + widths[-1] * classes + classes
+        normalized += widths[-1] - width  # at the end instead of behind the stem
+    return convolutions + 2 * normalized + widths[-1] * classes + classes
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_modules_are_found_by_stage_block_and_layer(name):
             assert found == [f"{stage}.{number}.{layer}" for number in range(blocks)]
 
 
-def normalised(x: torch.Tensor, layer: nn.BatchNorm2d) -> torch.Tensor:
+def normalized(x: torch.Tensor, layer: nn.BatchNorm2d) -> torch.Tensor:
     mean, variance, scale, shift = (
         values.view(-1, 1, 1)
         for values in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
@@ -88,26 +88,26 @@ def by_hand(network: CifarResNet, x: torch.Tensor, block: str) -> torch.Tensor:
     """The papers' formulas, block by block."""
     x = F.conv2d(x, network.conv1.weight, padding=1)
     if block == "basic":
-        x = relu(normalised(x, network.bn1))
+        x = relu(normalized(x, network.bn1))
     for stage, first_stride in ((network.layer1, 1), (network.layer2, 2), (network.layer3, 2)):
         for number, one in enumerate(stage):
             stride = first_stride if number == 0 else 1
             if block == "preact":
-                a = relu(normalised(x, one.bn1))
+                a = relu(normalized(x, one.bn1))
                 h = F.conv2d(a, one.conv1.weight, stride=stride, padding=1)
-                h = F.conv2d(relu(normalised(h, one.bn2)), one.conv2.weight, padding=1)
+                h = F.conv2d(relu(normalized(h, one.bn2)), one.conv2.weight, padding=1)
                 if stride == 2:
                     x = F.conv2d(a, one.shortcut.weight, stride=2)
                 x = x + h
             else:
-                h = relu(normalised(F.conv2d(x, one.conv1.weight, None, stride, 1), one.bn1))
-                h = normalised(F.conv2d(h, one.conv2.weight, padding=1), one.bn2)
+                h = relu(normalized(F.conv2d(x, one.conv1.weight, None, stride, 1), one.bn1))
+                h = normalized(F.conv2d(h, one.conv2.weight, padding=1), one.bn2)
                 if stride == 2:
                     taken = x[:, :, ::2, ::2]
                     x = torch.cat([taken, torch.zeros_like(taken)], dim=1)
                 x = relu(x + h)
     if block == "preact":
-        x = relu(normalised(x, network.bn))
+        x = relu(normalized(x, network.bn))
     return x.mean(dim=(2, 3))
 
 
@@ -129,7 +129,7 @@ def test_features_are_the_papers_formulas(block, size):
 
 
 @pytest.mark.parametrize("block", ["basic", "preact"])
-def test_convolutions_are_he_normal_by_fan_out_and_normalisations_begin_neutral(block):
+def test_convolutions_are_he_normal_by_fan_out_and_normalizations_begin_neutral(block):
     torch.manual_seed(3)
     network = CifarResNet((3, 8, 8), depth=8, block=block)
     for name, module in network.named_modules():

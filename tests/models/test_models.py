@@ -1,4 +1,4 @@
-"""The backbones: sizes, arithmetic, initialisation, errors."""
+"""The backbones: sizes, arithmetic, initialization, errors."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_others_leave_the_classifier_as_torch_made_it(name, options):
     torch.testing.assert_close(classifier.weight, before, rtol=0, atol=0)
 
 
-def test_classifier_without_bias_is_initialised():
+def test_classifier_without_bias_is_initialized():
     classifier = nn.Linear(1024, 10, bias=False)
     TutorialCNN((1, 8, 8)).init_classifier_(classifier)
     assert classifier.weight.abs().max() > 1 / math.sqrt(1024)  # beyond torch's own bound

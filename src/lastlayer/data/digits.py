@@ -14,7 +14,7 @@ TEST_SIZE = 500
 SPLIT_SEED = 0
 
 
-@SOURCES.register("digits", description="8x8 grey digits bundled with scikit-learn; 1,297 + 500")
+@SOURCES.register("digits", description="8x8 gray digits bundled with scikit-learn; 1,297 + 500")
 def digits(data_dir: Path | None = None, *, test_per_class: int | None = None) -> Raw:
     """Read the 1,797 digits of 8x8 pixels, scaled from 0..16 to [0, 1].
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from lastlayer.data.files import DataFileError, require_data_dir
-from lastlayer.data.heldout import set_test_apart
 from lastlayer.data.images import EXTENSIONS, Size, read_image, stack_images
 from lastlayer.data.sources import SOURCES, Examples, Raw
+from lastlayer.data.subset import set_test_apart
 
 _LAYOUT = "Expected folders train/CLASS/ with images, and optionally test/CLASS/ or val/CLASS/."
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer.data.heldout import set_test_apart
 from lastlayer.data.images import Size, image_to_array, stack_images
 from lastlayer.data.labels import index_labels
 from lastlayer.data.sources import SOURCES, Examples, Raw
+from lastlayer.data.subset import set_test_apart
 from lastlayer.data.tfidf import Tfidf
 
 

@@ -1,17 +1,18 @@
-"""MNIST and the two data sets made in its format."""
+"""MNIST and the two data sets made in its format, IDX."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from lastlayer.data.files import DataFileError, find_file, find_folder, require_data_dir
-from lastlayer.data.idx import read_idx
+from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
 from lastlayer.data.sources import SOURCES, Examples, Raw
 
 SIDE = 28
@@ -32,7 +33,7 @@ MNIST_MD5 = {
 }
 
 
-@SOURCES.register("mnist", description="28x28 grey digits, IDX files; 60,000 + 10,000")
+@SOURCES.register("mnist", description="28x28 gray digits, IDX files; 60,000 + 10,000")
 def mnist(data_dir: Path | None = None) -> Raw:
     """Read MNIST from ``data_dir``, ``data_dir/mnist`` or ``data_dir/MNIST/raw``.
 
@@ -41,7 +42,7 @@ def mnist(data_dir: Path | None = None) -> Raw:
     return _read("mnist", data_dir, ("mnist", "MNIST/raw"), DIGITS, md5=MNIST_MD5)
 
 
-@SOURCES.register("fashion-mnist", description="28x28 grey clothes, IDX files; 60,000 + 10,000")
+@SOURCES.register("fashion-mnist", description="28x28 gray clothes, IDX files; 60,000 + 10,000")
 def fashion_mnist(data_dir: Path | None = None) -> Raw:
     """Read Fashion-MNIST from ``data_dir``, ``fashion-mnist`` or ``FashionMNIST/raw`` in it.
 
@@ -50,7 +51,7 @@ def fashion_mnist(data_dir: Path | None = None) -> Raw:
     return _read("fashion-mnist", data_dir, ("fashion-mnist", "FashionMNIST/raw"), CLOTHES)
 
 
-@SOURCES.register("kmnist", description="28x28 grey cursive Japanese, IDX files; 60,000 + 10,000")
+@SOURCES.register("kmnist", description="28x28 gray cursive Japanese, IDX files; 60,000 + 10,000")
 def kmnist(data_dir: Path | None = None) -> Raw:
     """Read Kuzushiji-MNIST from ``data_dir``, ``data_dir/kmnist`` or ``data_dir/KMNIST/raw``.
 
@@ -132,3 +133,42 @@ def _md5_note(path: Path, md5: dict[str, str]) -> str:
     if found == md5[path.name]:
         return ""
     return f"{path.name}: not byte for byte the original file (md5 {found})."
+
+
+_UNSIGNED_BYTE = 8
+
+
+def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    The header is big-endian: two zero bytes, the type (8: unsigned byte), the number of
+    dimensions, then each size in four bytes; the values follow in C order.
+
+    Args:
+        path: the file, plain or compressed.
+        dimensions: how many dimensions it must have.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataFileError: if the header or the length is not what it should be.
+    """
+    content = read_bytes(path)
+    expected = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
+    if content[:4] != expected:
+        raise DataFileError(
+            f"{path}: expected an IDX file of unsigned bytes with {dimensions} dimensions "
+            f"(magic {expected.hex()}); found magic {content[:4].hex() or 'nothing'}"
+        )
+    start = 4 + 4 * dimensions
+    if len(content) < start:
+        raise DataFileError(f"{path}: the header ends after {len(content)} of {start} bytes")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
+    found, wanted = len(content) - start, math.prod(shape)
+    if found != wanted:
+        raise DataFileError(
+            f"{path}: the header promises {' x '.join(map(str, shape))} = {wanted} bytes; "
+            f"found {found}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

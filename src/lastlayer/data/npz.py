@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice
 from lastlayer.data.files import DataFileError
-from lastlayer.data.heldout import set_test_apart
 from lastlayer.data.labels import index_labels, label_array_to_list
 from lastlayer.data.sources import SOURCES, Examples, Raw
 from lastlayer.data.splits import Kind
+from lastlayer.data.subset import set_test_apart
 
 Array = npt.NDArray[Any]
 INPUT_NAMES = ("x", "X", "features", "images", "x_train", "X_train")

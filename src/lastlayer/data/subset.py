@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lastlayer.data.sources import Examples
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -132,3 +134,29 @@ def level_subset(target: Indices, size: int, rng: np.random.Generator) -> Indice
     """Draw ``size`` examples with class counts as level as the classes allow."""
     available = np.bincount(target)
     return take_counts(target, level_counts(available, size, rng.permutation(len(available))), rng)
+
+
+def set_test_apart(examples: Examples, *, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Split examples into a training and a test part in proportion to the classes.
+
+    The seed is the split's own, not the run's: runs that differ in their seed keep the test part.
+
+    Args:
+        examples: everything there is.
+        fraction: the test part's share, in (0, 1).
+        seed: fixes the draw; at least 0.
+
+    Returns:
+        Training part and test part.
+
+    Raises:
+        ValueError: if the fraction is out of range or too large for the classes.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"test_fraction must lie in (0, 1); got {fraction!r}")
+    if seed < 0:
+        raise ValueError(f"split_seed must be at least 0; got {seed!r}")
+    target = examples.target.numpy()
+    size = max(1, round(fraction * len(target)))
+    test = stratified_subset(target, size, np.random.default_rng(seed))
+    return examples.take(np.setdiff1d(np.arange(len(target)), test)), examples.take(test)

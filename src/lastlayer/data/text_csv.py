@@ -112,10 +112,6 @@ class _Tabs(csv.Dialect):
     lineterminator = "\n"
 
 
-def _dialect(path: Path) -> type[csv.Dialect]:
-    return _Tabs if ".tsv" in path.suffixes else csv.excel
-
-
 def _require(root: Path, name: str) -> Path:
     path = find_file(root, [name])
     if path is None:
@@ -128,7 +124,8 @@ def _read_csv(path: Path, columns: tuple[str, str]) -> tuple[tuple[str, ...], tu
     content = read_bytes(path)
     try:
         stream = io.StringIO(content.decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(stream, strict=True, dialect=_dialect(path))
+        dialect = _Tabs if ".tsv" in path.suffixes else csv.excel
+        reader = csv.DictReader(stream, strict=True, dialect=dialect)
         header = list(reader.fieldnames or ())
         for column in columns:
             if column not in header:

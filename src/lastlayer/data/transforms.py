@@ -1,8 +1,8 @@
 """Crops, reflections and rotations of whole batches of images, given what each image gets.
 
 Where a crop or a rotation looks beyond an image it finds ``fill``, 0 by default: images here lie in
-[0, 1] and are not normalised (see :class:`lastlayer.data.Splits`), so that 0 is black. For images
-normalised by a channel's mean and standard deviation black is ``-mean / std``, one number per
+[0, 1] and are not normalized (see :class:`lastlayer.data.Splits`), so that 0 is black. For images
+normalized by a channel's mean and standard deviation black is ``-mean / std``, one number per
 channel.
 """
 
@@ -87,9 +87,9 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 def rotate(
     images: Tensor, degrees: Tensor, *, interpolation: str = "nearest", fill: Fill = 0.0
 ) -> Tensor:
-    r"""Turn every image counter-clockwise about its centre; what leaves the frame is lost.
+    r"""Turn every image counter-clockwise about its center; what leaves the frame is lost.
 
-    With coordinates from the centre, y downwards, the output at :math:`(x, y)` is the image at
+    With coordinates from the center, y downwards, the output at :math:`(x, y)` is the image at
 
     .. math::
 
@@ -136,7 +136,7 @@ def _padded(images: Tensor, padding: int, fill: Fill) -> Tensor:
 
 
 def _turned_grid(images: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where every pixel comes from: columns and rows from the centre, (N, H, W) each."""
+    """Return where every pixel comes from: columns and rows from the center, (N, H, W) each."""
     height, width = images.shape[2:]
     # Half precision would miss the pixel.
     dtype = torch.float64 if degrees.dtype == torch.float64 else torch.float32

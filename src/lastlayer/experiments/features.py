@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
@@ -58,7 +58,7 @@ def write_features(path: str | Path, out: Path, *, data_dir: str | None = None) 
     arrays = run_features(path, data_dir=data_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     named: dict[str, Any] = dict(arrays)
-    with moved_into_place(out) as temporary, temporary.open("wb") as file:
+    with atomic_write(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **named)
     return arrays
 

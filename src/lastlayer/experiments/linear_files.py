@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer.linear_model import save_linear
 
 Numbers = dict[str, Any]
@@ -39,7 +39,7 @@ def write_fit(folder: Path, model: Any, summary: Numbers, history: Numbers) -> N
     (folder / "summary.json").unlink(missing_ok=True)
     save_linear(model, folder)
     for name, content in (("history", history), ("summary", summary)):
-        with moved_into_place(folder / f"{name}.json") as temporary:
+        with atomic_write(folder / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer.data import DataFileError, FittedTfidf, read_image
-from lastlayer.data.images import EXTENSIONS
+from lastlayer.data import DataFileError
+from lastlayer.data.images import EXTENSIONS, read_image
+from lastlayer.data.tfidf import FittedTfidf
 from lastlayer.incremental import IncrementalRun, open_run
 from lastlayer.incremental.storage import load_state
 from lastlayer.training import RunDirectory

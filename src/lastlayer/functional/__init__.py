@@ -1,5 +1,11 @@
-"""The mathematics: pure functions on tensors, explicit about randomness."""
+"""The mathematics: pure functions on tensors, explicit about randomness.
 
+Here stand losses, what goes with them, and the layers of regularizers. The parts of one method have
+a module of their own: ``dropmax``, ``meta_sampling``, ``information``, ``dependence``,
+``transferability``, ``incremental``, ``class_maps``, ``localization`` and others.
+"""
+
+from lastlayer._deprecated import renamed
 from lastlayer.functional.blocks import disout, drop_block
 from lastlayer.functional.class_priors import (
     DoubleCorrectionWarning,
@@ -19,20 +25,6 @@ from lastlayer.functional.class_sampling import (
     sampled_class_mask,
     sampled_softmax_loss,
 )
-from lastlayer.functional.dropmax import (
-    auxiliary_loss,
-    bernoulli_kl,
-    bernoulli_log_mask,
-    concrete_log_mask,
-    logistic_noise,
-    masked_log_prob,
-    monte_carlo_log_prob,
-    negative_entropy,
-    plug_in_log_prob,
-    retain_target,
-    target_retention_loss,
-)
-from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
 from lastlayer.functional.entmax import entmax, entmax15, sparsemax
 from lastlayer.functional.feature_noise import (
     concrete_dropout,
@@ -56,78 +48,74 @@ from lastlayer.functional.information import (
     post_compensated_log_prob,
     probability_corrected_log_prob,
 )
-from lastlayer.functional.meta_gradient import (
-    linear_weight_gradient,
-    reweighting_rate_gradient,
-    sampling_rate_gradient,
-)
-from lastlayer.functional.meta_sampling import (
-    class_log_prob,
-    draw_classes,
-    draw_examples,
-    group_by_class,
-    gumbel_noise,
-    initial_rate_logits,
-    rate_weights,
-)
 
 __all__ = [
     "DoubleCorrectionWarning",
     "PriorCorrection",
     "adjust_logits",
-    "auxiliary_loss",
     "balanced_sigmoid_loss",
     "balanced_softmax_loss",
-    "bernoulli_kl",
-    "bernoulli_log_mask",
     "class_balanced_weight",
     "class_dropout_loss",
     "class_dropout_mask",
-    "class_log_prob",
     "concrete_dropout",
-    "concrete_log_mask",
     "cutout",
     "deferred_class_weight",
     "disout",
-    "draw_classes",
-    "draw_examples",
     "drop_block",
     "entmax",
     "entmax15",
     "entmax15_loss",
     "entmax_loss",
-    "expected_cross_entropy",
-    "expected_log_prob",
     "gaussian_dropout",
-    "group_by_class",
-    "gumbel_noise",
-    "initial_rate_logits",
     "ldam_loss",
     "ldam_margins",
-    "linear_weight_gradient",
     "log_pc_softmax",
-    "logistic_noise",
     "make_fenchel_young_loss",
     "masked_cross_entropy",
-    "masked_log_prob",
-    "monte_carlo_log_prob",
-    "negative_entropy",
     "pc_softmax",
     "pc_softmax_loss",
-    "plug_in_log_prob",
     "pointwise_information",
     "post_compensated_log_prob",
     "probability_corrected_log_prob",
-    "rate_weights",
-    "retain_target",
-    "reweighting_rate_gradient",
     "sampled_class_mask",
     "sampled_softmax_loss",
-    "sampling_rate_gradient",
     "sparsemax",
     "sparsemax_loss",
     "standout",
-    "target_retention_loss",
     "unit_dropout",
     "variational_dropout",
 ]
+
+_DROPMAX = (
+    "auxiliary_loss",
+    "bernoulli_kl",
+    "bernoulli_log_mask",
+    "concrete_log_mask",
+    "expected_cross_entropy",
+    "expected_log_prob",
+    "logistic_noise",
+    "masked_log_prob",
+    "monte_carlo_log_prob",
+    "negative_entropy",
+    "plug_in_log_prob",
+    "retain_target",
+    "target_retention_loss",
+)
+_META_SAMPLING = (
+    "class_log_prob",
+    "draw_classes",
+    "draw_examples",
+    "group_by_class",
+    "gumbel_noise",
+    "initial_rate_logits",
+    "rate_weights",
+)
+
+__getattr__ = renamed(
+    __name__,
+    {
+        **{name: f"{__name__}.dropmax.{name}" for name in _DROPMAX},
+        **{name: f"{__name__}.meta_sampling.{name}" for name in _META_SAMPLING},
+    },
+)

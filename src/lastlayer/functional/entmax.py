@@ -186,10 +186,6 @@ def _jacobian_product(p: Tensor, vector: Tensor, alpha: float) -> Tensor:
 # digits.
 
 
-def _starts_at_minus_one(alpha: float) -> bool:
-    return alpha in (1.5, 2.0)
-
-
 def _probabilities(scaled: Tensor, threshold: Tensor, alpha: float) -> Tensor:
     base = scaled - threshold
     if alpha == 2.0:
@@ -223,7 +219,7 @@ def _newton_threshold(scaled: Tensor, alpha: float) -> Tensor:
     sparsemax, where g is piecewise linear, it ends at the exact root.
     """
     num_classes = scaled.shape[-1]
-    start = -1.0 if _starts_at_minus_one(alpha) else 0.0
+    start = -1.0 if alpha in (1.5, 2.0) else 0.0
     threshold = torch.full_like(scaled[..., :1], start)
     may_stop_early = can_look(scaled, wait=True)
     for _ in range(_newton_steps(num_classes, alpha, scaled.dtype)):
@@ -266,3 +262,37 @@ def _bisected_threshold(scaled: Tensor, alpha: float) -> Tensor:
         mass = _probabilities(scaled, low + width, alpha).sum(-1, keepdim=True)
         low = torch.where(mass >= 1.0, low + width, low)
     return low
+
+
+def tsallis_negentropy(p: Tensor, alpha: float) -> Tensor:
+    r"""Negative Tsallis entropy, the regularizer of alpha-entmax.
+
+    .. math:: \Omega_\alpha(p) = \frac{\sum_k p_k^\alpha - p_k}{\alpha (\alpha - 1)},
+        \qquad \Omega_1(p) = \sum_k p_k \log p_k
+
+    Args:
+        p: (*, K) probabilities.
+        alpha: at least 1.
+
+    Returns:
+        (*) values from 0, at a corner of the simplex, down to a negative minimum at 1/K.
+
+    Raises:
+        ValueError: if ``alpha`` is below 1 or not finite.
+
+    Examples:
+        >>> tsallis_negentropy(torch.tensor([0.5, 0.5]), alpha=2.0)
+        tensor(-0.2500)
+
+    References:
+        Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 9.
+    """
+    check_at_least("alpha", alpha, 1.0)
+    if alpha == 2.0:
+        return 0.5 * (p * (p - 1.0)).sum(-1)
+    safe = torch.where(p > 0, p, 1.0)
+    if alpha == 1.5:
+        return (p * (safe.sqrt() - 1.0)).sum(-1) / 0.75
+    if alpha == 1.0:
+        return (p * safe.log()).sum(-1)
+    return (p * torch.expm1((alpha - 1.0) * safe.log())).sum(-1) / (alpha * (alpha - 1.0))

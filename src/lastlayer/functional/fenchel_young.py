@@ -1,6 +1,6 @@
-r"""Fenchel-Young losses: one construction from a regularised argmax to its classification loss.
+r"""Fenchel-Young losses: one construction from a regularized argmax to its classification loss.
 
-A regulariser :math:`\Omega` on the simplex gives a map from logits to probabilities and a loss,
+A regularizer :math:`\Omega` on the simplex gives a map from logits to probabilities and a loss,
 
 .. math::
     \hat p(o) = \arg\max_{p \in \Delta} \langle p, o\rangle - \Omega(p), \qquad
@@ -15,18 +15,16 @@ Reference: Blondel, Martins and Niculae, "Learning with Fenchel-Young Losses", J
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, check_at_least, check_choice
+from lastlayer._checks import check_at_least
 from lastlayer.functional.autograd import Function
-from lastlayer.functional.entmax import entmax
-from lastlayer.functional.layout import flatten_target, float_rows, target_shape
-from lastlayer.functional.reduction import reduce_rows
-from lastlayer.functional.targets import weighted_targets
-from lastlayer.functional.tsallis import tsallis_negentropy
+from lastlayer.functional.entmax import entmax, tsallis_negentropy
+from lastlayer.functional.layout import flatten_target, float_rows
+from lastlayer.functional.loss_arguments import LossArguments, explained, weighted_targets
 
 RowFunction = Callable[[Tensor], Tensor]
 
@@ -54,7 +52,7 @@ def make_fenchel_young_loss(
     conjugate: RowFunction | None = None,
     zero_at_target: bool = True,
 ) -> FenchelYoungLoss:
-    r"""Build the loss that belongs to a regularised argmax.
+    r"""Build the loss that belongs to a regularized argmax.
 
     The returned function has the signature, tensor layouts and reductions of
     ``torch.nn.functional.cross_entropy``: logits (K,), (N, K) or (N, K, d1, ...); class indices
@@ -108,19 +106,13 @@ def make_fenchel_young_loss(
     ) -> Tensor:
         rows = float_rows(logits)
         rows = rows - rows.detach().amax(-1, keepdim=True)  # the loss does not see a shift
-        check_choice("reduction", reduction, REDUCTIONS)
         targets = weighted_targets(
             rows, flatten_target(target, logits), weight, ignore_index, label_smoothing
         )
         values = targets.mass * conjugate_of(rows) - targets.score
         if zero_at_target and targets.probabilities is not None:
             values = values + targets.mass * regularizer(targets.probabilities)
-        values = reduce_rows(values, keep=targets.keep, reduction="none")
-        if reduction == "none":
-            return values.reshape(target_shape(logits))
-        if reduction == "sum":
-            return values.sum()
-        return values.sum() / torch.where(targets.denominator > 0, targets.denominator, 1.0)
+        return targets.reduced(values, logits, reduction)
 
     return loss
 
@@ -200,15 +192,10 @@ _COMMON_DOC = r"""{summary}
 
     .. math:: {formula}
 
-    Half precision is computed, and returned, in float32.
-
     Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-        target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
-        weight: (K,) weight of each class, at least 0; multiplies the target distribution.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        logits: {{logits}}
+        target: {{target}}
+        **arguments: {{arguments}}
 
     Returns:
         A scalar, or one value per row for ``"none"``.
@@ -230,7 +217,7 @@ def _named(loss: FenchelYoungLoss, name: str, **doc: str) -> FenchelYoungLoss:
     """Give a made loss its public name and docstring."""
     loss.__name__ = loss.__qualname__ = name  # type: ignore[attr-defined]
     loss.__doc__ = _COMMON_DOC.format(name=name, **doc)
-    return loss
+    return explained(loss)
 
 
 cross_entropy = _named(
@@ -266,32 +253,23 @@ entmax15_loss = _named(
 )
 
 
+@explained
 def entmax_loss(
-    logits: Tensor,
-    target: Tensor,
-    alpha: float,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    logits: Tensor, target: Tensor, alpha: float, **arguments: Unpack[LossArguments]
 ) -> Tensor:
     r"""Alpha-entmax loss: 0 as soon as the target leads every other logit by 1 / (alpha - 1).
 
     .. math:: L(o; y) = \Omega_\alpha^*(o) + \Omega_\alpha(y) - \langle o, y\rangle
 
     Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-        target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
+        logits: {logits}
+        target: {target}
         alpha: at least 1; 1 is the cross entropy (the Kullback-Leibler divergence for soft
             targets), 2 the sparsemax loss.
-        weight: (K,) weight of each class, at least 0; multiplies the target distribution.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Returns:
-        A scalar, or one value per row for ``"none"``; float32 for half precision.
+        A scalar, or one value per row for ``"none"``.
 
     Raises:
         TypeError: if a dtype does not fit.
@@ -304,11 +282,4 @@ def entmax_loss(
     References:
         Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
     """
-    return make_entmax_loss(alpha)(
-        logits,
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+    return make_entmax_loss(alpha)(logits, target, **arguments)

@@ -165,14 +165,14 @@ def box_accuracy(
     Args:
         maps: (N, h, w) maps of the true classes.
         truth: (N, 4) or (N, M, 4) true boxes.
-        thresholds: thresholds on the scale of the normalised map.
+        thresholds: thresholds on the scale of the normalized map.
         iou_thresholds: overlaps that count as a hit, in (0, 1].
         components: ``"largest"`` takes the box of the largest component, ``"all"`` any component's.
         size: as in :func:`lastlayer.functional.map_boxes.boxes_from_maps`, as are the rest.
         interpolation: how maps are stretched.
         normalization: how maps are scaled.
         strict: whether a pixel must exceed the threshold.
-        connectivity: neighbours of a pixel, 4 or 8.
+        connectivity: neighbors of a pixel, 4 or 8.
 
     Returns:
         The :class:`BoxAccuracy`.

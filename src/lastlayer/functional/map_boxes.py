@@ -1,4 +1,4 @@
-"""Boxes from maps: stretched over the image, normalised, cut at a threshold, largest part boxed.
+"""Boxes from maps: stretched over the image, normalized, cut at a threshold, largest part boxed.
 
 Boxes are (left, top, right, bottom) and half open, as in :mod:`lastlayer.functional.boxes`.
 """
@@ -31,22 +31,22 @@ def boxes_from_maps(
 ) -> Tensor:
     """Draw the box around the largest connected part of a map above a threshold.
 
-    The map is stretched over the image, normalised and compared with the threshold; of the
+    The map is stretched over the image, normalized and compared with the threshold; of the
     connected components of pixels that pass, the one with most pixels is boxed, of equal ones the
     one whose first pixel comes first in reading order. Boxes lie within the image.
 
     Args:
         maps: (N, h, w) finite maps.
-        threshold: on the scale of the normalised map.
+        threshold: on the scale of the normalized map.
         size: (height, width) of the image in pixels; None for that of the map.
         interpolation: see :func:`resize_maps`.
         normalization: see :func:`normalize_maps`.
         strict: whether a pixel must exceed the threshold; else it may equal it, so that
             ``threshold=1`` still boxes the maximum.
-        connectivity: neighbours of a pixel, 4 or 8.
+        connectivity: neighbors of a pixel, 4 or 8.
 
     Returns:
-        (N, 4) int64 boxes; empty where no pixel passes and, normalised, for a constant map, which
+        (N, 4) int64 boxes; empty where no pixel passes and, normalized, for a constant map, which
         shows no place (such as the all-zero infoCAM+ of the least likely class).
 
     Raises:
@@ -69,7 +69,7 @@ def boxes_from_maps(
 def prepare_maps(
     maps: Tensor, size: Sequence[int] | None, interpolation: str, normalization: str
 ) -> Tensor:
-    """Check (N, h, w) maps, stretch them to ``size`` and normalise them."""
+    """Check (N, h, w) maps, stretch them to ``size`` and normalize them."""
     resized = maps if size is None else resize_maps(maps, size, interpolation)
     return normalize_maps(resized, normalization)
 
@@ -143,7 +143,7 @@ def normalize_maps(maps: Tensor, normalization: str = "min-max") -> Tensor:
 def above_threshold(
     scaled: Tensor, threshold: float, *, strict: bool = False, normalization: str = "min-max"
 ) -> Tensor:
-    """Return which pixels of normalised (N, H, W) maps pass; of a normalised flat map none."""
+    """Return which pixels of normalized (N, H, W) maps pass; of a normalized flat map none."""
     mask = scaled > threshold if strict else scaled >= threshold
     if normalization == "none":
         return mask
@@ -169,7 +169,7 @@ def connected_boxes(mask: Tensor, connectivity: int = 4) -> Components:
 
     Args:
         mask: (N, H, W) bool.
-        connectivity: neighbours of a pixel, 4 or 8.
+        connectivity: neighbors of a pixel, 4 or 8.
 
     Returns:
         The components, on the CPU.

@@ -242,7 +242,7 @@ def draw_examples(
 def rate_weights(rate_logits: Tensor, target: Tensor, *, normalize: bool = True) -> Tensor:
     r"""Weigh every example by its class's rate: the Meta Reweighter in place of sampling.
 
-    .. math:: w_i = \sigma(\psi_{y_i}), \qquad \text{normalised:} \quad
+    .. math:: w_i = \sigma(\psi_{y_i}), \qquad \text{normalized:} \quad
         w_i = B \frac{\sigma(\psi_{y_i})}{\sum_j \sigma(\psi_{y_j})}
 
     Args:

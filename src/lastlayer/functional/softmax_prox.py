@@ -31,7 +31,7 @@ def softmax_prox(
         point: (N, K) points :math:`v`.
         target: (N,) class indices.
         penalty: :math:`\rho` above 0.
-        start: (N, K) where to start, such as the last solution. If None, the minimiser with the
+        start: (N, K) where to start, such as the last solution. If None, the minimizer with the
             largest entry in the place of lse, by sparsemax: at most log K above the minimum, so
             that few steps do wherever the point is. From afar, a step moves by a logarithm only.
         steps: most steps of Newton's method.
@@ -39,7 +39,7 @@ def softmax_prox(
             and 0 takes all steps without looking.
 
     Returns:
-        (N, K) minimisers.
+        (N, K) minimizers.
 
     Raises:
         ValueError: if a shape or range does not fit.
@@ -50,7 +50,7 @@ def softmax_prox(
         True
 
     Source: Fung et al., "ADMM-Softmax", arXiv 1901.09450 (the Z-step); the damping is that of
-    generalised self-concordant functions, Sun and Tran-Dinh, Mathematical Programming 2019.
+    generalized self-concordant functions, Sun and Tran-Dinh, Mathematical Programming 2019.
     """
     check_positive("penalty", penalty)
     check_count("steps", steps)
@@ -75,7 +75,7 @@ def softmax_prox(
 
 
 def _near(point: Tensor, column: Tensor, one: Tensor, penalty: float) -> Tensor:
-    """Minimise max(z) - z_y + penalty / 2 |z - v|^2, the limit of a small penalty."""
+    """Minimize max(z) - z_y + penalty / 2 |z - v|^2, the limit of a small penalty."""
     dual = sparsemax((penalty * point).scatter_add_(1, column, one))
     return point + dual.neg().scatter_add_(1, column, one) / penalty
 

@@ -1,29 +1,24 @@
 """Heads: modules that turn features into class probabilities and know their own loss."""
 
 from lastlayer.heads.attach import Classifier, attach
-from lastlayer.heads.attention import DeterministicAttention
-from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
-from lastlayer.heads.catalog import HEADS, build_head, takes_class_counts
-from lastlayer.heads.class_counts import prior_correction
-from lastlayer.heads.class_dropout import ClassDropout
+from lastlayer.heads.catalog import HEADS, build_head, recommended, takes_class_counts
 from lastlayer.heads.class_priors import (
     BalancedSoftmax,
     ClassBalanced,
     LogitAdjusted,
     PCSoftmax,
+    prior_correction,
 )
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.class_sampling import ClassDropout, SampledSoftmax
 from lastlayer.heads.dropmax import DropMax
 from lastlayer.heads.growth import grow, set_class_counts
 from lastlayer.heads.imprinting import imprint
+from lastlayer.heads.interface import HeadOutput, NewClasses
 from lastlayer.heads.ldam import LDAM
 from lastlayer.heads.mixed_dropmax import MixedDropMax
-from lastlayer.heads.output import HeadOutput
-from lastlayer.heads.recommended import recommended
-from lastlayer.heads.sampled_softmax import SampledSoftmax
-from lastlayer.heads.softmax import Softmax
-from lastlayer.heads.sparsemax import Entmax, Sparsemax
+from lastlayer.heads.retain import AuxiliarySoftmax, DeterministicAttention
+from lastlayer.heads.softmax import Entmax, Softmax, Sparsemax
 
 __all__ = [
     "HEADS",

@@ -131,7 +131,10 @@ class LayerOutput:
             )
         twin = twins.of(features)
         if twin is None:
-            if any(_equal(features, output) for output in twins.seen):
+            if any(
+                features.shape == output.shape and torch.equal(features.detach(), output.detach())
+                for output in twins.seen
+            ):
                 return
             raise ValueError(f"{start}; the network's output does not come from it.\n{_REMEDY}")
         dtypes = (features.dtype, twins.seen[-1].dtype)
@@ -304,10 +307,6 @@ def _eagerly() -> AbstractContextManager[object]:
     if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import is slow
         return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
     return nullcontext()
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(first.detach(), second.detach())
 
 
 def _close(found: Tensor, expected: Tensor, epsilon: float) -> bool:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from lastlayer.heads.after_layer import LayerOutput, as_features, refuse_layers_behind
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
-from lastlayer.heads.last_layer import find_layer
-from lastlayer.heads.output import HeadOutput
-from lastlayer.heads.replaced_layer import (
+from lastlayer.heads.interface import HeadOutput
+from lastlayer.heads.last_layer import (
     check_replaceable,
+    find_layer,
     refuse_other_tasks,
     refuse_wrapped,
     warn_of_losses,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Unpack
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import (
@@ -20,12 +21,28 @@ from lastlayer._checks import (
     check_last_dim,
     check_probability,
 )
-from lastlayer.functional.reduction import reduce_rows, split_ignored
-from lastlayer.heads.class_state import NewClasses
+from lastlayer._docs import filled_in
+from lastlayer.functional.loss_arguments import MEANING, LossArguments, reduce_rows, split_ignored
+from lastlayer.heads.interface import (
+    Draw,
+    HeadOutput,
+    NewClasses,
+    flat_target,
+    full_precision,
+    summed,
+)
 from lastlayer.heads.linear import apply_linear
-from lastlayer.heads.output import Draw, HeadOutput, summed
-from lastlayer.heads.precision import full_precision
-from lastlayer.heads.targets import flat_target
+
+_MEANING = {
+    "in_features": "number of features D, at least 1.",
+    "num_classes": "number of classes K, at least 1.",
+    "bias": "whether the classifier has a bias.",
+    "weight": '(K,) class weights of the ``"nll"`` term, whose mean divides by the weights of the'
+    " rows; the other terms' mean divides by their number.",
+    **{name: MEANING[name] for name in ("ignore_index", "reduction", "label_smoothing")},
+    "device": "device of the parameters.",
+    "dtype": "dtype of the parameters.",
+}
 
 
 class Head(nn.Module):
@@ -33,27 +50,19 @@ class Head(nn.Module):
 
     ``forward(features, target)`` returns :class:`HeadOutput`. ``forward(features)`` returns
     ``log_prob(features)``, so that an evaluated head is an ordinary module for export, compilation
-    and visualisation; in training mode a head whose loss needs the target refuses to go without.
+    and visualization; in training mode a head whose loss needs the target refuses to go without.
 
     A head computes in float32 even under autocast or with half-precision features (float64 stays
     float64), and returns that dtype: its loss meets numbers that half precision cannot hold.
 
-    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob``; where smoothed
-    or soft targets have a meaning also ``_distribution_nll``, else it states why they have none;
-    with buffers of one entry per class, or options that follow K, also ``_grow_class_state``.
+    A subclass gives ``_row_terms`` (one value per row and term) and ``_log_prob`` where it predicts
+    otherwise than by the softmax of its logits; where smoothed or soft targets have a meaning also
+    ``_distribution_nll``, else it states why they have none; with buffers of one entry per class,
+    or options that follow K, also ``_grow_class_state``. The line ``{arguments}`` in its docstring
+    becomes what all of these mean.
 
     Args:
-        in_features: number of features D, at least 1.
-        num_classes: number of classes K, at least 1.
-        bias: whether the classifier has a bias.
-        weight: (K,) class weights of the ``"nll"`` term, as in ``torch.nn.CrossEntropyLoss``.
-        ignore_index: label of rows that leave every term and every mean.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over rows. The ``"nll"`` mean divides by the
-            summed weight of the rows, as in torch; the other terms' mean by the number of rows.
-            A mean over no row at all is 0.
-        label_smoothing: in [0, 1]; refused by heads whose loss does not define it.
-        device: device of the parameters.
-        dtype: dtype of the parameters.
+        {arguments}
 
     Raises:
         TypeError: if ``weight`` is no tensor or ``ignore_index`` no integer.
@@ -77,6 +86,18 @@ class Head(nn.Module):
     #: Buffer of the class weights that were given; a subclass may derive ``weight`` from it.
     weight_buffer: str = "weight"
     weight: Tensor | None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._explain()
+
+    @classmethod
+    def _explain(cls) -> None:
+        """Let the docstring say what the arguments of every head mean."""
+        refused = cls.label_smoothing_refusal
+        smoothing = {} if refused is None else {"label_smoothing": f"refused unless 0: {refused}."}
+        if cls.__doc__ is not None:
+            cls.__doc__ = filled_in(cls.__doc__, {"arguments": _MEANING | smoothing})
 
     def __init__(
         self,
@@ -168,9 +189,9 @@ class Head(nn.Module):
         with full_precision(features):
             return self._logits(self._upcast(features))
 
-    @abstractmethod
     def _log_prob(self, features: Tensor) -> Tensor:
-        """Return (*, K) log-probabilities of checked features in full precision."""
+        """Return (*, K) log-probabilities of checked features in full precision: the softmax's."""
+        return F.log_softmax(self._logits(features), dim=-1)
 
     @abstractmethod
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -274,7 +295,9 @@ class Head(nn.Module):
             terms = {name: values.reshape(features.shape[:-1]) for name, values in terms.items()}
         return summed(terms)
 
-    def _distribution_nll(self, features: Tensor, target: Tensor, **arguments: Any) -> Tensor:
+    def _distribution_nll(
+        self, features: Tensor, target: Tensor, **arguments: Unpack[LossArguments]
+    ) -> Tensor:
         """Return the loss of (N, D) features for smoothed or (N, K) soft targets.
 
         Heads that define one override it; ``arguments`` are those of
@@ -315,3 +338,6 @@ class Head(nn.Module):
 
     def _logits(self, features: Tensor) -> Tensor:
         return apply_linear(self.classifier, features)
+
+
+Head._explain()

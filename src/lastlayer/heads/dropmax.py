@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from lastlayer._checks import check_at_least, check_choice, check_count, check_positive
 from lastlayer.functional import dropmax as dm
+from lastlayer.heads.interface import Draw, full_precision
 from lastlayer.heads.linear import apply_linear, apply_linears, new_branch
-from lastlayer.heads.output import Draw
-from lastlayer.heads.precision import full_precision
 from lastlayer.heads.retain import CLASS_REDUCTIONS, RetainHead, per_class
 
 POSTERIORS = ("variational", "prior")
@@ -33,7 +32,7 @@ class BranchLogits(NamedTuple):
 
 
 class DropMax(RetainHead):
-    r"""Softmax whose classes are retained or dropped at random, learnt by variational inference.
+    r"""Softmax whose classes are retained or dropped at random, learned by variational inference.
 
     From features come class logits :math:`o`, retain logits :math:`a` (prior
     :math:`\rho = \sigma(a)`) and, while training, correction logits :math:`r` (posterior
@@ -46,11 +45,10 @@ class DropMax(RetainHead):
         + \sum_k \mathrm{BCE}(\sigma(r_k), y_k)
 
     The terms of the output are ``"nll"``, ``"kl"``, ``"entropy"`` and ``"auxiliary"`` (the last
-    for the variational posterior only). The loss is negative when learnt well: watch ``"nll"``.
+    for the variational posterior only). The loss is negative when learned well: watch ``"nll"``.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         posterior: ``"variational"`` (NeurIPS 2018) or ``"prior"`` (q = p: masks are drawn from the
             prior, no correction branch).
         form: ``"neurips"``, :math:`p_y \propto (z_y + \epsilon) e^{o_y}`, or ``"iclr"``,
@@ -74,7 +72,6 @@ class DropMax(RetainHead):
         detach: what the posterior holds constant of the prior: its ``"logits"`` (the released
             code) or only its ``"parameters"`` (the paper's letter), which lets the gradient reach
             the features.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     ``forward`` takes ``noise`` of shape (num_samples, *, K): logistic noise of the masks.
 

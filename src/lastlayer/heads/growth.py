@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lastlayer._checks import check_class_weight, check_whole
 from lastlayer.functional.class_priors import as_class_counts
 from lastlayer.heads.base import Head
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.interface import NewClasses
 from lastlayer.heads.linear import (
     call_hooks,
     init_branch_rows,
@@ -60,7 +60,7 @@ def grow(
 
     Raises:
         TypeError: if ``head`` is no head or a dtype does not fit.
-        ValueError: if an argument does not fit, a linear layer is reparametrised, hooked or shared,
+        ValueError: if an argument does not fit, a linear layer is reparametrized, hooked or shared,
             the head has a tensor of one entry per class that it does not know how to grow, or
             the optimizer a state that cannot be padded.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import holds_integers
-from lastlayer.functional.imprinting import class_directions
+from lastlayer.functional.incremental.class_means import class_directions
 from lastlayer.heads.base import Head
 from lastlayer.heads.growth import check_plain_linear
 
@@ -33,7 +33,7 @@ def imprint(head: Head, features: Tensor, target: Tensor, classes: Tensor | Sequ
     Raises:
         TypeError: if ``head`` is no head or a dtype does not fit.
         ValueError: if a shape does not fit, a class is unknown, named twice or has no example, a
-            feature is not finite, or the classifier is reparametrised or hooked.
+            feature is not finite, or the classifier is reparametrized or hooked.
 
     Example:
         >>> from lastlayer.heads import Softmax, grow

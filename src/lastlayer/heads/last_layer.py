@@ -1,8 +1,19 @@
-"""Which linear layer of a network is its last."""
+"""A network's last linear layer: which it is, and what would be lost if a head replaced it."""
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from lastlayer._random import kept_generators
+from lastlayer.heads.base import Head
+from lastlayer.heads.linear import call_hooks, has_plain_forward, parameter_hooks
 
 # Where torchvision, timm and transformers have their last layer, or the block that ends in it.
 _CONVENTIONAL = (
@@ -119,3 +130,145 @@ def _gives_classes(model: nn.Module, layer: nn.Linear) -> bool:
 def _last_in(candidates: dict[str, nn.Linear], end: str) -> str | None:
     inside = [name for name in candidates if name == end or name.startswith(f"{end}.")]
     return inside[-1] if inside else None
+
+
+# By name, for importing torch's compiler or its sharding takes seconds.
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+
+
+def refuse_wrapped(model: nn.Module, name: str = "") -> None:
+    """Raise unless what is around the layer ``name`` is the network as it is written, and no head.
+
+    Raises:
+        TypeError: if it is compiled, scripted, a head, or wrapped for several devices.
+    """
+    parts = name.split(".")[:-1]
+    module, path = model, "model"
+    for part in [*parts, ""]:
+        kind = type(module).__name__
+        if kind in _WRAPPERS:
+            raise TypeError(
+                f"{path} must be the network itself; got {kind}: attach to its "
+                f".{_WRAPPERS[kind]}, and wrap or compile what attach returns"
+            )
+        if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
+            raise TypeError(
+                f"{path} must not be sharded yet; got {kind}: attach first, and call fully_shard "
+                "on what attach returns"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{path} must be a network of Python modules; got {kind}, whose layers cannot be "
+                "replaced: attach to the network that it was scripted or traced from"
+            )
+        if isinstance(module, Head):
+            raise TypeError(
+                f"{path} must be part of a network without a head; got {kind}: attach to the "
+                "network as it was, or set the head of its Classifier"
+            )
+        if part:
+            module, path = module.get_submodule(part), f"{path}.{part}"
+
+
+def refuse_other_tasks(model: nn.Module) -> None:
+    """Raise ``ValueError`` if a network of transformers is set to anything but one class of K."""
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, "single_label_classification"):
+        raise ValueError(
+            "model must give one of its classes to an input; its config.problem_type is "
+            f"{problem!r}: set it to None if inputs have one label each"
+        )
+
+
+def check_replaceable(name: str, linear: nn.Linear) -> None:
+    """Raise unless a layer is its weights and its bias, and nothing that a head would lose.
+
+    Raises:
+        ValueError: if it has no size yet, has a forward of its own, or hooks.
+        TypeError: if its weights are quantized or sharded.
+    """
+    if is_lazy(linear.weight):
+        raise ValueError(
+            f"layer {name!r} must know its size; got {type(linear).__name__}, which takes it from "
+            "the first input: run the network once, then attach"
+        )
+    if not linear.weight.is_floating_point():
+        raise TypeError(
+            f"layer {name!r} must have floating-point weights; got {linear.weight.dtype}: attach "
+            "the head first, and quantize afterwards"
+        )
+    if type(linear.weight.data) is not Tensor:
+        raise TypeError(
+            f"layer {name!r} must have weights that are plain tensors; got "
+            f"{type(linear.weight.data).__name__}: attach the head first, and shard or quantize "
+            "afterwards"
+        )
+    hooks = call_hooks(linear) + parameter_hooks(linear)
+    if hooks:
+        raise ValueError(
+            f"layer {name!r} must have no hooks, which would be lost with it; got "
+            f"{', '.join(hooks)}: remove them first (handle.remove(), torch.nn.utils.prune.remove, "
+            "torch.nn.utils.remove_weight_norm), and put them on model.head.classifier afterwards"
+        )
+    if not (has_plain_forward(linear) or _gives_product(linear)):
+        raise ValueError(
+            f"layer {name!r} must compute what nn.Linear does; got {type(linear).__module__}."
+            f"{type(linear).__qualname__} with a forward of its own, which would be lost: put "
+            "nn.Linear in its place, merge its adapter, or let the network return features and "
+            "build lastlayer.Classifier(network, head)"
+        )
+
+
+def _gives_product(linear: nn.Linear) -> bool:
+    """Return whether a forward of a layer's own is its product: timm's casts under TorchScript."""
+    state = {name for name, _ in [*linear.named_parameters(), *linear.named_buffers()]}
+    if (
+        not state <= {"weight", "bias"} or linear.weight.is_meta
+    ):  # a zero adapter acts once it learns
+        return False
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(8, linear.in_features, generator=generator).to(linear.weight)
+    tolerance = torch.finfo(probe.dtype).eps ** 0.5
+    for training, scale in ((True, 1), (False, 1), (False, 100)):
+        layer = copy.deepcopy(linear).train(training)
+        with torch.no_grad(), kept_generators():
+            found = layer(scale * probe)
+            expected = F.linear(scale * probe, layer.weight, layer.bias)
+        size = float(expected.abs().max())
+        if not torch.allclose(found, expected, rtol=0.0, atol=tolerance * size):
+            return False
+    return True
+
+
+def warn_of_losses(model: nn.Module, name: str, linear: nn.Linear) -> None:
+    """Warn of parametrizations of a layer and of shared parameters: a head copies the values."""
+    if is_parametrized(linear):
+        kinds = ", ".join(
+            f"{parameter}: {', '.join(type(kind).__name__ for kind in chain)}"
+            for parameter, chain in linear.parametrizations.items()  # type: ignore[union-attr, operator]
+        )
+        warnings.warn(
+            f"layer {name!r} is parametrized ({kinds}); the head starts from the present values "
+            "and is not: parametrize model.head.classifier anew to go on with it",
+            stacklevel=3,
+        )
+    modules = model.named_modules(remove_duplicate=False)
+    names = tuple(f"{n}." if n else "" for n, module in modules if module is linear)
+    for own, parameter in linear.named_parameters():
+        others = [
+            other
+            for other, tensor in model.named_parameters(remove_duplicate=False)
+            if tensor is parameter and not other.startswith(names)
+        ]
+        if others:
+            warnings.warn(
+                f"the {own} of layer {name!r} is also {', '.join(others)}; the head has a copy of "
+                f"its own. To share it again: model.head.classifier.{own} = "
+                f"model.backbone.{others[0]}",
+                stacklevel=3,
+            )

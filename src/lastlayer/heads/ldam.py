@@ -11,10 +11,9 @@ from torch import Tensor
 
 from lastlayer._checks import check_positive, check_probability
 from lastlayer.functional.class_priors import ldam_loss
-from lastlayer.heads.class_counts import CountWeightedHead
-from lastlayer.heads.class_state import NewClasses
+from lastlayer.heads.class_priors import CountWeightedHead
+from lastlayer.heads.interface import Draw, NewClasses
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
-from lastlayer.heads.output import Draw
 
 
 class LDAM(CountWeightedHead):
@@ -30,8 +29,7 @@ class LDAM(CountWeightedHead):
     your own calls ``head.set_progress(epoch / epochs)``.
 
     Args:
-        in_features: number of features D.
-        num_classes: number of classes K.
+        {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
         max_margin: margin of the rarest class, above 0.
         scale: s, above 0.
@@ -39,7 +37,6 @@ class LDAM(CountWeightedHead):
         beta: of the class-balanced weights.
         bias: the source has none.
         weight: (K,) further weights, multiplied with those.
-        **kwargs: see :class:`lastlayer.heads.Head`. ``label_smoothing`` is refused.
 
     Attributes:
         weight: (K,) the weights that hold now, by the counts that are there; None without any.
@@ -112,9 +109,6 @@ class LDAM(CountWeightedHead):
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.scale * self._cosines(features)
-
-    def _log_prob(self, features: Tensor) -> Tensor:
-        return F.log_softmax(self._logits(features), dim=-1)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
         nll = ldam_loss(

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from lastlayer._checks import check_probability
 from lastlayer.functional.numerics import log_mixture
-from lastlayer.heads.class_state import NewClasses
 from lastlayer.heads.dropmax import BranchLogits, DropMax
-from lastlayer.heads.output import Draw
+from lastlayer.heads.interface import Draw, NewClasses
 
 #: From so many classes on, DropMax was measured to do no good; its share falls to the least there.
 MANY_CLASSES = 50

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer._inputs import Inputs, put_together, take_apart
 
 #: A class's own label.
@@ -48,7 +48,7 @@ def write_memory(
     text = json.dumps(state | {"class_order": order})
     held = {name: tensor.contiguous() for name, tensor in tensors.items()}
     about = {"kind": KIND, "version": VERSION, "checksum": _checksum(text, held), "state": text}
-    with moved_into_place(path) as temporary:
+    with atomic_write(path) as temporary:
         # One entry, for several are written in no fixed order.
         save_file(held, temporary, {ENTRY: json.dumps(about)})
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lastlayer._checks import check_at_least, check_inside
 from lastlayer.functional.incremental import old_weight_gradient, rehearsal_counts
 from lastlayer.functional.numerics import at_least_float32
-from lastlayer.longtail.own_adam import OwnAdam
+from lastlayer.longtail.meta_sampler import OwnAdam
 
 #: The weight stays within these bounds; beyond them it stands for no class balance any more.
 MIN_ALPHA, MAX_ALPHA = 0.01, 100.0

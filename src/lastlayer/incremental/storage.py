@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer._inputs import Inputs, put_together, take_apart
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
@@ -54,12 +54,12 @@ def save_state(
         "epochs": epochs,
         "own_backbone": state.backbone is not None,
     } | _described(state.blank)
-    with moved_into_place(folder / MODEL) as temporary:
+    with atomic_write(folder / MODEL) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
     state.memory.save(folder / MEMORY, class_order=labels)
     if state.optimizer_state is not None:
         save_checkpoint({"state": state.optimizer_state}, folder / OPTIMIZER)
-    with moved_into_place(folder / CONFIG) as temporary:
+    with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(state.config.to_toml(), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from lastlayer.functional.class_maps import (
     class_map,
     least_likely_class,
 )
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.interface import full_precision
 from lastlayer.information.readout import Readout, read_out
 
 

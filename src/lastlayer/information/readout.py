@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer.heads import Classifier
+from lastlayer.heads.interface import full_precision
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
-from lastlayer.heads.precision import full_precision
 from lastlayer.information.watch import Maps, Watch
 
 _WANTED = "class maps need a network that ends in average pooling and one linear layer"

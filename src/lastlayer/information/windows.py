@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count, is_whole
-from lastlayer.heads.precision import full_precision
+from lastlayer.heads.interface import full_precision
 from lastlayer.information.readout import evaluating, read_out
 
 Side = int | Sequence[int]

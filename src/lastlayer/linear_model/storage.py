@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.catalog import SOLVERS
 from lastlayer.linear_model.random_features import RandomFeatures
@@ -75,7 +75,7 @@ def save_linear(model: Any, path: str | Path) -> Path:
         arrays |= {"random_components": random.components_, "random_offset": random.offset_}
     arrays["about"] = np.array(json.dumps(about))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with moved_into_place(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     return path
 

@@ -17,7 +17,7 @@ from lastlayer.functional.meta_sampling import (
     initial_rate_logits,
     rate_weights,
 )
-from lastlayer.longtail.own_adam import OwnAdam
+from lastlayer.functional.numerics import at_least_float32
 from lastlayer.longtail.virtual_step import virtual_meta_loss
 from lastlayer.losses.class_counts import ExactBuffers, whole_if_possible
 
@@ -47,7 +47,7 @@ class MetaSampler(ExactBuffers):
         betas: Adam's decay rates.
         temperature: of the relaxed draw, above 0.
         initial_power: p, at least 0: the rates begin at a power -p of the class frequencies, as
-            :func:`lastlayer.functional.initial_rate_logits` has it; 0 for 1/2 each.
+            :func:`lastlayer.functional.meta_sampling.initial_rate_logits` has it; 0 for 1/2 each.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -92,7 +92,7 @@ class MetaSampler(ExactBuffers):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> RelaxedDraw:
-        """Draw the classes of a batch; arguments as :func:`lastlayer.functional.draw_classes`."""
+        """Draw the classes of a batch; see ``lastlayer.functional.meta_sampling.draw_classes``."""
         return draw_classes(
             self.rate_logits,
             self.class_counts,
@@ -129,7 +129,7 @@ class MetaSampler(ExactBuffers):
             weights: (B,) what :meth:`draw` or :meth:`weights` returned.
             meta_inputs: as ``inputs``, with M rows, of a class-balanced draw.
             meta_target: (M,) int64 labels.
-            lr: step size of the virtual step, as a rule the current one of the module's optimiser.
+            lr: step size of the virtual step, as a rule the current one of the module's optimizer.
             generator: source of a stochastic head's draws; the default generator if None.
 
         Returns:
@@ -168,3 +168,64 @@ class MetaSampler(ExactBuffers):
             f"num_classes={len(self.class_counts)}, temperature={self.temperature}, "
             f"initial_power={self.initial_power}"
         )
+
+
+class OwnAdam(ExactBuffers):
+    """Torch's Adam for the one parameter that a module learns by itself.
+
+    An optimizer that a module held would keep the parameter that it was built with and hide its
+    moments from whatever handles modules. Here the parameter is given at every step, and the
+    moments are buffers: casts, copies, ``load_state_dict(assign=True)``, safetensors and
+    distributed checkpoints take them along. They stay in float32 where the parameter is in half
+    precision, in which small gradients would have no square.
+
+    Args:
+        parameter: what is learned; not kept.
+        lr: learning rate, above 0.
+        betas: decay rates of the moments, in [0, 1).
+
+    Attributes:
+        lr: learning rate of the next step.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> parameter = torch.nn.Parameter(torch.zeros(2))
+        >>> adam = OwnAdam(parameter, lr=0.5, betas=(0.9, 0.99))
+        >>> adam.step(parameter, torch.tensor([1.0, -2.0]))
+        >>> parameter.data
+        tensor([-0.5000,  0.5000])
+    """
+
+    exact_buffers = ("mean", "square")
+    num_steps: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, parameter: Tensor, *, lr: float, betas: tuple[float, float]) -> None:
+        super().__init__()
+        check_positive("lr", lr)
+        if not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"betas must lie in [0, 1); got {betas}")
+        self.lr, self.betas = lr, betas
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
+        zeros = torch.zeros_like(at_least_float32(parameter.detach()))
+        self.register_buffer("mean", zeros)
+        self.register_buffer("square", zeros.clone())
+
+    def step(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Move the parameter, in place, by one step down a gradient of its shape."""
+        moved = parameter.detach().to(self.mean)  # in half precision a copy, else the parameter
+        moved.grad = gradient.to(moved)
+        adam = torch.optim.Adam([moved], lr=self.lr, betas=self.betas, foreach=False)
+        steps = self.num_steps.float()
+        adam.state[moved] = {"step": steps, "exp_avg": self.mean, "exp_avg_sq": self.square}
+        adam.step()
+        with torch.no_grad():
+            parameter.copy_(moved)
+        self.num_steps += 1
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"lr={self.lr}, betas={self.betas}"

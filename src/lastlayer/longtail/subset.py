@@ -160,6 +160,6 @@ def long_tail_subset(
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
-    # Well mixed, as neighbouring seeds and classes must not share their draws.
+    # Well mixed, as neighboring seeds and classes must not share their draws.
     mixed = (seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
     return torch.Generator().manual_seed(mixed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from lastlayer._checks import (
@@ -12,19 +14,24 @@ from lastlayer._checks import (
     check_probability,
     check_tensor,
 )
+from lastlayer._docs import filled_in, show_keywords
+from lastlayer.functional.loss_arguments import (
+    DEFAULTS,
+    MEANING,
+    HardLossArguments,
+    LossArguments,
+    shared_text,
+)
 
 
 class ClassificationLoss(nn.Module):
     """Base of the losses on logits; the arguments are those of ``torch.nn.CrossEntropyLoss``.
 
     A subclass computes its loss in ``forward(logits, target)`` by one call of a function, passing
-    ``weight``, ``ignore_index``, ``reduction`` and, where it is defined, ``label_smoothing``.
+    on ``**self.arguments()``. Its docstring may say ``{arguments}`` for what they mean, as here.
 
     Args:
-        weight: (K,) weight of each class, at least 0; kept as a buffer.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         TypeError: if ``weight`` is no tensor or ``ignore_index`` no integer.
@@ -45,6 +52,21 @@ class ClassificationLoss(nn.Module):
     weight_is_given: bool = True
 
     weight: Tensor | None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._explain()
+
+    @classmethod
+    def _explain(cls) -> None:
+        """Let docstring and signature name what ``**arguments`` stands for."""
+        refused = cls.refuses_smoothing
+        smoothing = {} if refused is None else {"label_smoothing": f"refused unless 0: {refused}."}
+        if cls.__doc__ is not None:
+            cls.__doc__ = filled_in(cls.__doc__, shared_text(MEANING | smoothing))
+        own = vars(cls).get("__init__")
+        if "arguments" in getattr(own, "__annotations__", {}):
+            show_keywords(cls.__init__, DEFAULTS)
 
     def __init__(
         self,
@@ -74,9 +96,21 @@ class ClassificationLoss(nn.Module):
         self.reduction = reduction
         self.label_smoothing = label_smoothing
 
+    def hard_arguments(self) -> HardLossArguments:
+        """Return what functions of class indices take: all but label smoothing."""
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+        }
+
+    def arguments(self) -> LossArguments:
+        """Return the arguments as functions take them."""
+        return {**self.hard_arguments(), "label_smoothing": self.label_smoothing}
+
     def extra_repr(self) -> str:
-        """Show the arguments that differ from their defaults."""
-        shown = []
+        """Show the loss's own arguments, and the others where they differ from their defaults."""
+        shown = self._own()
         if self.weight is not None:
             shown.append(f"weight of {self.weight.shape[0]} classes")
         if self.ignore_index != -100:
@@ -86,3 +120,10 @@ class ClassificationLoss(nn.Module):
         if self.label_smoothing > 0.0:
             shown.append(f"label_smoothing={self.label_smoothing}")
         return ", ".join(shown)
+
+    def _own(self) -> list[str]:
+        """Return the loss's own arguments, for ``repr``."""
+        return []
+
+
+ClassificationLoss._explain()

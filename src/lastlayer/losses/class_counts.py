@@ -47,7 +47,7 @@ class ExactBuffers(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class Derived:
+class CachedTensor:
     """A tensor that follows from others, computed anew when one of them is another or changed.
 
     Copies and pickles of the module that holds it start empty.
@@ -70,8 +70,8 @@ class Derived:
         self._last = (sources, tuple(source._version for source in sources), value)
         return value
 
-    def __reduce__(self) -> tuple[type[Derived], tuple[()]]:
-        return Derived, ()
+    def __reduce__(self) -> tuple[type[CachedTensor], tuple[()]]:
+        return CachedTensor, ()
 
 
 def whole_if_possible(counts: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def stored_counts(
     return counts.to(torch.get_default_device() if device is None else device)
 
 
-class Proposal:
+class CheckpointedCounts:
     """The running counts that draws go by, as they were when the forward pass began.
 
     Activation checkpointing runs a forward pass again in the backward pass, which counts labels:
@@ -122,8 +122,8 @@ class Proposal:
             self._held = counts.clone()
         return self._held
 
-    def __reduce__(self) -> tuple[type[Proposal], tuple[()]]:
-        return Proposal, ()
+    def __reduce__(self) -> tuple[type[CheckpointedCounts], tuple[()]]:
+        return CheckpointedCounts, ()
 
 
 def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> Tensor:

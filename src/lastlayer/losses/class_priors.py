@@ -1,22 +1,25 @@
-"""Losses for classes that occur unequally often, as modules."""
+"""Losses for classes that occur unequally often: each is told how often, or in what shares."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_at_least, check_positive, check_probability
+from lastlayer._checks import check_at_least, check_positive, check_prior, check_probability
 from lastlayer.functional.class_priors import (
+    as_class_counts,
     balanced_softmax_loss,
     class_balanced_weight,
     ldam_loss,
 )
 from lastlayer.functional.fenchel_young import cross_entropy
+from lastlayer.functional.information import pc_softmax_loss
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
-from lastlayer.losses.class_counts import Derived, ExactBuffers, stored_counts
+from lastlayer.losses.class_counts import CachedTensor, ExactBuffers, stored_counts
 
 
 class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
@@ -27,7 +30,12 @@ class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
     #: Whether ``zero_counts`` is an argument.
     offers_mask: bool = False
 
-    def _keep(self, class_counts: Tensor | Sequence[float], device: torch.device | None) -> None:
+    def _keep(
+        self, class_counts: Tensor | Sequence[float], device: torch.device | None = None
+    ) -> None:
+        weight = self._buffers.get("weight")
+        if device is None and weight is not None:
+            device = weight.device
         counts = stored_counts(
             class_counts,
             None,
@@ -35,7 +43,6 @@ class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
             zero_counts=self.zero_counts,
             offers_mask=self.offers_mask,
         )
-        weight = self._buffers.get("weight")
         if weight is not None and len(weight) != len(counts):
             raise ValueError(
                 f"weight must have one entry for each of the {len(counts)} classes counted; "
@@ -54,10 +61,6 @@ class _ClassCountsLoss(ExactBuffers, ClassificationLoss):
     def _own(self) -> list[str]:
         return [f"counts of {len(self.class_counts)} classes"]
 
-    def extra_repr(self) -> str:
-        """Show the number of classes and the arguments that differ from their defaults."""
-        return ", ".join(filter(None, (*self._own(), super().extra_repr())))
-
 
 class BalancedSoftmaxLoss(_ClassCountsLoss):
     r"""Cross entropy of logits with the log of the training counts added.
@@ -73,10 +76,7 @@ class BalancedSoftmaxLoss(_ClassCountsLoss):
         tau: exponent of the counts, at least 0; 1 by the theory, 1/4 by the source's bound.
         zero_counts: ``"error"`` refuses a class that never occurs; ``"mask"`` leaves it out of the
             softmax and of label smoothing.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         TypeError: if the counts are in half precision.
@@ -102,20 +102,12 @@ class BalancedSoftmaxLoss(_ClassCountsLoss):
         tau: float = 1.0,
         *,
         zero_counts: str = "error",
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_at_least("tau", tau, 0.0)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.tau, self.zero_counts = float(tau), zero_counts
-        self._keep(class_counts, None if weight is None else weight.device)
+        self._keep(class_counts)
 
     @classmethod
     def from_labels(cls, labels: Tensor, num_classes: int, tau: float = 1.0) -> Self:
@@ -136,10 +128,7 @@ class BalancedSoftmaxLoss(_ClassCountsLoss):
             self.class_counts,
             tau=self.tau,
             zero_counts=self.zero_counts,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
+            **self.arguments(),
         )
 
     def _own(self) -> list[str]:
@@ -158,9 +147,9 @@ class ClassBalancedLoss(_ClassCountsLoss):
     Args:
         class_counts: (K,) how often each class occurs in the whole training set.
         beta: in [0, 1]; 0 is no weighting, 1 is weighting by 1/n.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        ignore_index: {ignore_index}
+        reduction: {reduction}
+        label_smoothing: {label_smoothing}
 
     Attributes:
         weight: (K,) the weights, by the counts that are there now.
@@ -193,8 +182,8 @@ class ClassBalancedLoss(_ClassCountsLoss):
         )
         check_probability("beta", beta)
         self.beta = float(beta)
-        self._weights = Derived()
-        self._keep(class_counts, None)
+        self._weights = CachedTensor()
+        self._keep(class_counts)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -210,14 +199,7 @@ class ClassBalancedLoss(_ClassCountsLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
-        return cross_entropy(
-            logits,
-            target,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+        return cross_entropy(logits, target, **self.arguments())
 
     def _own(self) -> list[str]:
         return [*super()._own(), f"beta={self.beta:g}"]
@@ -237,10 +219,7 @@ class LDAMLoss(_ClassCountsLoss):
         class_counts: (K,) how often each class occurs in the whole training set.
         max_margin: margin of the rarest class, above 0.
         scale: s, above 0.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: refused unless 0, for the margin is that of one true class.
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range or refused.
@@ -264,22 +243,13 @@ class LDAMLoss(_ClassCountsLoss):
         class_counts: Tensor | Sequence[float],
         max_margin: float = 0.5,
         scale: float = 30.0,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_positive("max_margin", max_margin)
         check_positive("scale", scale)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.max_margin, self.scale = float(max_margin), float(scale)
-        self._keep(class_counts, None if weight is None else weight.device)
+        self._keep(class_counts)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of cosines (N, K, ...) for class indices (N, ...)."""
@@ -289,10 +259,71 @@ class LDAMLoss(_ClassCountsLoss):
             self.class_counts,
             max_margin=self.max_margin,
             scale=self.scale,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
         )
 
     def _own(self) -> list[str]:
         return [*super()._own(), f"max_margin={self.max_margin:g}", f"scale={self.scale:g}"]
+
+
+class PCSoftmaxLoss(ExactBuffers, ClassificationLoss):
+    r"""Negative log density ratio; its mean is minus a lower bound on the mutual information.
+
+    .. math:: L(n; y) = \log \sum_j \pi_j e^{n_j} - n_y, \qquad \mathrm{E}\,L \ge -I(X; Y)
+
+    The loss is normally negative, and that is no error: it starts near 0 and falls to minus the
+    information of the input about the label, at best :math:`-H(Y)`. Its gradient is that of the
+    cross entropy of :math:`n + \log \pi`, the loss known as Balanced Softmax or logit adjustment.
+    With weights, soft targets or smoothing the value is no information; the gradient is sound.
+
+    Trained so, logits hold the likelihood without the prior. The largest one is the decision that
+    is best on average over classes; class probabilities under any prior come from
+    :func:`lastlayer.functional.probability_corrected_log_prob`.
+
+    Args:
+        prior: (K,) class probabilities :math:`\pi` of the training data, sum 1; kept as a buffer.
+        **arguments: {arguments}
+
+    Raises:
+        TypeError: if ``prior`` is not floating point.
+        ValueError: if an argument is out of range.
+
+    Examples:
+        >>> import torch
+        >>> loss = PCSoftmaxLoss(torch.tensor([0.8, 0.2]))
+        >>> loss(torch.tensor([[0.0, 5.0]]), torch.tensor([1]))
+        tensor(-1.5828)
+        >>> PCSoftmaxLoss.from_counts(torch.tensor([80, 20]), reduction="sum")
+        PCSoftmaxLoss(prior of 2 classes, reduction='sum')
+
+    References:
+        Qin, Kim and Gedeon, "Rethinking softmax with cross-entropy", arXiv 1911.10688. Ren et al.,
+        "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020 (same gradient).
+    """
+
+    exact_buffers = ("prior",)
+    prior: Tensor
+
+    def __init__(self, prior: Tensor, **arguments: Unpack[LossArguments]) -> None:
+        check_prior("prior", prior)
+        super().__init__(**arguments)
+        self.register_buffer("prior", prior)
+
+    @classmethod
+    def from_counts(cls, counts: Tensor, **options: Any) -> Self:
+        """Build the loss from how often every class occurs in the training data.
+
+        Args:
+            counts: (K,) numbers of at least 0, not all 0.
+            **options: further arguments of the loss.
+        """
+        exact = as_class_counts(counts, zero_counts="mask").double()
+        shares = exact / exact.sum()
+        return cls(shares.float(), **options)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
+        return pc_softmax_loss(logits, target, self.prior, **self.arguments())
+
+    def _own(self) -> list[str]:
+        return [f"prior of {len(self.prior)} classes"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,9 @@ from lastlayer._checks import check_choice, check_probability, check_whole
 from lastlayer.functional.class_sampling import class_dropout_loss, sampled_softmax_loss
 from lastlayer.functional.fenchel_young import cross_entropy
 from lastlayer.functional.layout import class_dim
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
-from lastlayer.losses.class_counts import Proposal, count_when_trained
+from lastlayer.losses.class_counts import CheckpointedCounts, count_when_trained
 
 
 class _SubsetLoss(ClassificationLoss):
@@ -30,13 +33,7 @@ class _SubsetLoss(ClassificationLoss):
         """
         if self.training:
             return self._training_loss(logits, target, generator)
-        return cross_entropy(
-            logits,
-            target,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
+        return cross_entropy(logits, target, **self.hard_arguments())
 
     def _training_loss(
         self, logits: Tensor, target: Tensor, generator: torch.Generator | None
@@ -52,10 +49,7 @@ class ClassDropoutLoss(_SubsetLoss):
 
     Args:
         retain_prob: :math:`\rho` in [0, 1]; the paper tries 0.2, 0.4 and 0.6.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: refused unless 0, for a dropped class has log-probability -inf.
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range or refused.
@@ -71,22 +65,9 @@ class ClassDropoutLoss(_SubsetLoss):
         Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018 (baseline).
     """
 
-    def __init__(
-        self,
-        retain_prob: float,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
+    def __init__(self, retain_prob: float, **arguments: Unpack[LossArguments]) -> None:
         check_probability("retain_prob", retain_prob)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.retain_prob = retain_prob
 
     def _training_loss(
@@ -96,16 +77,12 @@ class ClassDropoutLoss(_SubsetLoss):
             logits,
             target,
             self.retain_prob,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
             generator=generator,
         )
 
-    def extra_repr(self) -> str:
-        """Show the retain probability and the arguments that differ from their defaults."""
-        own = f"retain_prob={self.retain_prob:g}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"retain_prob={self.retain_prob:g}"]
 
 
 class SampledSoftmaxLoss(_SubsetLoss):
@@ -122,10 +99,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         num_samples: number of negatives per row, in [0, K - 1].
         proposal: ``"uniform"``, where the correction by E cancels, or ``"learned"``.
         num_classes: K; needed for ``"learned"``.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: refused unless 0, for a class not drawn has log-probability -inf.
+        **arguments: {arguments}
 
     Attributes:
         label_counts: (K,) int64 buffer of the running label counts, or None.
@@ -151,11 +125,7 @@ class SampledSoftmaxLoss(_SubsetLoss):
         num_samples: int,
         proposal: str = "uniform",
         num_classes: int | None = None,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        **arguments: Unpack[LossArguments],
     ) -> None:
         check_whole("num_samples", num_samples, 0)
         check_choice("proposal", proposal, ("uniform", "learned"))
@@ -166,17 +136,12 @@ class SampledSoftmaxLoss(_SubsetLoss):
                 f"num_samples must be at most num_classes - 1 = {num_classes - 1}; "
                 f"got {num_samples}"
             )
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.num_samples = num_samples
         self.proposal = proposal
         counts = None if proposal == "uniform" else torch.ones(num_classes or 0, dtype=torch.int64)
         self.register_buffer("label_counts", counts)
-        self._drawn_from = Proposal()
+        self._drawn_from = CheckpointedCounts()
 
     def _training_loss(
         self, logits: Tensor, target: Tensor, generator: torch.Generator | None
@@ -192,16 +157,12 @@ class SampledSoftmaxLoss(_SubsetLoss):
             target,
             self.num_samples,
             None if counts is None else self._drawn_from(counts).to(torch.float32),
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            **self.hard_arguments(),
             generator=generator,
         )
         if counts is None:
             return loss
         return count_when_trained(loss, counts, target, self.ignore_index)
 
-    def extra_repr(self) -> str:
-        """Show the sampling and the arguments that differ from their defaults."""
-        own = f"num_samples={self.num_samples}, proposal={self.proposal!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"num_samples={self.num_samples}, proposal={self.proposal!r}"]

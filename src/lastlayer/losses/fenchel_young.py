@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor
 
 from lastlayer._checks import check_at_least
 from lastlayer.functional.fenchel_young import entmax_loss
+from lastlayer.functional.loss_arguments import LossArguments
 from lastlayer.losses.base import ClassificationLoss
 
 
@@ -19,10 +22,7 @@ class EntmaxLoss(ClassificationLoss):
 
     Args:
         alpha: at least 1; 1 is the cross entropy, 1.5 and 2 have classes of their own.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.
@@ -39,39 +39,17 @@ class EntmaxLoss(ClassificationLoss):
         Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
     """
 
-    def __init__(
-        self,
-        alpha: float,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
+    def __init__(self, alpha: float, **arguments: Unpack[LossArguments]) -> None:
         check_at_least("alpha", alpha, 1.0)
-        super().__init__(
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(**arguments)
         self.alpha = float(alpha)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, K, ...) for class indices (N, ...) or probabilities."""
-        return entmax_loss(
-            logits,
-            target,
-            self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+        return entmax_loss(logits, target, self.alpha, **self.arguments())
 
-    def extra_repr(self) -> str:
-        """Show alpha and the arguments that differ from their defaults."""
-        return ", ".join(filter(None, (f"alpha={self.alpha:g}", super().extra_repr())))
+    def _own(self) -> list[str]:
+        return [f"alpha={self.alpha:g}"]
 
 
 class _FixedEntmaxLoss(EntmaxLoss):
@@ -79,21 +57,8 @@ class _FixedEntmaxLoss(EntmaxLoss):
 
     fixed_alpha: float
 
-    def __init__(
-        self,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(
-            self.fixed_alpha,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+    def __init__(self, **arguments: Unpack[LossArguments]) -> None:
+        super().__init__(self.fixed_alpha, **arguments)
 
 
 class SparsemaxLoss(_FixedEntmaxLoss):
@@ -105,10 +70,7 @@ class SparsemaxLoss(_FixedEntmaxLoss):
     Predict with :func:`lastlayer.functional.sparsemax`, never with a softmax of these logits.
 
     Args:
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.
@@ -135,10 +97,7 @@ class Entmax15Loss(_FixedEntmaxLoss):
     Predict with :func:`lastlayer.functional.entmax15`, never with a softmax of these logits.
 
     Args:
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        **arguments: {arguments}
 
     Raises:
         ValueError: if an argument is out of range.

@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         return features
 
     def init_classifier_(self, linear: nn.Linear) -> None:
-        """Initialise the classifier on top in this network's own style (here: leave it be).
+        """Initialize the classifier on top in this network's own style (here: leave it be).
 
         Args:
             linear: the layer from ``out_features`` to the classes, changed in place.

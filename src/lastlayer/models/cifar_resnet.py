@@ -22,7 +22,7 @@ class PreactBlock(nn.Module):
         a = \mathrm{relu}(\mathrm{bn}_1(x)), \qquad
         y = \mathrm{conv}_2(\mathrm{relu}(\mathrm{bn}_2(\mathrm{conv}_1(a)))) + s
 
-    with :math:`s = x`, or :math:`s = W a` (a 1x1 convolution without batch normalisation) where
+    with :math:`s = x`, or :math:`s = W a` (a 1x1 convolution without batch normalization) where
     size or channels change.
 
     Args:
@@ -128,7 +128,7 @@ class CifarResNet(Backbone):
 
     A 3x3 convolution to ``width`` channels; the stages ``layer1``, ``layer2`` and ``layer3`` with
     ``width``, twice and four times as many channels, the later two halving the image in their first
-    block; average over the pixels. Pre-activation networks end in batch normalisation and ReLU.
+    block; average over the pixels. Pre-activation networks end in batch normalization and ReLU.
     Blocks are numbered from 0, so that ``layer3.*.conv1`` names the first convolutions of the last
     stage. Convolutions have no bias and are drawn from He's normal,
     :math:`\mathcal N(0, 2 / n_\text{out})`; the classifier is left as torch draws it.

@@ -15,7 +15,7 @@ class TorchvisionResNet(Backbone):
     r"""A residual network of torchvision without its last linear layer.
 
     Version 1.5 of the network (a bottleneck's stride is in its 3x3 convolution), convolutions drawn
-    from He's normal :math:`\mathcal N(0, 2 / n_\text{out})`, and the last batch normalisation of
+    from He's normal :math:`\mathcal N(0, 2 / n_\text{out})`, and the last batch normalization of
     each block begun at 0, so that every block begins as its shortcut. Modules keep torchvision's
     names (``layer3.0.conv2``), and weights those of torchvision's files but for ``fc``. Every block
     has a ``downsample``, the identity where the shape stays, so that a shortcut can be named too.
@@ -34,7 +34,7 @@ class TorchvisionResNet(Backbone):
         ValueError: if the shape is not an image's.
 
     Source: He, Zhang, Ren, Sun, CVPR 2016; Goyal et al., arXiv:1706.02677, section 5.1, for the
-    batch normalisation that begins at 0.
+    batch normalization that begins at 0.
     """
 
     def __init__(self, input_shape: Sequence[int], *, name: str) -> None:

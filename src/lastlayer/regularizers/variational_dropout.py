@@ -22,7 +22,7 @@ class VariationalDropout(AdaptiveRegularizer):
         p_c = \frac{\alpha_c}{1 + \alpha_c}
 
     The mathematics is :func:`lastlayer.functional.feature_noise.variational_dropout` and
-    :func:`lastlayer.functional.feature_noise.log_uniform_kl`.
+    :func:`lastlayer.functional.feature_noise.gaussian`.
 
     Args:
         num_features: number of channels C.

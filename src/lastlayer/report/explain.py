@@ -11,7 +11,7 @@ from torch import Tensor
 from lastlayer._checks import check_count
 from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.heads import Classifier, DropMax
-from lastlayer.heads.attention import DeterministicAttention
+from lastlayer.heads.retain import DeterministicAttention
 from lastlayer.report.examples import easy_and_hard
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def figure_bytes(figure: Figure, suffix: str = ".svg", dpi: int = 150) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with moved_into_place(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 

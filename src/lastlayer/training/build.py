@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lastlayer._random import seeded
-from lastlayer.data import Splits, build_augmentation, load
+from lastlayer.data import Splits, load
+from lastlayer.data.augmentation import build_augmentation
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.longtail import class_counts, long_tail_counts, long_tail_indices
 from lastlayer.models import Backbone, build

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lastlayer._files import moved_into_place
+from lastlayer._files import atomic_write
 from lastlayer.training.config import RunConfig
 
 #: What readers of a summary rely on.
@@ -218,7 +218,7 @@ class RunDirectory:
 
     def write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Write named tensors to one of the run's files."""
-        with moved_into_place(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(
                 {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary
             )
@@ -238,7 +238,7 @@ class RunDirectory:
             path.unlink(missing_ok=True)
 
     def _write_text(self, path: Path, text: str) -> None:
-        with moved_into_place(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _drop_incomplete_record(self) -> None:
@@ -247,7 +247,7 @@ class RunDirectory:
         content = self.metrics_path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
-            with moved_into_place(self.metrics_path) as temporary:
+            with atomic_write(self.metrics_path) as temporary:
                 temporary.write_bytes(whole)
 
 

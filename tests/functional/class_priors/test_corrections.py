@@ -132,7 +132,7 @@ def test_correcting_twice_is_told(given_):
     with pytest.warns(DoubleCorrectionWarning, match="corrected more than once"):
         account = PriorCorrection(COUNTS, **given_)
     assert account.total > 1.2
-    assert account.carried_prior().argmax() == K - 1  # the rarest class is favoured
+    assert account.carried_prior().argmax() == K - 1  # the rarest class is favored
 
 
 def test_a_further_adjustment_is_told_only_where_it_is_one_too_many():

@@ -38,7 +38,7 @@ def fit_all(x: Tensor, y: Tensor, counts: Tensor) -> dict[str, Tensor]:
 
 
 def fit(x: Tensor, y: Tensor, counts: Tensor, tau: float, weighted: bool) -> Tensor:
-    """Return the (D + 1, K) classifier that minimises the loss."""
+    """Return the (D + 1, K) classifier that minimizes the loss."""
     weight = class_balanced_weight(counts, beta=1.0).double() if weighted else None
     rows = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
     w = torch.zeros(rows.shape[1], len(counts), dtype=torch.float64, requires_grad=True)
@@ -123,8 +123,8 @@ RING_COUNTS = torch.tensor(exponential_counts(10, 5000, 100))
 def ring(counts: Tensor, place: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     y = torch.repeat_interleave(torch.arange(10), counts)
     angle = 2 * math.pi * place[y].double() / 10
-    centre = 4 * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return centre + torch.randn(len(y), 2, generator=generator, dtype=torch.float64), y
+    center = 4 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return center + torch.randn(len(y), 2, generator=generator, dtype=torch.float64), y
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_the_softmax_of_the_logits_is_the_balanced_posterior_and_with_counts_the
     )
 
 
-def test_without_a_bias_or_with_one_that_decays_the_loss_is_no_reparametrisation():
+def test_without_a_bias_or_with_one_that_decays_the_loss_is_no_reparametrization():
     generator = torch.Generator().manual_seed(2)
     counts = torch.tensor([900, 100])
     y = torch.repeat_interleave(torch.arange(2), counts)

@@ -51,9 +51,9 @@ def test_h_score_is_pillais_trace_of_statsmodels():
 
 def test_h_score_is_the_sum_of_squared_canonical_correlations():
     features, target = problem()
-    centred = (features - features.mean(0)).numpy()
+    centered = (features - features.mean(0)).numpy()
     one_hot = F.one_hot(target).double().numpy()[:, 1:]
-    correlations = np.cos(linalg.subspace_angles(centred, one_hot - one_hot.mean(0)))
+    correlations = np.cos(linalg.subspace_angles(centered, one_hot - one_hot.mean(0)))
     assert float(h_score(features, target)) == pytest.approx(np.square(correlations).sum(), 1e-10)
 
 
@@ -69,9 +69,9 @@ def test_h_score_is_the_trace_with_an_inverse_whatever_the_divisor():
 
 def test_h_score_is_read_from_the_eigenvalues_of_discriminant_analysis():
     features, target = problem()
-    centred = features - features.mean(0)
-    means = torch.stack([centred[target == y].mean(0) for y in target])
-    between, within = means.T @ means, (centred - means).T @ (centred - means)
+    centered = features - features.mean(0)
+    means = torch.stack([centered[target == y].mean(0) for y in target])
+    between, within = means.T @ means, (centered - means).T @ (centered - means)
     eigenvalues = linalg.eigh(between.numpy(), within.numpy(), eigvals_only=True)
     expected = (eigenvalues / (1 + eigenvalues)).sum()
     assert float(h_score(features, target)) == pytest.approx(expected, abs=1e-10)
@@ -196,9 +196,9 @@ def test_alpha_is_scikit_learns(n, d):
 @pytest.mark.parametrize(("n", "d"), [(300, 7), (20, 40)])
 def test_shrunk_h_score_is_the_trace_with_the_shrunk_inverse(n, d):
     features, target = problem(n, d)
-    centred = features - features.mean(0)
-    means = torch.stack([centred[target == y].mean(0) for y in target])
-    covariance, between = centred.T @ centred / n, means.T @ means / n
+    centered = features - features.mean(0)
+    means = torch.stack([centered[target == y].mean(0) for y in target])
+    covariance, between = centered.T @ centered / n, means.T @ means / n
     for alpha in (None, 0.3, 1.0):
         share = ledoit_wolf_shrinkage(features.numpy()) if alpha is None else alpha
         sphere = covariance.trace() / d * torch.eye(d)

@@ -8,7 +8,7 @@ import torch
 
 from lastlayer.functional.dependence import (
     SoftmaxLayer,
-    chi_square_divergence,
+    dependence_matrix,
     dependence_modes,
     joint_table,
     weak_excess_loss,
@@ -16,6 +16,10 @@ from lastlayer.functional.dependence import (
     weak_hidden_weight,
     weak_softmax,
 )
+
+
+def chi_square_divergence(joint: torch.Tensor) -> torch.Tensor:
+    return dependence_matrix(joint).square().sum()
 
 
 def weak_joint(epsilon: float, seed: int = 0) -> torch.Tensor:
@@ -34,8 +38,8 @@ def excess(joint: torch.Tensor, features: torch.Tensor, layer: SoftmaxLayer) -> 
     return (joint * (log_p - log_q)).sum()
 
 
-def minimised(loss, *parameters: torch.Tensor) -> None:
-    """Minimise by LBFGS in place, far below the effects tested."""
+def minimized(loss, *parameters: torch.Tensor) -> None:
+    """Minimize by LBFGS in place, far below the effects tested."""
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=500, tolerance_grad=1e-14, tolerance_change=1e-18,
         line_search_fn="strong_wolfe",
@@ -75,7 +79,7 @@ def test_trained_layer_on_fixed_features_approaches_the_prediction():
         joint = weak_joint(epsilon)
         weight = torch.zeros(6, 2, dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-        minimised(
+        minimized(
             lambda w=weight, b=bias, j=joint: excess(j, features, SoftmaxLayer(w, b)), weight, bias
         )
         predicted = weak_softmax(joint, features)
@@ -94,7 +98,7 @@ def test_trained_features_before_a_fixed_layer_approach_the_prediction():
     )
     joint = weak_joint(0.01)
     features = torch.zeros(8, 2, dtype=torch.float64, requires_grad=True)
-    minimised(lambda: excess(joint, features, layer), features)
+    minimized(lambda: excess(joint, features, layer), features)
     predicted = weak_features(joint, layer)
     error = (features.detach() - predicted).norm() / predicted.norm()
     assert float(error) < 0.03
@@ -107,7 +111,7 @@ def test_one_free_feature_approaches_the_first_mode():
         features = gaussian(8, 1, 6).mul(0.1).requires_grad_()
         weight = gaussian(6, 1, 7).mul(0.1).requires_grad_()
         bias = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-        minimised(
+        minimized(
             lambda s=features, w=weight, b=bias, j=joint: excess(j, s, SoftmaxLayer(w, b)),
             features, weight, bias,
         )  # fmt: skip
@@ -168,9 +172,9 @@ def test_labelled_examples_are_a_table_of_their_own():
     target = torch.arange(50) % 4
     features = gaussian(50, 3, 2)
     layer = weak_softmax(joint_table(torch.arange(50), target), features)
-    centred = features - features.mean(0)
-    means = torch.stack([centred[target == y].mean(0) for y in range(4)])
-    expected = torch.linalg.solve(centred.T @ centred / 50, means.T).T
+    centered = features - features.mean(0)
+    means = torch.stack([centered[target == y].mean(0) for y in range(4)])
+    expected = torch.linalg.solve(centered.T @ centered / 50, means.T).T
     torch.testing.assert_close(layer.weight, expected)
 
 
@@ -194,7 +198,7 @@ def test_trained_hidden_weight_before_a_fixed_layer_approaches_the_prediction():
         layer = SoftmaxLayer(weight, joint.sum(0).log() - weight.sum(1) / 2)  # of mean feature 1/2
         hidden = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
         shift = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-        minimised(
+        minimized(
             lambda h=hidden, c=shift, j=joint, y=layer: (
                 1e3 * excess(j, torch.sigmoid(inputs @ h + c), y)
             ),

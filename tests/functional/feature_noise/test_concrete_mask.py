@@ -10,12 +10,12 @@ import torch
 from scipy.special import expit, logit
 
 from lastlayer.functional.feature_noise import (
-    UNITS,
     concrete_dropout,
     concrete_dropout_kl,
     unit_dropout,
     unit_shape,
 )
+from lastlayer.functional.feature_noise.units import UNITS
 
 SHAPE = (4, 3, 5, 2)
 

@@ -16,8 +16,8 @@ def generator(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def centre_noise(size: tuple[int, int], row: int, column: int) -> list[float]:
-    """Uniform numbers that put a square's centre on a pixel."""
+def center_noise(size: tuple[int, int], row: int, column: int) -> list[float]:
+    """Uniform numbers that put a square's center on a pixel."""
     return [0.0, (row + 0.5) / size[0], (column + 0.5) / size[1]]
 
 
@@ -33,29 +33,29 @@ SIZES = [((5, 7), 1), ((5, 7), 2), ((5, 7), 3), ((6, 4), 4), ((4, 4), 5), ((3, 8
 
 
 @pytest.mark.parametrize(("size", "length"), SIZES)
-def test_a_square_is_where_its_centre_says_and_clipped_at_the_border(size, length):
-    centres = list(itertools.product(range(size[0]), range(size[1])))
-    noise = torch.tensor([[centre_noise(size, *centre)] for centre in centres])
-    images = torch.rand(len(centres), 2, *size, generator=generator()) + 1.0
+def test_a_square_is_where_its_center_says_and_clipped_at_the_border(size, length):
+    centers = list(itertools.product(range(size[0]), range(size[1])))
+    noise = torch.tensor([[center_noise(size, *center)] for center in centers])
+    images = torch.rand(len(centers), 2, *size, generator=generator()) + 1.0
     out = cutout(images, length, noise=noise)
-    for image, before, centre in zip(out, images, centres, strict=True):
-        mask = erased(size, length, *centre)
+    for image, before, center in zip(out, images, centers, strict=True):
+        mask = erased(size, length, *center)
         expected = np.where(mask, 0.0, before.numpy())
         np.testing.assert_array_equal(image.numpy(), expected)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
 def test_an_inner_square_has_exactly_its_side(length):
-    noise = torch.tensor([[centre_noise((11, 11), 5, 5)]])
+    noise = torch.tensor([[center_noise((11, 11), 5, 5)]])
     out = cutout(torch.ones(1, 1, 11, 11), length, noise=noise)
     assert (out == 0).sum() == length**2
 
 
 @pytest.mark.parametrize(("size", "length"), SIZES)
 @pytest.mark.parametrize(("squares", "p"), [(1, 1.0), (1, 0.3), (2, 1.0), (3, 0.6)])
-def test_pixel_probabilities_are_those_of_all_centres(size, length, squares, p):
-    centres = itertools.product(range(size[0]), range(size[1]))
-    one = np.mean([erased(size, length, *centre) for centre in centres], axis=0)
+def test_pixel_probabilities_are_those_of_all_centers(size, length, squares, p):
+    centers = itertools.product(range(size[0]), range(size[1]))
+    one = np.mean([erased(size, length, *center) for center in centers], axis=0)
     expected = 1 - (1 - p * one) ** squares
     probability = cutout_probability(size, length, num_squares=squares, p=p)
     np.testing.assert_allclose(probability.numpy(), expected, atol=1e-14)
@@ -108,7 +108,7 @@ def test_memory_format_is_kept():
 
 def test_an_erased_pixel_hides_nan_and_has_no_gradient():
     images = torch.full((1, 1, 5, 5), math.nan, requires_grad=True)
-    out = cutout(images, 3, noise=torch.tensor([[centre_noise((5, 5), 2, 2)]]))
+    out = cutout(images, 3, noise=torch.tensor([[center_noise((5, 5), 2, 2)]]))
     mask = torch.from_numpy(erased((5, 5), 3, 2, 2))
     assert (out[0, 0][mask] == 0).all()
     gradient = torch.autograd.grad(out.sum(), images)[0][0, 0]

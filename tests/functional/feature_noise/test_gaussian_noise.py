@@ -9,12 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lastlayer.functional.feature_noise import (
-    UNITS,
-    gaussian_dropout,
-    unit_shape,
-    variational_dropout,
-)
+from lastlayer.functional.feature_noise import gaussian_dropout, unit_shape, variational_dropout
+from lastlayer.functional.feature_noise.units import UNITS
 
 SHAPE = (4, 3, 5, 2)
 

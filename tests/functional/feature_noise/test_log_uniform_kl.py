@@ -22,8 +22,8 @@ def by_integration(log_alpha: float) -> float:
         return z * s * (law.pdf(s) + law.pdf(-s))
 
     top = np.log(1 + 12 * deviation)
-    centre = np.log1p(deviation)
-    mean, _ = integrate.quad(integrand, -60, top, points=[-2.0, 0.0, centre], limit=2000)
+    center = np.log1p(deviation)
+    mean, _ = integrate.quad(integrand, -60, top, points=[-2.0, 0.0, center], limit=2000)
     return mean - 0.5 * log_alpha + 0.5 * (np.euler_gamma + np.log(2))
 
 

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastlayer.functional.feature_noise import UNITS, unit_dropout, unit_shape
+from lastlayer.functional.feature_noise import unit_dropout, unit_shape
+from lastlayer.functional.feature_noise.units import UNITS
 
 SHAPE = (4, 3, 5, 2)
 HALF = (torch.bfloat16, torch.float16)
@@ -53,11 +54,11 @@ def test_units_are_dropped_at_the_rate_and_independently(unit, p):
     count = of_units.numel()
     z = (of_units.mean().item() - p) / math.sqrt(p * (1 - p) / count)
     assert abs(z) < 5
-    # Neighbouring units agree as often as independent ones.
+    # Neighboring units agree as often as independent ones.
     flat = of_units.flatten()
     agree = (flat[1:] == flat[:-1]).float().mean().item()
     expected = p**2 + (1 - p) ** 2
-    spread = math.sqrt(3 * expected * (1 - expected) / count)  # neighbours overlap
+    spread = math.sqrt(3 * expected * (1 - expected) / count)  # neighbors overlap
     assert abs(agree - expected) < 5 * spread
 
 

@@ -120,7 +120,7 @@ def test_a_row_of_zeros_costs_one_and_has_gradient_zero():
     assert torch.autograd.grad(loss, student)[0].eq(0).all()
 
 
-def test_unit_rows_are_torchs_normalised_ones_at_any_size():
+def test_unit_rows_are_torchs_normalized_ones_at_any_size():
     rows, _ = pair(5, 3)
     for scale in (1.0, 1e200, 1e-200):
         torch.testing.assert_close(unit_rows(rows * scale), F.normalize(rows))

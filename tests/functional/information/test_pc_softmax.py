@@ -212,7 +212,7 @@ def test_prior_shifts_agree_with_bayes_rule_and_with_each_other():
     torch.testing.assert_close(corrected.exp(), bayes)
 
 
-def test_prior_shift_drops_impossible_classes_and_refuses_unlearnt_ones():
+def test_prior_shift_drops_impossible_classes_and_refuses_unlearned_ones():
     half = torch.tensor([0.5, 0.5, 0.0])
     third = torch.full((3,), 1 / 3)
     shifted = fi.post_compensated_log_prob(torch.zeros(3), third, half)

@@ -251,20 +251,20 @@ def coding_rate(rows: np.ndarray, epsilon: float) -> float:
     return 0.5 * np.linalg.slogdet(gram)[1]
 
 
-@pytest.mark.parametrize("normalise_rows", [True, False])
+@pytest.mark.parametrize("normalize_rows", [True, False])
 @pytest.mark.parametrize("weighting", ["frequency", "equal"])
 @pytest.mark.parametrize("shape", [(60, 5), (20, 30)])
-def test_trans_rate_is_the_difference_of_determinants(shape, weighting, normalise_rows):
+def test_trans_rate_is_the_difference_of_determinants(shape, weighting, normalize_rows):
     features, target = problem(*shape)
     rows = (features - features.mean(0)).numpy()
-    if normalise_rows:
+    if normalize_rows:
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     expected = coding_rate(rows, 1e-4)
     for label in range(3):
         part = rows[target.numpy() == label]
         share = len(part) / len(rows) if weighting == "frequency" else 1 / 3
         expected -= share * coding_rate(part, 1e-4)
-    found = trans_rate(features, target, weighting=weighting, normalise_rows=normalise_rows)
+    found = trans_rate(features, target, weighting=weighting, normalize_rows=normalize_rows)
     assert float(found) == pytest.approx(expected, abs=1e-8)
 
 

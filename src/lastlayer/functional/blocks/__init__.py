@@ -1,25 +1,20 @@
 """Random blocks of feature maps: where they lie, how they are drawn, what replaces them."""
 
-from lastlayer.functional.blocks.dense import cover_mask
 from lastlayer.functional.blocks.disout import (
     check_next_weight,
     disout,
     drop_block,
-    finite_std,
     next_layer_scale,
 )
 from lastlayer.functional.blocks.grid import (
     BlockGrid,
     block_grid,
     check_block_size,
-    cover_counts,
     cover_probability,
-    published_seed_rate,
     seed_rate,
 )
 from lastlayer.functional.blocks.released import disout_released
 from lastlayer.functional.blocks.replace import SAMPLERS, replace_blocks
-from lastlayer.functional.blocks.sparse import draw_places
 
 __all__ = [
     "SAMPLERS",
@@ -27,16 +22,11 @@ __all__ = [
     "block_grid",
     "check_block_size",
     "check_next_weight",
-    "cover_counts",
-    "cover_mask",
     "cover_probability",
     "disout",
     "disout_released",
-    "draw_places",
     "drop_block",
-    "finite_std",
     "next_layer_scale",
-    "published_seed_rate",
     "replace_blocks",
     "seed_rate",
 ]

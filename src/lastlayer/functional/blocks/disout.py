@@ -245,9 +245,9 @@ def finite_std(features: Tensor) -> Tensor:
     finite = values.isfinite()
     count = finite.sum()
     mean = torch.where(finite, values, 0.0).sum() / count.clamp(min=1)
-    centred = torch.where(finite, values - mean, 0.0)
+    centered = torch.where(finite, values - mean, 0.0)
     # The last term is what the rounding of the mean has added.
-    squares = centred.square().sum() - centred.sum().square() / count.clamp(min=1)
+    squares = centered.square().sum() - centered.sum().square() / count.clamp(min=1)
     return (squares / (count - 1).clamp(min=1)).clamp(min=0).sqrt()
 
 

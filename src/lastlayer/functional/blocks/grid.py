@@ -152,12 +152,6 @@ def seed_rate(p: float | Tensor, grid: BlockGrid) -> Any:
     return _seed_rate(p, grid)
 
 
-def published_seed_rate(p: float, grid: BlockGrid) -> float:
-    """Return DropBlock's and Disout's seed rate, p over the mean number of covering places."""
-    counts, share = _distinct_counts(grid)
-    return float(p / (counts * share).sum())
-
-
 @lru_cache(maxsize=4096)
 def _seed_rate(p: float, grid: BlockGrid) -> float:
     counts, share = _distinct_counts(grid)

@@ -22,7 +22,7 @@ def sparse_blocks(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Replace random blocks by noise, or by zeros, and rescale; see ``replace_blocks``."""
-    layout = _dense_strides(features)
+    layout = torch.empty_like(features, memory_format=torch.preserve_format).stride()
     places = draw_places(
         len(features) * grid.num_places, rate, generator=generator, device=features.device
     )
@@ -123,10 +123,6 @@ def _width(spread: Tensor, channel: Tensor, grid: BlockGrid) -> Tensor:
     if grid.block[0] == 1:
         return spread[channel].unsqueeze(1)
     return spread.repeat_interleave(math.prod(grid.block[1:]))
-
-
-def _dense_strides(features: Tensor) -> tuple[int, ...]:
-    return torch.empty_like(features, memory_format=torch.preserve_format).stride()
 
 
 def _replace(

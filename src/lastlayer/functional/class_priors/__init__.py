@@ -19,7 +19,7 @@ from lastlayer.functional.class_priors.balanced_softmax import (
     balanced_softmax_loss,
 )
 from lastlayer.functional.class_priors.correction import DoubleCorrectionWarning, PriorCorrection
-from lastlayer.functional.class_priors.counts import ZERO_COUNTS, as_class_counts, log_class_counts
+from lastlayer.functional.class_priors.counts import as_class_counts, log_class_counts
 from lastlayer.functional.class_priors.margins import ldam_loss, ldam_margins
 from lastlayer.functional.class_priors.weights import (
     class_balanced_weight,
@@ -28,7 +28,6 @@ from lastlayer.functional.class_priors.weights import (
 )
 
 __all__ = [
-    "ZERO_COUNTS",
     "DoubleCorrectionWarning",
     "PriorCorrection",
     "adjust_logits",

@@ -40,7 +40,7 @@ def adjust_logits(
         dim: the class dimension.
 
     Returns:
-        The shape of ``logits``: adjusted logits, not normalised.
+        The shape of ``logits``: adjusted logits, not normalized.
 
     Raises:
         TypeError: if ``logits`` is not floating point, or counts are in half precision.
@@ -65,17 +65,17 @@ def adjust_logits(
     if class_counts is not None:
         source = as_class_counts(class_counts, num_classes, zero_counts="mask")
         shift = -log_prior_shift(source, rows, tau)
-    unlearnt = shift == torch.inf
+    unlearned = shift == torch.inf
     if target_prior is None:
-        shift = shift.masked_fill(unlearnt, -torch.inf)
+        shift = shift.masked_fill(unlearned, -torch.inf)
     else:
         wanted = as_class_counts(target_prior, num_classes, zero_counts="mask").to(rows.device)
-        _refuse_unlearnt(unlearnt & (wanted > 0))
+        _refuse_unlearned(unlearned & (wanted > 0))
         shift = torch.where(wanted > 0, shift + log_prior_shift(wanted, rows, 1.0), -torch.inf)
     return (rows + shift).movedim(-1, dim)
 
 
-def _refuse_unlearnt(wanted: Tensor) -> None:
+def _refuse_unlearned(wanted: Tensor) -> None:
     if not can_look(wanted) or not bool(wanted.any()):
         return
     raise ValueError(

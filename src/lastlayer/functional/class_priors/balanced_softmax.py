@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,11 @@ from lastlayer._checks import REDUCTIONS, check_at_least, check_choice, check_fl
 from lastlayer.functional.class_priors.counts import as_class_counts, log_class_counts
 from lastlayer.functional.class_priors.shifted_loss import prior_shifted_loss
 from lastlayer.functional.layout import float_rows
+from lastlayer.functional.loss_arguments import LossArguments, explained
 from lastlayer.functional.numerics import at_least_float32
 
 
+@explained
 def balanced_softmax_loss(
     logits: Tensor,
     target: Tensor,
@@ -23,10 +26,7 @@ def balanced_softmax_loss(
     *,
     tau: float = 1.0,
     zero_counts: str = "error",
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    **arguments: Unpack[LossArguments],
 ) -> Tensor:
     r"""Cross entropy of logits with the log of the training counts added.
 
@@ -40,20 +40,17 @@ def balanced_softmax_loss(
 
     The gradient of a row is bounded, unlike that of weights 1/n. Logits that are cosines must be
     scaled first, or the counts outweigh them. Counts are those of the whole training set, never of
-    a batch or of one process's share; with mixed-up inputs, those of the unmixed labels.
+    a batch or of one process's share; with mixed-up inputs, those of the unmixed labels. Label
+    smoothing is of the shifted logits, so its share on rare classes raises their logits.
 
     Args:
-        logits: (K,), (N, K) or (N, K, d1, ...); half precision is computed in float32.
-        target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
+        logits: {logits}
+        target: {target}
         class_counts: (K,) how often each class occurs in training; only ratios matter.
         tau: exponent :math:`\tau` of the counts, at least 0.
         zero_counts: ``"error"`` refuses a class that never occurs. ``"mask"`` leaves it out of the
             softmax, of its gradient and of label smoothing; it may then be no target.
-        weight: (K,) weight of each class, at least 0; multiplies the target distribution.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1]; smoothing is
-            of the shifted logits, so its share on rare classes raises their logits.
+        **arguments: {arguments}
 
     Returns:
         A scalar, or one value per row for ``"none"``, in nats.
@@ -80,15 +77,12 @@ def balanced_softmax_loss(
         logits,
         target,
         log_prior_shift(counts, rows, tau),
-        charge_prior=True,
+        include_label_prior=True,
         undefined=(
             "a class that never occurs according to class_counts; count it, or ignore the row"
         ),
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
         smooth_seen_only=zero_counts == "mask",
+        **arguments,
     )
 
 

@@ -144,11 +144,11 @@ class PriorCorrection:
     def _strengths(self) -> dict[str, float]:
         """Regress what each correction changes on log n."""
         log_n = self.class_counts.double().log()
-        centred = log_n - log_n.mean()
-        spread = float(centred.square().sum())
+        centered = log_n - log_n.mean()
+        spread = float(centered.square().sum())
 
         def strength(log_change: Tensor) -> float:
-            return 0.0 if spread == 0 else -float((log_change * centred).sum()) / spread
+            return 0.0 if spread == 0 else -float((log_change * centered).sum()) / spread
 
         weight = self.class_weight
         found = {
@@ -165,7 +165,7 @@ class PriorCorrection:
             listed = " + ".join(f"{name} {value:.2f}" for name, value in at_work.items())
             warnings.warn(
                 f"the class prior is corrected more than once: {listed} = {self.total:.2f}, where "
-                "1 is balanced; rare classes are favoured beyond that",
+                "1 is balanced; rare classes are favored beyond that",
                 DoubleCorrectionWarning,
                 stacklevel=3,
             )

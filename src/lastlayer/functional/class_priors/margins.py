@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, check_choice, check_class_weight, check_positive
+from lastlayer._checks import check_positive
 from lastlayer.functional.class_priors.counts import as_class_counts
-from lastlayer.functional.layout import flatten_target, float_rows, target_shape
-from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer.functional.loss_arguments import HardLossArguments, explained, hard_target_loss
 
 
 def ldam_margins(class_counts: Tensor | Sequence[float], *, max_margin: float = 0.5) -> Tensor:
@@ -43,6 +43,7 @@ def ldam_margins(class_counts: Tensor | Sequence[float], *, max_margin: float = 
     return margins.to(counts.dtype if counts.is_floating_point() else torch.float32)
 
 
+@explained
 def ldam_loss(
     cosines: Tensor,
     target: Tensor,
@@ -50,27 +51,23 @@ def ldam_loss(
     *,
     max_margin: float = 0.5,
     scale: float = 30.0,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
+    **arguments: Unpack[HardLossArguments],
 ) -> Tensor:
     r"""Cross entropy of scaled cosines with the true class's margin taken off.
 
     .. math:: L(z; y) = -\log \frac{e^{s (z_y - m_y)}}{e^{s (z_y - m_y)} + \sum_{j \ne y} e^{s z_j}}
 
+    The margin needs one true class: neither class probabilities nor label smoothing are defined.
     Unlike Balanced Softmax it is not consistent for the balanced error; its authors weight the
     classes late in training as well (:func:`deferred_class_weight`).
 
     Args:
         cosines: (K,), (N, K) or (N, K, d1, ...) cosines of features and class weights, not scaled.
-        target: class indices (), (N,) or (N, d1, ...). The margin needs one true class: neither
-            class probabilities nor label smoothing are defined.
+        target: {class indices}
         class_counts: (K,) positive counts of the classes in training.
         max_margin: margin of the rarest class, above 0.
         scale: s, above 0.
-        weight: (K,) weight of each class, at least 0.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
+        **arguments: {arguments}
 
     Returns:
         A scalar, or one value per row for ``"none"``, in nats.
@@ -86,18 +83,18 @@ def ldam_loss(
     Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
     NeurIPS 2019.
     """
-    check_choice("reduction", reduction, REDUCTIONS)
     check_positive("scale", scale)
-    rows = float_rows(cosines)
-    num_classes = rows.shape[-1]
-    check_class_weight(weight, num_classes)
-    if target.is_floating_point():
-        raise TypeError("target must hold class indices, for the margin is that of one true class")
-    index, keep = split_ignored(flatten_target(target, cosines), num_classes, ignore_index)
-    counts = as_class_counts(class_counts, num_classes, offers_mask=False).to(rows.device)
-    margin = ldam_margins(counts, max_margin=max_margin).to(rows)[index]
-    shifted = rows.scatter_add(-1, index.unsqueeze(-1), -margin.unsqueeze(-1))
-    values = F.cross_entropy(scale * shifted, index, reduction="none")
-    row_weight = None if weight is None else weight.to(rows)[index]
-    values = reduce_rows(values, keep=keep, row_weight=row_weight, reduction=reduction)
-    return values.reshape(target_shape(cosines)) if reduction == "none" else values
+
+    def row_losses(rows: Tensor, index: Tensor, _: Tensor | None) -> Tensor:
+        counts = as_class_counts(class_counts, rows.shape[-1], offers_mask=False).to(rows.device)
+        margin = ldam_margins(counts, max_margin=max_margin).to(rows)[index]
+        shifted = rows.scatter_add(-1, index.unsqueeze(-1), -margin.unsqueeze(-1))
+        return F.cross_entropy(scale * shifted, index, reduction="none")
+
+    return hard_target_loss(
+        cosines,
+        target,
+        row_losses,
+        no_soft_targets="the margin is that of one true class",
+        **arguments,
+    )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import REDUCTIONS, can_look, check_choice
-from lastlayer.functional.layout import flatten_target, float_rows, target_shape
-from lastlayer.functional.numerics import centred_partition
-from lastlayer.functional.targets import weighted_targets
+from lastlayer._checks import can_look
+from lastlayer.functional.layout import flatten_target, float_rows
+from lastlayer.functional.loss_arguments import explained, weighted_targets
+from lastlayer.functional.numerics import centered_partition
 
 
+@explained
 def prior_shifted_loss(
     logits: Tensor,
     target: Tensor,
     log_prior: Tensor,
     *,
-    charge_prior: bool,
+    include_label_prior: bool,
     undefined: str,
     weight: Tensor | None = None,
     ignore_index: int = -100,
@@ -32,15 +33,15 @@ def prior_shifted_loss(
     negative log density ratio (PC-Softmax); their gradients are the same.
 
     Args:
-        logits: (K,), (N, K) or (N, K, d1, ...); half precision is computed in float32.
-        target: class indices (), (N,) or (N, d1, ...), or probabilities of the logits' shape.
+        logits: {logits}
+        target: {target}
         log_prior: (K,) shift :math:`\ell` in the dtype of the computation; -inf leaves a class out.
-        charge_prior: c.
+        include_label_prior: c.
         undefined: what is wrong with a target whose shift is -inf, for the message.
-        weight: (K,) weight of each class, at least 0; multiplies the target distribution.
-        ignore_index: class index of the rows that take no part.
-        reduction: ``"none"``, ``"mean"`` (0 over no row at all) or ``"sum"``.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1].
+        weight: {weight}
+        ignore_index: {ignore_index}
+        reduction: {reduction}
+        label_smoothing: {label_smoothing}
         smooth_seen_only: whether that distribution leaves out the classes of shift -inf.
 
     Returns:
@@ -50,12 +51,11 @@ def prior_shifted_loss(
         ValueError: if a shape, a class index or an option does not fit, or a target has a shift of
             -inf (looked at on the CPU only; elsewhere the loss is NaN).
     """
-    check_choice("reduction", reduction, REDUCTIONS)
-    rows, log_partition = centred_partition(float_rows(logits), log_prior)
+    rows, log_partition = centered_partition(float_rows(logits), log_prior)
     absent = log_prior == -torch.inf
     targets = weighted_targets(
         # NaN where the score is undefined; a target that does not name the class leaves it out.
-        (rows + log_prior if charge_prior else rows).masked_fill(absent, torch.nan),
+        (rows + log_prior if include_label_prior else rows).masked_fill(absent, torch.nan),
         flatten_target(target, logits),
         weight,
         ignore_index,
@@ -63,14 +63,7 @@ def prior_shifted_loss(
         smoothed_over=~absent if smooth_seen_only else None,
     )
     _refuse_undefined(targets.score, rows, undefined)
-    values = targets.mass * log_partition - targets.score
-    if targets.keep is not None:
-        values = torch.where(targets.keep, values, 0.0)
-    if reduction == "none":
-        return values.reshape(target_shape(logits))
-    if reduction == "sum":
-        return values.sum()
-    return values.sum() / torch.where(targets.denominator > 0, targets.denominator, 1.0)
+    return targets.reduced(targets.mass * log_partition - targets.score, logits, reduction)
 
 
 def _refuse_undefined(score: Tensor, rows: Tensor, undefined: str) -> None:

@@ -18,7 +18,6 @@ from lastlayer.functional.dependence.modes import Modes, dependence_modes, maxim
 from lastlayer.functional.dependence.shrinkage import ledoit_wolf_alpha, shrunk_h_score
 from lastlayer.functional.dependence.streaming import HScoreSums
 from lastlayer.functional.dependence.table import (
-    chi_square_divergence,
     dependence_matrix,
     joint_table,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "SoftmaxLayer",
     "ace",
     "ace_regression",
-    "chi_square_divergence",
     "class_mean_regressor",
     "dependence_matrix",
     "dependence_modes",

@@ -112,7 +112,7 @@ def ace_regression(
 
     For continuous variables :math:`\operatorname{E}[\,\cdot \mid X]` is an estimate: a regression
     of the responses on X, here a callback. Functions are represented by their values on the N
-    samples, centred and whitened by QR after every regression. A regression that fits noise gives
+    samples, centered and whitened by QR after every regression. A regression that fits noise gives
     correlations that are too large; let it predict out of sample where that matters.
 
     Args:

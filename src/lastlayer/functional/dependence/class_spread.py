@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_labelled_features
+from lastlayer._checks import check_labeled_features
 
 
 class ClassSpread(NamedTuple):
@@ -35,18 +35,18 @@ class ClassSpread(NamedTuple):
 
 
 def class_spread(
-    features: Tensor, target: Tensor, *, standardise: bool = True, rtol: float | None = None
+    features: Tensor, target: Tensor, *, standardize: bool = True, rtol: float | None = None
 ) -> ClassSpread:
     r"""Spread of the class means along the principal directions of features.
 
-    With the centred features :math:`F = U S V^\top` (thin SVD, float64) and the class means
+    With the centered features :math:`F = U S V^\top` (thin SVD, float64) and the class means
     :math:`m_y` of the rows of U, direction i has the between-class share
     :math:`\sum_y n_y m_{yi}^2`. No covariance matrix is formed or inverted.
 
     Args:
         features: (N, D), finite, N >= 2.
         target: (N,) integer labels; they need not be contiguous.
-        standardise: divide every column by its standard deviation first, so that the cut-off does
+        standardize: divide every column by its standard deviation first, so that the cut-off does
             not depend on the units of the columns. The sum of the shares stays the same.
         rtol: directions with a singular value of at most ``rtol`` times the largest count as
             constant; None for max(N, D) times the float64 epsilon.
@@ -63,18 +63,20 @@ def class_spread(
         >>> class_spread(features, torch.tensor([0, 0, 1, 1])).between.sum()
         tensor(1., dtype=torch.float64)
     """
-    check_labelled_features(features, target)
-    centred = features.detach().double()
-    magnitude = centred.abs().amax(0)
-    centred = centred - centred.mean(0)
-    deviation = centred.square().mean(0).sqrt()
+    check_labeled_features(features, target)
+    centered = features.detach().double()
+    magnitude = centered.abs().amax(0)
+    centered = centered - centered.mean(0)
+    deviation = centered.square().mean(0).sqrt()
     # What is left of a constant column is the rounding of its mean, not a direction.
     varies = deviation > 8 * torch.finfo(torch.float64).eps * magnitude
-    centred = centred[:, varies]
-    if standardise:
-        centred = centred / deviation[varies]
-    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
-    keep = singular > _cut_off(rtol, features.shape) * singular[:1]  # none if nothing varies
+    centered = centered[:, varies]
+    if standardize:
+        centered = centered / deviation[varies]
+    left, singular, _ = torch.linalg.svd(centered, full_matrices=False)
+    if rtol is None:
+        rtol = max(features.shape) * torch.finfo(torch.float64).eps
+    keep = singular > rtol * singular[:1]  # none if nothing varies
     left, singular = left[:, keep], singular[keep]
     labels, inverse, counts = torch.unique(target, return_inverse=True, return_counts=True)
     sums = left.new_zeros(len(labels), left.shape[1]).index_add_(0, inverse, left)
@@ -83,7 +85,3 @@ def class_spread(
         between = torch.zeros_like(between)
     variance = singular.square() / len(features)
     return ClassSpread(variance, between, len(features), features.shape[1], len(labels))
-
-
-def _cut_off(rtol: float | None, shape: torch.Size) -> float:
-    return max(shape) * torch.finfo(torch.float64).eps if rtol is None else rtol

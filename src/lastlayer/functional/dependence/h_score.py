@@ -31,7 +31,7 @@ def h_score(features: Tensor, target: Tensor, *, rtol: float | None = None) -> T
         features: (N, D), finite, N >= 2; computed in float64.
         target: (N,) integer labels; they need not be contiguous, and a class without examples does
             not count.
-        rtol: directions of the standardised features with a singular value of at most ``rtol``
+        rtol: directions of the standardized features with a singular value of at most ``rtol``
             times the largest are left out; None for max(N, D) times the float64 epsilon.
 
     Returns:

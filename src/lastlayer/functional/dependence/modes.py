@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count
-from lastlayer.functional.dependence.table import dependence_matrix, normalised_joint
+from lastlayer.functional.dependence.table import dependence_matrix, normalized_joint
 
 
 class Modes(NamedTuple):
@@ -75,7 +75,7 @@ def reduced_dependence(joint: Tensor) -> tuple[Tensor, Complement, Complement]:
         (M_x - 1, M_y - 1) matrix with the same singular values above 0, M the number of possible
         values, and what turns its singular vectors into functions.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     of_x, of_y = Complement.of(table.sum(1)), Complement.of(table.sum(0))
     matrix = of_x.coordinates(dependence_matrix(table))
     return of_y.coordinates(matrix.T).T, of_x, of_y

@@ -1,4 +1,4 @@
-"""H-score with a covariance shrunk towards the sphere, for few examples."""
+"""H-score with a covariance shrunk toward the sphere, for few examples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lastlayer.functional.dependence.class_spread import ClassSpread, class_spre
 def ledoit_wolf_alpha(features: Tensor) -> Tensor:
     r"""Ledoit and Wolf's share of the sphere in a shrunk covariance.
 
-    With the covariance S (divisor n) of the centred rows :math:`x_i` and
+    With the covariance S (divisor n) of the centered rows :math:`x_i` and
     :math:`\mu = \operatorname{tr} S / d`,
 
     .. math:: \alpha = \min\Bigl(1, \frac{\tfrac{1}{n^2} \sum_i \|x_i x_i^\top - S\|_F^2}
         {\|S - \mu I\|_F^2}\Bigr),
 
-    the minimiser, up to estimates, of the expected squared error of
+    the minimizer, up to estimates, of the expected squared error of
     :math:`(1 - \alpha) S + \alpha \mu I`.
 
     Args:
@@ -44,10 +44,10 @@ def ledoit_wolf_alpha(features: Tensor) -> Tensor:
             f"features must have shape (N, D), neither of them 0; got {tuple(features.shape)}"
         )
     check_finite("features", features)
-    centred = features.detach().double()
-    centred = centred - centred.mean(0)
-    variance = torch.linalg.svdvals(centred).square() / len(centred)
-    fourth = centred.square().sum(1).square().sum()
+    centered = features.detach().double()
+    centered = centered - centered.mean(0)
+    variance = torch.linalg.svdvals(centered).square() / len(centered)
+    fourth = centered.square().sum(1).square().sum()
     return alpha_from_moments(variance, features.shape[1], len(features), fourth)
 
 
@@ -84,7 +84,7 @@ def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = No
 
     Source: Ibrahim et al., "Newer is not always better", NeurIPS 2021.
     """
-    spread = class_spread(features, target, standardise=False)
+    spread = class_spread(features, target, standardize=False)
     share = ledoit_wolf_alpha(features) if alpha is None else _given(alpha, spread.variance)
     return shrunk_sum(spread, share)
 
@@ -98,7 +98,7 @@ def alpha_from_moments(
         variance: (r,) the eigenvalues of S above 0.
         num_features: d.
         num_examples: n.
-        fourth: 0-d, :math:`\sum_i \|x_i\|^4` of the centred rows.
+        fourth: 0-d, :math:`\sum_i \|x_i\|^4` of the centered rows.
 
     Returns:
         A 0-d tensor in [0, 1].
@@ -118,7 +118,7 @@ def shrunk_sum(spread: ClassSpread, alpha: Tensor) -> Tensor:
     """The shrunk H-score of a spread in the features' own units.
 
     Args:
-        spread: not standardised.
+        spread: not standardized.
         alpha: 0-d, the share of the sphere in [0, 1].
 
     Returns:

@@ -90,14 +90,14 @@ class HScoreSums:
         Raises:
             ValueError: if fewer than two examples were added.
         """
-        spread = self.spread(standardise=False)
+        spread = self.spread(standardize=False)
         return shrunk_sum(spread, self._alpha(spread))
 
-    def spread(self, *, standardise: bool = True, rtol: float | None = None) -> ClassSpread:
+    def spread(self, *, standardize: bool = True, rtol: float | None = None) -> ClassSpread:
         """The between-class spread along the principal directions.
 
         Args:
-            standardise: divide every column by its standard deviation first.
+            standardize: divide every column by its standard deviation first.
             rtol: as of :meth:`h_score`.
 
         Returns:
@@ -115,7 +115,7 @@ class HScoreSums:
         deviation = covariance.diagonal().clamp_min(0.0).sqrt()
         magnitude = self._shift.abs() + (self._outer.diagonal() / n).sqrt()
         varies = deviation > 8 * torch.finfo(torch.float64).eps * magnitude
-        scale = deviation[varies] if standardise else torch.ones_like(deviation[varies])
+        scale = deviation[varies] if standardize else torch.ones_like(deviation[varies])
         covariance = covariance[varies][:, varies] / torch.outer(scale, scale)
         variance, directions = torch.linalg.eigh(covariance)
         cut_off = max(n, len(mean)) * torch.finfo(torch.float64).eps if rtol is None else rtol

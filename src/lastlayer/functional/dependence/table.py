@@ -42,7 +42,7 @@ def joint_table(
     return counts.double().reshape(rows, columns) / x.numel()
 
 
-def normalised_joint(joint: Tensor) -> Tensor:
+def normalized_joint(joint: Tensor) -> Tensor:
     """Return a table of probabilities or counts in float64 with sum 1, or raise.
 
     Args:
@@ -55,7 +55,7 @@ def normalised_joint(joint: Tensor) -> Tensor:
         ValueError: if the shape or an entry does not fit.
 
     Example:
-        >>> normalised_joint(torch.tensor([[1, 1], [0, 2]]))
+        >>> normalized_joint(torch.tensor([[1, 1], [0, 2]]))
         tensor([[0.2500, 0.2500],
                 [0.0000, 0.5000]], dtype=torch.float64)
     """
@@ -99,36 +99,12 @@ def dependence_matrix(joint: Tensor) -> Tensor:
 
     Source: Huang, Makur, Wornell, Zheng, arXiv 1911.09105.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     p_x, p_y = table.sum(1, keepdim=True), table.sum(0, keepdim=True)
     scale = p_x.sqrt() * p_y.sqrt()
     # An impossible value has no dependence: its 0 / 0 is 0.
     possible = scale > 0
     return torch.where(possible, (table - p_x * p_y) / scale.where(possible, 1.0), 0.0)
-
-
-def chi_square_divergence(joint: Tensor) -> Tensor:
-    r"""Chi-square divergence of a joint table from independence.
-
-    .. math:: \chi^2 = \sum_{x, y} \tilde B(x, y)^2 = \sum_i \sigma_i^2,
-
-    Pearson's statistic over the number of samples; under weak dependence the mutual information
-    is half of it, to first order.
-
-    Args:
-        joint: (|X|, |Y|) probabilities or counts.
-
-    Returns:
-        A 0-d float64 tensor.
-
-    Raises:
-        ValueError: if ``joint`` is no table of probabilities or counts.
-
-    Example:
-        >>> chi_square_divergence(torch.eye(3))
-        tensor(2., dtype=torch.float64)
-    """
-    return dependence_matrix(joint).square().sum()
 
 
 def _size(name: str, values: Tensor, given: int | None) -> int:

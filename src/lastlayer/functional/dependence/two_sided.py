@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_floating
-from lastlayer.functional.dependence.table import normalised_joint
+from lastlayer.functional.dependence.table import normalized_joint
 from lastlayer.functional.numerics import at_least_float32
 
 
@@ -20,9 +20,9 @@ def two_sided_h_score(f: Tensor, g: Tensor, *, joint: Tensor | None = None) -> T
         \le \tfrac12 \sum_{i \le k} \sigma_i^2
 
     For zero means it is :math:`\tfrac12 (\|\tilde B\|_F^2 - \|\tilde B - \Phi \Psi^\top\|_F^2)`
-    with :math:`\Phi = \sqrt{P_X} f, \Psi = \sqrt{P_Y} g`: its maximiser spans the k leading modes
-    of dependence. The second moments are not centred, which punishes a mean. For given f the best g
-    yields half the one-sided score.
+    with :math:`\Phi = \sqrt{P_X} f, \Psi = \sqrt{P_Y} g`: its maximizer spans the k leading modes
+    of dependence. The second moments are not centered, which punishes a mean. For given f the best
+    g yields half the one-sided score.
 
     On a batch the trace multiplies two estimates from the same examples and is biased: take large
     batches.
@@ -111,7 +111,7 @@ def nested_h_score(
 
 class _Moments(NamedTuple):
     covariance: Tensor  # (k,) of f_i and g_i
-    ff: Tensor  # (k, k) not centred
+    ff: Tensor  # (k, k) not centered
     gg: Tensor
 
 
@@ -119,7 +119,7 @@ def _moments(f: Tensor, g: Tensor, joint: Tensor | None, detach_rows: bool = Fal
     """Moments of f and g; ``detach_rows`` lets E[f_a f_b] depend on the second factor only."""
     check_floating("f", f)
     check_floating("g", g)
-    table = None if joint is None else normalised_joint(joint)
+    table = None if joint is None else normalized_joint(joint)
     rows = (len(f), len(f)) if table is None else tuple(table.shape)
     if f.dim() != 2 or f.shape[0] != rows[0] or f.numel() == 0:
         raise ValueError(f"f must have shape ({rows[0]}, k) with k >= 1; got {tuple(f.shape)}")

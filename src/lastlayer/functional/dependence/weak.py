@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_finite, check_floating
-from lastlayer.functional.dependence.table import dependence_matrix, normalised_joint
+from lastlayer.functional.dependence.table import dependence_matrix, normalized_joint
 
 
 class SoftmaxLayer(NamedTuple):
@@ -53,13 +53,13 @@ def weak_softmax(joint: Tensor, features: Tensor) -> SoftmaxLayer:
 
     Source: Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     s = _function("features", features, len(table))
     p_x, p_y = table.sum(1), table.sum(0)
     mean = p_x @ s
-    centred = s - mean
-    class_mean = _conditional_mean(table.T, centred)
-    weight = class_mean @ _inverse_covariance(p_x, centred)
+    centered = s - mean
+    class_mean = _conditional_mean(table.T, centered)
+    weight = class_mean @ _inverse_covariance(p_x, centered)
     return SoftmaxLayer(weight, p_y.log() - weight @ mean)
 
 
@@ -89,14 +89,14 @@ def weak_features(joint: Tensor, layer: SoftmaxLayer) -> Tensor:
 
     Source: Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     weight = _function("layer.weight", layer.weight, table.shape[1])
     p_y = table.sum(0)
-    centred = weight - p_y @ weight
+    centered = weight - p_y @ weight
     shift = _bias_shift(p_y, layer.bias)
-    inverse = _inverse_covariance(p_y, centred)
-    mean = -inverse @ (centred.T @ (p_y * shift))
-    return mean + _conditional_mean(table, centred) @ inverse
+    inverse = _inverse_covariance(p_y, centered)
+    mean = -inverse @ (centered.T @ (p_y * shift))
+    return mean + _conditional_mean(table, centered) @ inverse
 
 
 def weak_excess_loss(joint: Tensor, features: Tensor, layer: SoftmaxLayer) -> Tensor:
@@ -105,7 +105,7 @@ def weak_excess_loss(joint: Tensor, features: Tensor, layer: SoftmaxLayer) -> Te
     .. math:: \operatorname{CE} - H(Y \mid X) \approx \tfrac12 \|\tilde B - \Phi \Psi^\top\|_F^2
         + \tfrac12 \operatorname{E}_Y\bigl[(\mu_s^\top \tilde v + \tilde d)^2\bigr]
 
-    with the centred :math:`\Phi = \sqrt{P_X} \tilde s`, :math:`\Psi = \sqrt{P_Y} \tilde v` and
+    with the centered :math:`\Phi = \sqrt{P_X} \tilde s`, :math:`\Psi = \sqrt{P_Y} \tilde v` and
     :math:`d = b - \log P_Y`. With k free features it is at least
     :math:`\tfrac12 \sum_{i > k} \sigma_i^2`.
 
@@ -131,7 +131,7 @@ def weak_excess_loss(joint: Tensor, features: Tensor, layer: SoftmaxLayer) -> Te
 
     Source: Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     s = _function("features", features, len(table))
     weight = _function("layer.weight", layer.weight, table.shape[1])
     if weight.shape[1] != s.shape[1]:
@@ -140,10 +140,10 @@ def weak_excess_loss(joint: Tensor, features: Tensor, layer: SoftmaxLayer) -> Te
         )
     p_x, p_y = table.sum(1), table.sum(0)
     mean = p_x @ s
-    centred = weight - p_y @ weight
-    modelled = (p_x.sqrt()[:, None] * (s - mean)) @ (p_y.sqrt()[:, None] * centred).T
-    left_over = (dependence_matrix(table) - modelled).square().sum()
-    bias_error = centred @ mean + _bias_shift(p_y, layer.bias)
+    centered = weight - p_y @ weight
+    modeled = (p_x.sqrt()[:, None] * (s - mean)) @ (p_y.sqrt()[:, None] * centered).T
+    left_over = (dependence_matrix(table) - modeled).square().sum()
+    bias_error = centered @ mean + _bias_shift(p_y, layer.bias)
     return 0.5 * left_over + 0.5 * (p_y * bias_error.square()).sum()
 
 
@@ -179,7 +179,7 @@ def weak_hidden_weight(joint: Tensor, inputs: Tensor, layer: SoftmaxLayer, slope
 
     Source: Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    table = normalised_joint(joint)
+    table = normalized_joint(joint)
     t = _function("inputs", inputs, len(table))
     wanted = weak_features(table, layer)
     check_finite("slope", slope)
@@ -188,8 +188,8 @@ def weak_hidden_weight(joint: Tensor, inputs: Tensor, layer: SoftmaxLayer, slope
             f"slope must have shape ({wanted.shape[1]},), no entry 0; got {slope.tolist()}"
         )
     p_x = table.sum(1)
-    centred = t - p_x @ t
-    regression = (wanted.T * p_x) @ centred @ _inverse_covariance(p_x, centred)
+    centered = t - p_x @ t
+    regression = (wanted.T * p_x) @ centered @ _inverse_covariance(p_x, centered)
     return regression / slope.double()[:, None]
 
 
@@ -207,8 +207,8 @@ def _conditional_mean(table: Tensor, values: Tensor) -> Tensor:
     return torch.where(prob > 0, (table @ values) / prob.where(prob > 0, 1.0), 0.0)
 
 
-def _inverse_covariance(prob: Tensor, centred: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.pinv((centred.T * prob) @ centred, hermitian=True)
+def _inverse_covariance(prob: Tensor, centered: Tensor) -> Tensor:
+    inverse: Tensor = torch.linalg.pinv((centered.T * prob) @ centered, hermitian=True)
     return inverse
 
 

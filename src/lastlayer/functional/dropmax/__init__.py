@@ -12,36 +12,34 @@ Everything stays in the log domain, so that no probability is ever clamped. Half
 are computed, and returned, in float32.
 
 One file each: ``masks``, ``probability``, ``terms``, ``objective`` (all terms in one pass),
-``exact`` (the average over all 2^K masks), ``fixed_points`` (where retain probabilities rest) and
-``rivals`` (how many classes besides the target a mask leaves).
+``exact`` (the average over all 2^K masks: an expectation over a ``bernoulli_sum``, by a
+``trapezoid`` rule).
 
 Sources: Lee et al., "DropMax: Adaptive Variational Softmax", NeurIPS 2018 (form ``"neurips"``), and
 its predecessor "DropMax: Adaptive Stochastic Softmax", ICLR 2018 submission (form ``"iclr"``).
 """
 
 from lastlayer.functional.dropmax.exact import expected_cross_entropy, expected_log_prob
-from lastlayer.functional.dropmax.fixed_points import (
-    NON_TARGET_FIXED_POINT,
-    POSTERIOR_FIXED_POINT,
-    TARGET_FIXED_POINT,
-)
 from lastlayer.functional.dropmax.masks import (
     bernoulli_log_mask,
     concrete_log_mask,
     logistic_noise,
     one_hot_mask,
     retain_target,
+    surviving_rivals,
 )
-from lastlayer.functional.dropmax.objective import SMALLEST_EPS, ObjectiveRows, objective_rows
+from lastlayer.functional.dropmax.objective import SMALLEST_EPS, objective_rows
 from lastlayer.functional.dropmax.probability import (
     FORMS,
     masked_log_prob,
     monte_carlo_log_prob,
     plug_in_log_prob,
 )
-from lastlayer.functional.dropmax.rivals import Rivals, surviving_rivals
 from lastlayer.functional.dropmax.terms import (
     ENTROPY_CLASSES,
+    NON_TARGET_FIXED_POINT,
+    POSTERIOR_FIXED_POINT,
+    TARGET_FIXED_POINT,
     auxiliary_loss,
     bernoulli_kl,
     negative_entropy,
@@ -55,8 +53,6 @@ __all__ = [
     "POSTERIOR_FIXED_POINT",
     "SMALLEST_EPS",
     "TARGET_FIXED_POINT",
-    "ObjectiveRows",
-    "Rivals",
     "auxiliary_loss",
     "bernoulli_kl",
     "bernoulli_log_mask",

@@ -8,7 +8,7 @@ Prediction averages the class probabilities, training the cross-entropy, over ha
     \text{neurips: } A = (1 + \epsilon) e^o,\ B = \epsilon e^o, \qquad
     \text{iclr: } A = e^o + \epsilon,\ B = \epsilon,
 
-both are expectations over one random sum, :mod:`lastlayer.functional.random_sum`.
+both are expectations over one random sum, :mod:`lastlayer.functional.dropmax.bernoulli_sum`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ from lastlayer._checks import (
     check_positive,
 )
 from lastlayer.functional.autograd import by_rows
+from lastlayer.functional.dropmax.bernoulli_sum import expected_log_ratio, expected_shares
 from lastlayer.functional.dropmax.masks import one_hot_mask
 from lastlayer.functional.dropmax.probability import FORMS
-from lastlayer.functional.laplace import RULE_FLOAT32, RULE_FLOAT64, Rule, Workspace, chunks
-from lastlayer.functional.random_sum import expected_log_ratio, expected_shares
+from lastlayer.functional.dropmax.trapezoid import (
+    RULE_FLOAT32,
+    RULE_FLOAT64,
+    Rule,
+    Workspace,
+    chunks,
+)
 
 _TINY = 1e-300
 
@@ -53,7 +59,7 @@ def expected_log_prob(
         logits: (\*, K) class logits :math:`o`.
         retain_logits: (\*, K) retain logits :math:`a`.
         form: where :math:`\epsilon` stands, ``"neurips"`` or ``"iclr"``, see
-            :func:`lastlayer.functional.masked_log_prob`.
+            :func:`lastlayer.functional.dropmax.masked_log_prob`.
         eps: :math:`\epsilon > 0`.
 
     Returns:

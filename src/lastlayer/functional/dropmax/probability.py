@@ -98,7 +98,7 @@ def monte_carlo_log_prob(
         \mathrm{Bernoulli}(\rho)
 
     Any class may drop, the right one included, since the target is unknown at test time. The
-    exact value of this average is :func:`lastlayer.functional.expected_log_prob`.
+    exact value of this average is :func:`lastlayer.functional.dropmax.expected_log_prob`.
 
     Args:
         logits: (*, K) class logits.

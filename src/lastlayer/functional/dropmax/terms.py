@@ -90,7 +90,7 @@ def negative_entropy(
     .. math:: \sum_k \rho_k \log \rho_k + (1 - \rho_k) \log (1 - \rho_k)
         = \sum_k \rho_k a_k - \mathrm{softplus}(a_k)
 
-    Minimising it raises the entropy, which keeps the prior from collapsing onto the posterior.
+    Minimizing it raises the entropy, which keeps the prior from collapsing onto the posterior.
 
     Args:
         retain_logits: (*, K) retain logits.
@@ -142,3 +142,18 @@ def auxiliary_loss(correction_logits: Tensor, target: Tensor) -> Tensor:
     correction = at_least_float32(correction_logits)
     is_target = one_hot_mask(target, correction.shape[-1])
     return softplus(torch.where(is_target, -correction, correction)).sum(dim=-1)
+
+
+# Where retain probabilities come to rest on easy examples: with the cross-entropy's gradient at 0
+# and the logits free per example, the gradients of divergence, entropy and auxiliary loss vanish at
+#   a_t sigmoid(a_t) = 1 (target);  rho - q + rho (1 - rho) a = 0,  sigmoid(r) + q (1 - q) r = 0,
+#   q = sigmoid(a + r) (other classes).
+# The figures are the finite roots in double precision, derived from the objective of DropMax
+# (NeurIPS 2018); its figure of retain probabilities shows 0.781 and 0.225.
+
+#: Prior retain probability of the target.
+TARGET_FIXED_POINT = 0.7821882942801999
+#: Prior retain probability of every other class.
+NON_TARGET_FIXED_POINT = 0.22525617888171268
+#: Posterior retain probability of every other class.
+POSTERIOR_FIXED_POINT = 0.00967780137003502

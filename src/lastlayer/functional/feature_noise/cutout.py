@@ -27,7 +27,7 @@ def cutout(
 ) -> Tensor:
     r"""Erase squares at random places, the same in all channels of an image.
 
-    A square's centre is uniform over the pixels; at row r it covers the rows from
+    A square's center is uniform over the pixels; at row r it covers the rows from
     :math:`r - \lfloor L/2 \rfloor` on, L of them, and as much of them as lies in the image. Nothing
     is rescaled. The authors' program loses a row and a column where L is odd; this one does not.
 
@@ -91,7 +91,7 @@ def cutout_probability(
 
     .. math:: 1 - \Bigl(1 - p\,\frac{n_i}{H}\,\frac{n_j}{W}\Bigr)^S
 
-    with :math:`n_i` the number of centre rows whose square covers row i, and :math:`n_j` likewise:
+    with :math:`n_i` the number of center rows whose square covers row i, and :math:`n_j` likewise:
     L inside, and less within L/2 of a border, so that corners are erased a quarter as often.
 
     Args:
@@ -112,7 +112,7 @@ def cutout_probability(
     """
     _check_squares(length, num_squares)
     check_probability("p", p)
-    rows, columns = (_centre_share(extent, length) for extent in size)
+    rows, columns = (_center_share(extent, length) for extent in size)
     return 1.0 - (1.0 - p * rows[:, None] * columns).pow(num_squares)
 
 
@@ -122,14 +122,14 @@ def _check_squares(length: int, num_squares: int) -> None:
 
 
 def _covered(uniform: Tensor, extent: int, length: int) -> Tensor:
-    """Mark the (*, extent) positions that an interval with a uniform centre covers."""
+    """Mark the (*, extent) positions that an interval with a uniform center covers."""
     first = (uniform * extent).long() - length // 2
     position = torch.arange(extent, device=uniform.device) - first.unsqueeze(-1)
     return (position >= 0) & (position < length)
 
 
-def _centre_share(extent: int, length: int) -> Tensor:
-    """Return the share of centres whose interval covers each position."""
+def _center_share(extent: int, length: int) -> Tensor:
+    """Return the share of centers whose interval covers each position."""
     position = torch.arange(extent, dtype=torch.float64)
     last = (position + length // 2).clamp_max(extent - 1)
     first = (position + length // 2 - length + 1).clamp_min(0)

@@ -1,25 +1,27 @@
 r"""Learning classes one after another: the mathematics of a step, classes in order of arrival.
 
-The old classes have the indices below ``num_old``, the new ones follow. ``herding`` chooses what is
-kept of a class, ``rehearsal_prior`` tells balanced softmax how often each class then occurs,
-``distillation`` holds on to the model before, ``alignment`` corrects the new classes' weights, and
-``nearest_mean`` predicts without them. ``old_weight_gradient`` is what learns the old classes'
-coefficient.
+The old classes have the indices below ``num_old``, the new ones follow. ``class_means`` chooses
+what is kept of a class, and predicts without a classifier's weights; ``rehearsal_prior`` tells
+balanced softmax how often each class then occurs, and learns the old classes' coefficient;
+``distillation`` holds on to the model before; ``alignment`` corrects the new classes' weights.
 """
 
 from lastlayer.functional.incremental.alignment import aligned_weight, alignment_factor
+from lastlayer.functional.incremental.class_means import (
+    class_means,
+    herding_order,
+    nearest_mean_scores,
+)
 from lastlayer.functional.incremental.distillation import (
     distillation_loss,
     feature_distillation_loss,
 )
-from lastlayer.functional.incremental.herding import herding_order
-from lastlayer.functional.incremental.nearest_mean import class_means, nearest_mean_scores
-from lastlayer.functional.incremental.old_weight_gradient import (
+from lastlayer.functional.incremental.rehearsal_prior import (
     OldWeightGradient,
     old_weight_gradient,
+    rehearsal_counts,
 )
-from lastlayer.functional.incremental.rehearsal_prior import rehearsal_counts
-from lastlayer.functional.incremental.unit_rows import unit_rows
+from lastlayer.functional.numerics import unit_rows
 
 __all__ = [
     "OldWeightGradient",

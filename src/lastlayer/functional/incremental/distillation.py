@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_floating, check_positive
-from lastlayer.functional.incremental.unit_rows import unit_rows
-from lastlayer.functional.numerics import at_least_float32
-from lastlayer.functional.reduction import reduce_rows
+from lastlayer.functional.loss_arguments import reduce_rows
+from lastlayer.functional.numerics import at_least_float32, unit_rows
 
 
 def distillation_loss(

@@ -3,23 +3,21 @@ r"""What a classifier's outputs know about the label, in nats.
 Notation: inputs x, labels y of K classes with prior :math:`\pi`, logits :math:`n_y(x)`, model
 probabilities :math:`q = \mathrm{softmax}(n)`, and :math:`\mathrm{CE} = \mathrm{E}[-\log q_y]`.
 
-One file each: ``density_ratio`` (the probability-corrected softmax), ``loss``, ``pointwise``
-(pointwise mutual information), ``prior_shift``, ``entropy`` (of labels, with bias corrections),
-``label_bounds`` (H(Y) - CE and log K - CE), ``critic_bounds`` (Donsker-Varadhan, NWJ,
-Barber-Agakov, InfoNCE), ``mine``, ``stochastic`` (brackets over random draws), ``joint`` (exact
-quantities of a table). Nothing is clipped: an estimate may be negative.
+One file each: ``pc_softmax`` (the probability-corrected softmax, its loss, pointwise information,
+other priors), ``entropy`` (of labels, with bias corrections), ``label_bounds`` (H(Y) - CE and
+log K - CE), ``critic_bounds`` (Donsker-Varadhan, NWJ, Barber-Agakov, InfoNCE, MINE), ``stochastic``
+(brackets over random draws), ``joint`` (exact quantities of a table). Nothing is clipped: an
+estimate may be negative.
 """
 
-from lastlayer.functional.information.bound import BoundEstimate, standard_error
 from lastlayer.functional.information.critic_bounds import (
     barber_agakov_bound,
     donsker_varadhan_bound,
     info_nce_bound,
+    mine_objective,
     nwj_bound,
 )
-from lastlayer.functional.information.density_ratio import log_pc_softmax, pc_softmax
 from lastlayer.functional.information.entropy import (
-    CORRECTIONS,
     divergence_from_uniform,
     entropy,
     label_counts,
@@ -33,14 +31,18 @@ from lastlayer.functional.information.joint import (
     plug_in_information,
 )
 from lastlayer.functional.information.label_bounds import (
+    BoundEstimate,
     InformationWarning,
     cross_entropy_information,
     log_num_classes_information,
+    standard_error,
 )
-from lastlayer.functional.information.loss import pc_softmax_loss
-from lastlayer.functional.information.mine import MineStep, mine_objective
-from lastlayer.functional.information.pointwise import TRAINED_WITH, pointwise_information
-from lastlayer.functional.information.prior_shift import (
+from lastlayer.functional.information.pc_softmax import (
+    TRAINED_WITH,
+    log_pc_softmax,
+    pc_softmax,
+    pc_softmax_loss,
+    pointwise_information,
     post_compensated_log_prob,
     probability_corrected_log_prob,
 )
@@ -51,12 +53,10 @@ from lastlayer.functional.information.stochastic import (
 )
 
 __all__ = [
-    "CORRECTIONS",
     "TRAINED_WITH",
     "BoundEstimate",
     "InformationBracket",
     "InformationWarning",
-    "MineStep",
     "barber_agakov_bound",
     "bracket_of_target",
     "chi_square_information",

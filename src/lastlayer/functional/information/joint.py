@@ -28,10 +28,6 @@ def _checked(joint: Tensor) -> Tensor:
     return joint
 
 
-def _product(joint: Tensor) -> Tensor:
-    return joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
-
-
 def joint_pointwise_information(joint: Tensor) -> Tensor:
     r"""Pointwise mutual information of every cell of a joint distribution.
 
@@ -124,7 +120,7 @@ def chi_square_information(joint: Tensor) -> Tensor:
         tensor(1.)
     """
     joint = _checked(joint)
-    product = _product(joint)
+    product = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
     # The divisor is made safe before dividing, so that no NaN reaches the gradient.
     excess = (joint - product).square() / torch.where(product > 0, product, 1.0)
     return torch.where(product > 0, excess, 0.0).sum()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from statistics import NormalDist
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer._checks import can_look, check_at_least, check_choice, check_floating, check_prior
-from lastlayer.functional.information.bound import BoundEstimate, standard_error
 from lastlayer.functional.information.entropy import (
     divergence_from_uniform,
     entropy,
@@ -188,3 +189,35 @@ def check_target_prior(target: Tensor, prior: Tensor) -> None:
             f"prior must be above 0 for every label that occurs; row {row} has label "
             f"{int(target[row])} of prior 0"
         )
+
+
+class BoundEstimate(NamedTuple):
+    """An estimate of a bound on the mutual information.
+
+    Attributes:
+        value: scalar in nats, differentiable with respect to the scores; not clipped.
+        standard_error: scalar in nats, without gradient; NaN from a single example and wherever
+            the value is infinite.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+
+
+def standard_error(influence: Tensor) -> Tensor:
+    r"""Standard error of the mean of independent values, :math:`s / \sqrt n`.
+
+    Args:
+        influence: (N,) what each example adds to N times the estimate.
+
+    Returns:
+        A scalar without gradient, NaN for N = 1.
+
+    Example:
+        >>> standard_error(torch.tensor([0.0, 2.0]))
+        tensor(1.)
+    """
+    influence = influence.detach()
+    if len(influence) < 2:
+        return influence.new_full((), math.nan)
+    return torch.std(influence) / math.sqrt(len(influence))

@@ -4,9 +4,9 @@ r"""Expectations over sums of randomly kept terms: one-dimensional quadrature, n
     \text{ independent}, \quad \rho = \sigma(a)
 
 Shares :math:`D_k / S` and logarithms :math:`\log S` are integrals of :math:`e^{-sS}` over s, whose
-expectation is a product over the terms: :mod:`lastlayer.functional.laplace`. The nodes that its
-march leaves out on the left are summed here, from the first two moments of :math:`S`. Gradients
-are closed-form sums over the same nodes.
+expectation is a product over the terms: :mod:`lastlayer.functional.dropmax.trapezoid`. The nodes
+that its march leaves out on the left are summed here, from the first two moments of :math:`S`.
+Gradients are closed-form sums over the same nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.functional.autograd import Function
-from lastlayer.functional.laplace import (
+from lastlayer.functional.dropmax.trapezoid import (
     Block,
     Nodes,
     Remaining,
@@ -46,7 +46,7 @@ def expected_shares(
         log_gain: (N, K) float64 :math:`\log D`; -inf for a term that is not there.
         retain_logits: (N, K) float64 :math:`a`.
         log_base: (N,) float64 :math:`\log B`, with :math:`B + \sum_k D_k \le 1`.
-        work: workspace of the chunk, see :func:`lastlayer.functional.laplace.chunks`.
+        work: workspace of the chunk, see :func:`lastlayer.functional.dropmax.trapezoid.chunks`.
 
     Returns:
         (N, K) and (N,), a row's shares summing to 1 within the rule's error; and (N,) :math:`E S`.
@@ -80,7 +80,7 @@ def expected_log_ratio(
         retain_logits: (N, K) float64 :math:`a`.
         log_base: (N,) float64 :math:`\log B`.
         log_end: (N,) float64 :math:`\log \tau`, with :math:`\tau + B + \sum_k D_k \le 1`.
-        work: workspace of the chunk, see :func:`lastlayer.functional.laplace.chunks`.
+        work: workspace of the chunk, see :func:`lastlayer.functional.dropmax.trapezoid.chunks`.
 
     Returns:
         (N,), at least 0.

@@ -1,29 +1,39 @@
-"""Classes with normal inputs: the mixtures that estimators of information are tried on."""
+"""The five-Gaussian task: normal classes whose information about their label is known."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_count, check_last_dim, check_positive, check_prior
-from lastlayer.data.synthetic_information.task import (
-    InformationTask,
-    Sample,
-    draw_labels,
-    seeded,
-)
+from lastlayer._checks import check_count, check_last_dim, check_positive, check_prior, check_whole
+from lastlayer.data.sources import SOURCES, Examples, Raw
 
 #: Means of the five classes, and how often each occurs where they are not balanced.
 FIVE_MEANS = (0.0, 2.0, -2.0, 4.0, -4.0)
 UNBALANCED_COUNTS = (5_000, 10_000, 15_000, 20_000, 25_000)
+TEST_FRACTION = 0.2
 
 
-class GaussianClasses(InformationTask):
+class Sample(NamedTuple):
+    """Independent pairs.
+
+    Attributes:
+        x: observations, (n, d) float32, or (n,) int64 symbols.
+        y: what they tell something about: (n,) int64 labels, or (n, 1) float32 values.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class GaussianClasses:
     r"""Labels y and normal inputs, :math:`x \mid y \sim N(m_y \mathbf 1_d, s_y^2 I_d)`.
 
     Only the projection of x on the direction of ones tells labels of equal scale apart, hence
@@ -83,8 +93,8 @@ class GaussianClasses(InformationTask):
     def sample(self, n: int, seed: int) -> Sample:
         """Draw (n, d) float32 inputs and (n,) labels."""
         check_count("n", n)
-        generator = seeded(seed)
-        y = draw_labels(self.prior, n, generator)
+        generator = torch.Generator().manual_seed(seed)
+        y = torch.multinomial(self.prior, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
         x = self.means[y].unsqueeze(-1) + self.scales[y].unsqueeze(-1) * noise
         return Sample(x.float(), y)
@@ -108,16 +118,16 @@ class GaussianClasses(InformationTask):
         """I(X; Y) in nats."""
         from scipy.integrate import quad_vec
 
-        centres = math.sqrt(self.dim) * self.means.numpy()
+        centers = math.sqrt(self.dim) * self.means.numpy()
         scales, prior = self.scales.numpy(), self.prior.numpy()
         occurring = prior > 0
-        centres, scales, prior = centres[occurring], scales[occurring], prior[occurring]
+        centers, scales, prior = centers[occurring], scales[occurring], prior[occurring]
         log_prior = np.log(prior)
 
         def information_at(u: float) -> float:
-            """Return the integrand at u standard deviations from every centre."""
-            points = centres + scales * u
-            standard = (points[:, None] - centres) / scales
+            """Return the integrand at u standard deviations from every center."""
+            points = centers + scales * u
+            standard = (points[:, None] - centers) / scales
             log_density = -0.5 * standard**2 - np.log(scales)
             mixture = np.logaddexp.reduce(log_density + log_prior, axis=1)
             pointwise = np.diagonal(log_density) - mixture
@@ -150,36 +160,36 @@ def gaussian_mixture(dim: int = 1, *, balanced: bool = True) -> GaussianClasses:
     return GaussianClasses(FIVE_MEANS, prior=prior, dim=dim)
 
 
-def two_gaussians(mean: float, *, share: float = 0.5) -> GaussianClasses:
-    r"""Two classes, :math:`x \mid y = \pm 1 \sim N(\pm\mu, 1)`.
+@SOURCES.register(
+    "gaussian-mixture", description="five normal classes in d dimensions; information known"
+)
+def gaussian_mixture_source(
+    data_dir: Path | None = None,
+    *,
+    d: int = 1,
+    balanced: bool = True,
+    n: int = 50_000,
+    sample_seed: int = 0,
+) -> Raw:
+    """Draw the five-Gaussian task; the notes say how much its inputs tell about the labels.
 
     Args:
-        mean: :math:`\mu`.
-        share: probability of the class at :math:`+\mu`, label 1.
+        data_dir: not used.
+        d: number of dimensions, at least 1.
+        balanced: equal label probabilities, or 1 : 2 : 3 : 4 : 5.
+        n: number of training examples, at least 5; a fifth as many test examples come on top.
+        sample_seed: fixes the draw, whatever the seed of the run.
 
     Returns:
-        The task.
-
-    Example:
-        >>> round(two_gaussians(1.0, share=0.9).mutual_information, 5)
-        0.14202
+        Training and test examples.
     """
-    return GaussianClasses((-mean, mean), prior=(1 - share, share))
-
-
-def scale_mixture(scale: float = 3.0) -> GaussianClasses:
-    r"""Two balanced classes of equal mean, :math:`N(0, 1)` and :math:`N(0, s^2)`.
-
-    Nothing linear in x tells them apart: information without correlation.
-
-    Args:
-        scale: s > 0.
-
-    Returns:
-        The task.
-
-    Example:
-        >>> round(scale_mixture().mutual_information, 6)
-        0.186494
-    """
-    return GaussianClasses((0.0, 0.0), scales=(1.0, scale))
+    check_whole("n", n, len(FIVE_MEANS))
+    task = gaussian_mixture(d, balanced=balanced)
+    everything = Examples(*task.sample(n + round(TEST_FRACTION * n), sample_seed))
+    return Raw(
+        train=Examples(everything.inputs[:n], everything.target[:n]),
+        test=Examples(everything.inputs[n:], everything.target[n:]),
+        class_names=tuple(f"mean {mean:g}" for mean in FIVE_MEANS),
+        kind="vector",
+        notes=(f"I(X; Y) = {task.mutual_information:.6f} nats, by quadrature.",),
+    )

@@ -86,7 +86,7 @@ def sampling_rate_gradient(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    r"""Return the rates' gradient for batches drawn by :func:`~.meta_sampling.draw_classes`.
+    r"""Return the rates' gradient for batches drawn by ``draw_classes``.
 
     .. math:: \frac{\partial L}{\partial \psi_k} = \frac{1 - \sigma(\psi_k)}{\tau} \sum_i a_i \,
         y_{i c_i} \bigl([c_i = k] - y_{ik}\bigr), \qquad a_i = \frac{\partial L}{\partial w_i}
@@ -121,11 +121,11 @@ def sampling_rate_gradient(
 def reweighting_rate_gradient(
     weight_gradient: Tensor, rate_logits: Tensor, target: Tensor, *, normalize: bool = True
 ) -> Tensor:
-    r"""Return the rates' gradient for losses weighted by :func:`~.meta_sampling.rate_weights`.
+    r"""Return the rates' gradient for losses weighted by ``rate_weights``.
 
     .. math:: \frac{\partial L}{\partial \psi_c} = \sum_{i: y_i = c} a_i \, \sigma'(\psi_c)
 
-    and, with weights normalised to sum B,
+    and, with weights normalized to sum B,
     :math:`(1 - \sigma(\psi_c)) \sum_{i: y_i = c} w_i (a_i - \sum_j a_j w_j / B)`.
 
     Args:

@@ -1,4 +1,8 @@
-"""LogME: the evidence of labels under a Bayesian linear model on features."""
+"""Which features, or which source model, will serve a new task: scores without training.
+
+``log_me`` and ``trans_rate`` take features and target labels; ``leep`` and ``nce`` what a source
+model predicts. The H-scores are in :mod:`lastlayer.functional.dependence`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer._checks import (
+    check_choice,
     check_count,
     check_finite,
     check_floating,
-    check_labelled_features,
+    check_labeled_features,
+    check_labels,
     check_positive,
 )
+from lastlayer.functional.dependence.table import joint_table
 
 
 class Evidence(NamedTuple):
@@ -65,7 +72,7 @@ def log_me(features: Tensor, target: Tensor, *, max_rounds: int = 100) -> Tensor
     if target.is_floating_point():
         responses = target if target.dim() == 2 else target[:, None]
     else:
-        check_labelled_features(features, target)
+        check_labeled_features(features, target)
         labels, inverse = torch.unique(target, return_inverse=True)
         responses = F.one_hot(inverse, len(labels)).double()
     return log_evidence(features, responses, max_rounds=max_rounds).log_evidence.mean()
@@ -209,3 +216,160 @@ def _check(features: Tensor, responses: Tensor, max_rounds: int) -> None:
         )
     check_finite("features", features)
     check_finite("responses", responses)
+
+
+def leep(*, source_prob: Tensor, target: Tensor) -> Tensor:
+    r"""Log expected empirical prediction (LEEP).
+
+    .. math:: \frac1n \sum_i \log \sum_z \hat P(y_i \mid z)\, \theta_z(x_i), \qquad
+        \hat P(y, z) = \frac1n \sum_i [y_i = y]\, \theta_z(x_i)
+
+    It judges on the examples that :math:`\hat P` comes from: H(Y) + LEEP is an optimistic
+    estimate of a lower bound of the mutual information.
+
+    Args:
+        source_prob: (N, Z) :math:`\theta`, the source model's probabilities of its own labels;
+            rows of sum 1.
+        target: (N,) integer labels of the target task.
+
+    Returns:
+        A 0-d float64 tensor of at most 0; higher is better.
+
+    Raises:
+        TypeError: if ``source_prob`` is not floating-point or ``target`` not integers.
+        ValueError: if a shape does not fit, there is no example, or a row is no distribution.
+
+    Example:
+        >>> prob = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+        >>> leep(source_prob=prob, target=torch.tensor([0, 0, 1]))
+        tensor(-0.3853, dtype=torch.float64)
+
+    Source: Nguyen et al., "LEEP: A New Measure to Evaluate Transferability of Learned
+    Representations", ICML 2020.
+    """
+    theta = _distributions(source_prob)
+    check_labels("target", target, len(theta))
+    labels, inverse = torch.unique(target, return_inverse=True)
+    table = theta.new_zeros(len(labels), theta.shape[1]).index_add_(0, inverse, theta)
+    source = table.sum(0)
+    given_source = table / source.where(source > 0, 1.0)  # a label never predicted weighs nothing
+    return (given_source[inverse] * theta).sum(1).log().mean()
+
+
+def nce(*, source_label: Tensor, target: Tensor) -> Tensor:
+    r"""Negative conditional entropy (NCE) of a target label given a source label.
+
+    .. math:: -\hat H(Y \mid Z) = \sum_{y, z} \hat P(y, z) \log \hat P(y \mid z)
+
+    :math:`\hat H(Y) + \mathrm{NCE}` is the plug-in mutual information of the two labels. It is
+    :func:`leep` with one-hot probabilities.
+
+    Args:
+        source_label: (N,) integers, the source model's predicted labels.
+        target: (N,) integer labels of the target task.
+
+    Returns:
+        A 0-d float64 tensor of at most 0, nats; higher is better.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if the lengths differ or there is no example.
+
+    Example:
+        >>> nce(source_label=torch.tensor([0, 0, 1, 1]), target=torch.tensor([0, 0, 0, 1]))
+        tensor(-0.3466, dtype=torch.float64)
+
+    Source: Tran, Nguyen, Hassner, "Transferability and Hardness of Supervised Classification
+    Tasks", ICCV 2019.
+    """
+    check_labels("source_label", source_label, source_label.numel())
+    check_labels("target", target, source_label.numel())
+    if target.numel() == 0:
+        raise ValueError("target must hold at least one label; got none")
+    source, label = (torch.unique(x, return_inverse=True)[1] for x in (source_label, target))
+    joint = joint_table(source, label)
+    given = joint / joint.sum(1, keepdim=True)
+    return torch.xlogy(joint, given).sum()
+
+
+def _distributions(source_prob: Tensor) -> Tensor:
+    check_floating("source_prob", source_prob)
+    if source_prob.dim() != 2 or source_prob.numel() == 0:
+        raise ValueError(
+            f"source_prob must have shape (N, Z), neither of them 0; got {tuple(source_prob.shape)}"
+        )
+    check_finite("source_prob", source_prob)
+    theta = source_prob.detach().double()
+    off = float((theta.sum(1) - 1).abs().max())
+    if float(theta.min()) < 0 or off > 1e-2:  # half precision rounds by less
+        raise ValueError(
+            "source_prob must hold probabilities, rows of sum 1 (not logits); "
+            f"got a smallest entry of {float(theta.min()):g}, a sum off by {off:g}"
+        )
+    return theta / theta.sum(1, keepdim=True)
+
+
+WEIGHTINGS = ("frequency", "equal")
+
+
+def trans_rate(
+    features: Tensor,
+    target: Tensor,
+    *,
+    weighting: str = "frequency",
+    normalize_rows: bool = True,
+    epsilon: float = 1e-4,
+) -> Tensor:
+    r"""Coding rate of features less the mean coding rate within classes.
+
+    .. math:: R(F) - \sum_c w_c R(F_c), \qquad
+        R(F) = \tfrac12 \log\det\bigl(I + \tfrac{1}{n \epsilon} F^\top F\bigr)
+
+    with the overall mean taken from every row. The determinant is read from singular values.
+
+    Args:
+        features: (N, D), finite, N >= 2; computed in float64.
+        target: (N,) integer labels; they need not be contiguous.
+        weighting: ``"frequency"``, w = n_c / n, as the authors' code; ``"equal"``, w = 1 / K, as
+            the Transfer-Learning-Library. They differ where the classes do in size.
+        normalize_rows: scale the centered rows to length 1, as the authors' code; the other library
+            does not.
+        epsilon: squared distortion that the code allows, above 0.
+
+    Returns:
+        A 0-d float64 tensor, nats; higher is better; 0 for a single class.
+
+    Raises:
+        TypeError: if ``features`` are not floating-point or ``target`` not integers.
+        ValueError: if an argument does not fit, N < 2, or a feature is not finite.
+
+    Example:
+        >>> target = torch.tensor([0, 1, 2])
+        >>> trans_rate(torch.eye(3), target, normalize_rows=False, epsilon=1 / 3)
+        tensor(0.1438, dtype=torch.float64)
+
+    Source: Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022.
+    """
+    check_labeled_features(features, target)
+    check_choice("weighting", weighting, WEIGHTINGS)
+    check_positive("epsilon", epsilon)
+    rows = features.detach().double()
+    rows = rows - rows.mean(0)
+    if normalize_rows:
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        rows = rows / length.where(length > 0, 1.0)
+    labels, counts = torch.unique(target, return_counts=True)
+    total = _coding_rate(rows, epsilon)
+    within = torch.zeros_like(total)
+    for label, count in zip(labels, counts, strict=True):
+        share = int(count) / len(rows) if weighting == "frequency" else 1.0 / len(labels)
+        within = within + share * _coding_rate(rows[target == label], epsilon)
+    return total - within
+
+
+def _coding_rate(rows: Tensor, epsilon: float) -> Tensor:
+    square = torch.linalg.svdvals(rows).square()
+    return 0.5 * torch.log1p(square / (len(rows) * epsilon)).sum()
+
+
+__all__ = ["WEIGHTINGS", "Evidence", "leep", "log_evidence", "log_me", "nce", "trans_rate"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastlayer.functional.reduction import reduce_rows, split_ignored
+from lastlayer.functional.loss_arguments import reduce_rows, split_ignored
 
 labels = st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=1, max_size=6).filter(
     lambda row: any(label >= 0 for label in row)

@@ -1,0 +1,62 @@
+"""Docstrings and signatures with a part in common: written once, and whole in ``help``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_PLACE = re.compile(r"^( +)(?:\*{0,2}\w+: )?\{([^{}]+)\}$", re.MULTILINE)
+
+
+def filled_in(text: str, shared: Mapping[str, Mapping[str, str]]) -> str:
+    r"""Put what arguments mean into the places of a docstring that name them in braces.
+
+    Args:
+        text: the docstring. A line ``{name}``, with an argument before it or without, is a place;
+            one of another name stays.
+        shared: what comes there: the meaning of every argument, by the place's name.
+
+    Returns:
+        The docstring with a line ``argument: meaning`` for each that it does not explain itself.
+
+    >>> filled_in("    x: {point}", {"point": {"x": "abscissa.", "y": "ordinate."}})
+    '    x: abscissa.\n    y: ordinate.'
+    """
+
+    def lines(place: re.Match[str]) -> str:
+        indent = place[1]
+        if place[2] not in shared:
+            return place[0]
+        return "\n".join(
+            textwrap.fill(
+                f"{name}: {meaning}",
+                100,
+                initial_indent=indent,
+                subsequent_indent=indent + "    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for name, meaning in shared[place[2]].items()
+            if not re.search(rf"^ +{name}: (?!\{{)", text, re.MULTILINE)
+        )
+
+    return _PLACE.sub(lines, text)
+
+
+def show_keywords(function: Callable[..., Any], defaults: Mapping[str, object]) -> None:
+    """Let ``inspect.signature`` show keywords, by their defaults, instead of ``**arguments``.
+
+    >>> def area(width, **arguments): ...
+    >>> show_keywords(area, {"height": 1})
+    >>> str(inspect.signature(area))
+    '(width, *, height=1)'
+    """
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in defaults.items()
+    ]
+    function.__signature__ = signature.replace(parameters=own + more)  # type: ignore[attr-defined]
