@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import numbers
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -183,6 +184,17 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int | No
     return False
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest known name was meant, or nothing if none is near.
+
+    Example:
+        >>> did_you_mean("sofmax", ["softmax", "dropmax"]), did_you_mean("xyz", ["softmax"])
+        (" Did you mean 'softmax'?", '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
 def check_options(what: str, function: Callable[..., object], options: Iterable[str]) -> None:
     """Raise ``ValueError`` unless every option is a keyword-only argument of ``function``."""
     parameters = inspect.signature(function).parameters.values()
@@ -192,6 +204,8 @@ def check_options(what: str, function: Callable[..., object], options: Iterable[
     for option in options:
         if option not in known:
             listed = ", ".join(known) if known else "none"
+            near = did_you_mean(option, known)
+            listed += f".{near}" if near else ""
             raise ValueError(f"{what} has no option {option!r}; its options: {listed}")
 
 

@@ -7,8 +7,8 @@ from lastlayer.incremental import IncrementalClassifier, IncrementalRun
 from lastlayer.incremental.storage import load_state
 
 WORDS = [
-    "learn", "--data", "digits", "--base", 4, "--steps", 3, "--memory", 3, "--train-size", 200,
-    "--training-steps", 20, "--first-steps", 30, "--batch-size", 20, "--jobs", 1,
+    "learn", "--data", "digits", "--base", 4, "--later-tasks", 3, "--memory", 3,
+    "--train-size", 200, "--steps", 20, "--first-steps", 30, "--batch-size", 20, "--jobs", 1,
     "--set", "data.validation_size=0", "training.checkpoint_every=5", "training.log_every=5",
 ]  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_a_process_killed_within_a_task_goes_on_to_the_same_matrix(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--base", 3, "--steps", 3], "steps"),
+        (["--base", 3, "--later-tasks", 3], "tasks.base=3, tasks.later=3: steps must share"),
         (["--methods", "softmax+nonsense"], "unknown addition 'nonsense'"),
         (["--methods", "nonsense"], "nonsense"),
         (["--methods", "softmax,softmax"], "twice"),

@@ -1,6 +1,6 @@
 import pytest
 
-from lastlayer.experiments import nest, parse_grid, parse_head, parse_option
+from lastlayer.training.variants import nest, parse_grid, parse_option, parse_word
 
 
 @pytest.mark.parametrize(
@@ -15,19 +15,19 @@ from lastlayer.experiments import nest, parse_grid, parse_head, parse_option
     ],
 )
 def test_a_head_is_a_name_and_toml_options(text, name, options):
-    assert parse_head(text) == (name, options)
+    assert parse_word(text) == (name, options)
 
 
 @pytest.mark.parametrize("text", ["", ":x=1", "  "])
 def test_a_head_needs_a_name(text):
     with pytest.raises(ValueError, match="needs a name"):
-        parse_head(text)
+        parse_word(text)
 
 
 @pytest.mark.parametrize("text", ["dropmax:temperature", "dropmax:=3"])
 def test_an_option_needs_a_key_and_a_value(text):
     with pytest.raises(ValueError, match=r"key=value; got '(temperature|=3)'"):
-        parse_head(text)
+        parse_word(text)
 
 
 @pytest.mark.parametrize(

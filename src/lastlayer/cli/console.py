@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from lastlayer.experiments.compare import GridProgress
+    from lastlayer.experiments.jobs import GridProgress
     from lastlayer.experiments.linear_progress import LinearProgress
     from lastlayer.report import TextTable
     from lastlayer.training.records import Progress as StepProgress

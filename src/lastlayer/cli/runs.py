@@ -1,62 +1,89 @@
-"""What ``compare``, ``reproduce`` and ``tune`` have in common: train, report, print tables."""
+"""What the commands that train many runs have in common: train, report, print tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastlayer.cli.console import complain, grid_progress, print_table, say
+
+if TYPE_CHECKING:
+    from lastlayer.experiments import Job, Recipe
+    from lastlayer.report import TextTable
 
 ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
 
 
-def run_comparison(
-    recipe: Any,
+def compare_runs(
+    recipe: Recipe,
     recipe_name: str,
-    heads: list[str],
+    variants: Sequence[str],
     seeds: Sequence[int],
     jobs: int,
-    out: Path | None,
+    folder: Path,
     changes: dict[str, Any],
 ) -> None:
-    """Train, write and print one comparison; exit with 1 if a run failed."""
+    """Train, write and print one comparison of any kind; exit with 1 if a run failed."""
     from lastlayer.experiments import plan, run
-    from lastlayer.report import comparison_table, long_tail_table
-    from lastlayer.report.pages import published_table, write_comparison
-    from lastlayer.report.runs import comparison_rows, long_tail_rows
 
-    folder = out or Path("runs") / f"compare-{settings_digest(recipe, changes)}"
-    planned = plan(recipe, heads, seeds, folder, changes)
+    planned = plan(recipe, variants, seeds, folder, changes)
     say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
     with grid_progress() as progress:
         errors = run(planned, parallel=jobs, progress=progress)
-    runs: dict[str, list[Path]] = {head: [] for head in heads}
+    tables = write_report(recipe, planned, folder)
+    for wide, *narrow in tables:
+        print_table(wide, *narrow)
+    if tables:
+        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    stop_if(errors)
+
+
+def write_report(
+    recipe: Recipe, planned: Sequence[Job], folder: Path
+) -> list[tuple[TextTable, ...]]:
+    """Write the report of the finished runs, and return its tables, each with narrower ones.
+
+    The only place where a comparison calls ``lastlayer.report``; empty if no run is finished.
+    """
+    from lastlayer.report import comparison_table, incremental_table, long_tail_table
+    from lastlayer.report.incremental_page import published_accuracies, write_incremental
+    from lastlayer.report.pages import published_table, write_comparison
+    from lastlayer.report.runs import comparison_rows, incremental_rows, long_tail_rows
+
+    tables: list[tuple[TextTable, ...]] = []
+    runs: dict[str, list[Path]] = {job.label: [] for job in planned}
     for job in planned:
         runs[job.label].append(job.path)
-    rows = comparison_rows(runs)
-    if rows:
-        published = published_table(rows, recipe.published, recipe.published_note)
-        pictures = _explain_one(runs)
+    numbers = (recipe.published, recipe.published_note)
+    if recipe.kind == "incremental":
+        methods = incremental_rows(runs)
+        if not methods:
+            return tables
+        published = published_accuracies(methods, *numbers)
+        # What is kept of old classes, but for methods that say so themselves.
+        config: Any = planned[0].config
+        intro = f"{recipe.source}. Memory: {config.memory.describe()}."
+        write_incremental(folder, methods, title=recipe.title, intro=intro, published=published)
+        tables.append((incremental_table(methods),))
+    else:
+        rows = comparison_rows(runs)
+        if not rows:
+            return tables
+        published = published_table(rows, *numbers)
         write_comparison(
             folder,
             runs,
             title=recipe.title,
             intro=recipe.source,
             published=published,
-            extra_figures=pictures,
+            extra_figures=_explain_one(runs),
         )
-        print_table(
-            comparison_table(rows),
-            comparison_table(rows, measures=ESSENTIAL, differences=("error",)),
-        )
-        tails = long_tail_rows(runs)
-        if tails:
-            print_table(long_tail_table(tails))
-        if published is not None:
-            print_table(published)
-        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
-    stop_if(errors)
+        narrow = comparison_table(rows, measures=ESSENTIAL, differences=("error",))
+        tables.append((comparison_table(rows), narrow))
+        if tails := long_tail_rows(runs):
+            tables.append((long_tail_table(tails),))
+    return tables if published is None else [*tables, (published,)]
 
 
 def print_trials(trials: Sequence[Any]) -> None:
@@ -65,7 +92,7 @@ def print_trials(trials: Sequence[Any]) -> None:
 
     entries = list(trials[0].setting) if trials else []
     rows = [
-        (t.head, *(str(t.setting[e]) for e in entries), f"{100 * t.error:.2f}", f"{t.nll:.4f}")
+        (t.variant, *(str(t.setting[e]) for e in entries), f"{100 * t.error:.2f}", f"{t.nll:.4f}")
         for t in trials
     ]
     note = "Held-out measures, the best setting of each head first."
@@ -86,23 +113,20 @@ def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:
     return {}
 
 
-def split_heads(text: str) -> list[str]:
-    """Return the heads of a comma- or semicolon-separated list."""
-    # Options hold commas, so heads with options are separated by semicolons.
-    separator = ";" if ";" in text or ":" in text else ","
-    return [head.strip() for head in text.split(separator) if head.strip()]
-
-
-def settings_digest(recipe: Any, changes: dict[str, Any]) -> str:
+def settings_digest(recipe: Recipe, changes: dict[str, Any]) -> str:
     """Return a folder name that the settings decide."""
     import hashlib
     import json
 
-    from lastlayer.training.config import merge
+    from lastlayer.experiments.kinds import KINDS
+    from lastlayer.training.config import merge, rename_entry
 
-    settings = merge(recipe.config, changes)
+    config = KINDS[recipe.kind].config
+    settings = merge(config.current(recipe.config), config.current(changes))
     data = settings.get("data", {}).get("name", "digits").replace(":", "-")
-    text = json.dumps([settings, recipe.head_config], sort_keys=True, default=str)
+    if "tasks" in settings:  # as version 0.1 called it, so that its folders are found again
+        settings["tasks"] = rename_entry(settings["tasks"], "later", "steps")
+    text = json.dumps([settings, recipe.variant_config], sort_keys=True, default=str)
     return f"{data}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""Heads times seeds: train them in parallel, side by side on equal terms."""
+"""Variants times seeds: planned, and trained in parallel, side by side on equal terms."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
+from lastlayer.experiments.kinds import KINDS, KindName
 from lastlayer.experiments.recipe import Recipe
-from lastlayer.longtail import class_counts
-from lastlayer.training import RunConfig, RunDirectory, train
-from lastlayer.training.build import build_classifier, load_splits
-from lastlayer.training.config import merge
+from lastlayer.training import RunConfig, RunDirectory
 
 #: Called with steps done, steps in all, runs done, runs in all.
 GridProgress = Callable[[int, int, int, int], None]
@@ -28,31 +26,24 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a comparison."""
+    """One run of a comparison.
+
+    Attributes:
+        label: its variant as written on the command line.
+        config: its configuration.
+        path: its run directory.
+        kind: what kind of run it is.
+    """
 
     label: str
     config: RunConfig
     path: Path
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What sets one kind of run apart from another.
-
-    Attributes:
-        directory: its run directory.
-        train: called with the configuration, the path and ``resume=True``.
-        check: reads the data and builds what is to be trained, so that a mistake is found before.
-    """
-
-    directory: type[RunDirectory]
-    train: Callable[..., object]
-    check: Callable[[Sequence[Any]], None]
+    kind: KindName
 
 
 def plan(
     recipe: Recipe,
-    heads: Sequence[str],
+    variants: Sequence[str],
     seeds: Sequence[int],
     out: Path,
     changes: dict[str, Any] | None = None,
@@ -60,43 +51,44 @@ def plan(
     """Return the runs of a comparison, seed by seed, so that early results are paired.
 
     Args:
-        recipe: the runs' settings.
-        heads: heads as written on the command line; the first is the baseline.
-        seeds: one run per head and seed.
+        recipe: the runs' settings, and their kind.
+        variants: as written on the command line; the first is the baseline.
+        seeds: one run per variant and seed.
         out: folder of the runs.
         changes: configuration that overrides the recipe's.
 
     Raises:
-        ValueError: if there is no head or seed, a head is named twice or does not exist, or a
-            setting does not fit.
+        ValueError: if there is no variant or seed, a variant is named twice or has a word or an
+            option that does not exist, or a setting does not fit.
     """
-    if not heads or not seeds:
-        raise ValueError(f"a comparison needs a head and a seed; got {list(heads)}, {list(seeds)}")
-    if len(set(heads)) != len(heads):
-        raise ValueError(f"a head is named twice in {', '.join(heads)}")
-    jobs = []
-    for seed in seeds:
-        for label in heads:
-            config = recipe.run_config(label, merge(changes or {}, {"seed": seed}))
-            jobs.append(Job(label, config, out / f"{file_name(label)}-seed{seed}"))
-    _check_buildable({job.label: job.config for job in jobs})
-    return jobs
+    if not variants or not seeds:
+        raise ValueError(
+            f"a comparison needs a variant and a seed; got {list(variants)}, {list(seeds)}"
+        )
+    if len(set(variants)) != len(variants):
+        raise ValueError(f"a variant is named twice in {', '.join(variants)}")
+    configs = {name: recipe.run_config(name, changes or {}) for name in variants}
+    for config in configs.values():
+        _check_heads(config)
+    return [
+        Job(
+            name,
+            configs[name].updated({"seed": seed}),
+            out / f"{file_name(name)}-seed{seed}",
+            recipe.kind,
+        )
+        for seed in seeds
+        for name in variants
+    ]
 
 
-def run(
-    jobs: Sequence[Job],
-    *,
-    parallel: int,
-    progress: GridProgress | None = None,
-    kind: Kind | None = None,
-) -> list[str]:
+def run(jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = None) -> list[str]:
     """Train every job that is not finished; a second call takes up where a first was stopped.
 
     Args:
-        jobs: the runs.
+        jobs: the runs, of one kind.
         parallel: processes side by side, each with one torch thread.
         progress: called now and then.
-        kind: of the runs; training of one classifier each if None.
 
     Returns:
         One message per run that failed; the others are finished.
@@ -105,31 +97,16 @@ def run(
         FileNotFoundError: if the data are missing.
         ValueError: if a classifier cannot be built, or a run is there with another configuration.
     """
-    kind = Kind(RunDirectory, train, _check_trainable) if kind is None else kind
     for job in jobs:
-        kind.directory(job.path).check_config(job.config)
+        KINDS[job.kind].directory(job.path).check_config(job.config)
     waiting = [job for job in jobs if not RunDirectory(job.path).finished]
     if waiting:
-        kind.check([job.config for job in waiting])
+        KINDS[waiting[0].kind].check([job.config for job in waiting])
     with _reporting(jobs, progress):
         errors = Parallel(n_jobs=min(parallel, max(1, len(waiting))), batch_size=1)(
-            delayed(_train_job)(job, kind.train) for job in waiting
+            delayed(_train_job)(job, KINDS[job.kind].train) for job in waiting
         )
     return [error for error in errors if error]
-
-
-def _check_trainable(configs: Sequence[RunConfig]) -> None:
-    """Read the data and build every classifier once, so that a mistake is found before training."""
-    splits = load_splits(configs[0])
-    built: list[tuple[Any, ...]] = []
-    for config in configs:
-        for stage in (config, config.first_stage()):
-            parts = (stage.model, stage.head, stage.regularizer)
-            if parts not in built and config.data == configs[0].data:
-                build_classifier(
-                    stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
-                )
-                built.append(parts)
 
 
 def _train_job(job: Job, train_run: Callable[..., object]) -> str | None:
@@ -184,22 +161,21 @@ def _steps_done(job: Job) -> int:
         return 0  # not begun, or in the middle of writing
 
 
-def _check_buildable(configs: dict[str, RunConfig]) -> None:
-    """Build every head once on a small width, so that a wrong option fails before training."""
+def _check_heads(config: RunConfig) -> None:
+    """Build a run's heads once on a small width, so that a wrong option fails before training."""
     from lastlayer.heads import build_head, takes_class_counts
     from lastlayer.regularizers import REGULARIZERS
 
-    for config in configs.values():
-        for head in (config.head, config.first_stage().head):
-            options = head.options
-            num_classes = len(options.get("class_counts", range(10)))
-            if takes_class_counts(head.name):
-                options = {"class_counts": [1] * num_classes} | options
-            build_head(head.name, 2, num_classes, device="meta", **options)
-        if config.regularizer.name is not None:
-            REGULARIZERS.get(config.regularizer.name)
+    for head in (config.head, config.first_stage().head):
+        options = head.options
+        num_classes = len(options.get("class_counts", range(10)))
+        if takes_class_counts(head.name):
+            options = {"class_counts": [1] * num_classes} | options
+        build_head(head.name, 2, num_classes, device="meta", **options)
+    if config.regularizer.name is not None:
+        REGULARIZERS.get(config.regularizer.name)
 
 
 def file_name(label: str) -> str:
-    """Return a head or setting as written on the command line as a name for files."""
+    """Return a variant or setting as written on the command line as a name for files."""
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)

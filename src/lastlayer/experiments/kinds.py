@@ -1,66 +1,62 @@
-"""Methods times seeds over a sequence of tasks: plan and train them side by side."""
+"""Kinds of runs: what is trained, into which directory, and what can be checked before."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from lastlayer._inputs import blank
-from lastlayer.experiments.compare import GridProgress, Job, Kind, file_name, run
-from lastlayer.experiments.recipe import Recipe
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
 from lastlayer.incremental.head_checks import check_head
 from lastlayer.incremental.run import check_remembered, plan_tasks
 from lastlayer.incremental.state import build_untrained, new_state
 from lastlayer.longtail import class_counts
-from lastlayer.training.build import load_splits
-from lastlayer.training.config import merge
+from lastlayer.training import RunConfig, RunDirectory, train
+from lastlayer.training.build import build_classifier, load_splits
+
+KindName = Literal["heads", "incremental"]
 
 
-def plan_methods(
-    recipe: Recipe,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    out: Path,
-    changes: dict[str, Any] | None = None,
-) -> list[Job]:
-    """Return the runs of a comparison of methods, seed by seed, so that early results are paired.
+@dataclass(frozen=True)
+class RunKind:
+    """What sets one kind of run apart from another.
 
-    Methods of one seed have the same class order, backbone and data.
-
-    Args:
-        recipe: the runs' settings, of the kind ``"incremental"``.
-        methods: as written on the command line; the first is the baseline.
-        seeds: one run per method and seed.
-        out: folder of the runs.
-        changes: configuration that overrides the recipe's.
-
-    Raises:
-        ValueError: if there is no method or seed, a method is named twice or is unknown, or a
-            setting does not fit.
+    Attributes:
+        command: of ``lastlayer`` that sets such runs side by side.
+        config: the class of their configuration.
+        directory: the class of their run directory.
+        train: called with the configuration, the path and ``resume=True``.
+        check: reads the data and builds what is to be trained, so that a mistake is found before.
     """
-    if not methods or not seeds:
-        raise ValueError(f"a comparison needs a method and a seed; got {methods}, {list(seeds)}")
-    if len(set(methods)) != len(methods):
-        raise ValueError(f"a method is named twice in {', '.join(methods)}")
-    return [
-        Job(
-            method,
-            recipe.run_config(method, merge(changes or {}, {"seed": seed})),
-            out / f"{file_name(method)}-seed{seed}",
-        )
-        for seed in seeds
-        for method in methods
-    ]
+
+    command: str
+    config: type[RunConfig]
+    directory: type[RunDirectory]
+    train: Callable[..., RunDirectory]
+    check: Callable[[Sequence[Any]], None]
+
+    def check_variant(self, variant: str, changes: dict[str, Any]) -> None:
+        """Raise ``ValueError`` if a variant changes tables that only another kind of runs has."""
+        if others := sorted(changes.keys() - self.config.model_fields.keys()):
+            raise ValueError(
+                f"{variant!r} is for classes that come in tasks, lastlayer learn: it sets "
+                f"{', '.join(others)}"
+            )
 
 
-def run_methods(
-    jobs: Sequence[Job], *, parallel: int, progress: GridProgress | None = None
-) -> list[str]:
-    """Train every job that is not finished, as :func:`~.compare.run` does for single runs."""
-    kind = Kind(IncrementalRun, learn, _check_learnable)
-    return run(jobs, parallel=parallel, progress=progress, kind=kind)
+def _check_trainable(configs: Sequence[RunConfig]) -> None:
+    """Read the data and build every classifier once."""
+    splits = load_splits(configs[0])
+    built: list[tuple[Any, ...]] = []
+    for config in configs:
+        for stage in (config, config.first_stage()):
+            parts = (stage.model, stage.head, stage.regularizer)
+            if parts not in built and config.data == configs[0].data:
+                build_classifier(
+                    stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
+                )
+                built.append(parts)
 
 
 def _check_learnable(configs: Sequence[IncrementalConfig]) -> None:
@@ -85,3 +81,9 @@ def _check_learnable(configs: Sequence[IncrementalConfig]) -> None:
         classifier = build_untrained(state, blank(splits.train.inputs), plan.sizes[0], counts)
         check_head(config, classifier.head)
         built.append(parts)
+
+
+KINDS: dict[KindName, RunKind] = {
+    "heads": RunKind("compare", RunConfig, RunDirectory, train, _check_trainable),
+    "incremental": RunKind("learn", IncrementalConfig, IncrementalRun, learn, _check_learnable),
+}

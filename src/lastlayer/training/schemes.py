@@ -2,90 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from lastlayer.longtail import SAMPLERS
-from lastlayer.training.config import merge
+from lastlayer.training.variants import Word
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """What a name stands for.
+class _Scheme(Word):
+    """A head and how its batches are drawn; what is left out (steps, rates) is the recipe's.
 
-    The heads are looked up when a run is built, and what is left out (steps, learning rates) is
-    the recipe's.
-
-    Attributes:
-        head: the run's head; of two stages the second one trains it.
-        sampler: how batches are drawn, of two stages the second one's.
-        description: one line.
-        representation_head: the first stage's head; None for training in one stage.
-        train: what the second stage trains, the ``"head"`` or its ``"class-scales"``.
+    Options are entries of the stage that the head is trained in, and options of the head after
+    ``head.``: ``balms:meta.initial_power=1,head.tau=0.25``.
     """
 
-    head: str
-    sampler: str
-    description: str
-    representation_head: str | None = "softmax"
-    train: str = "head"
-
-    @property
-    def section(self) -> str:
-        """The configuration's table to which the sampler belongs."""
-        return "training" if self.representation_head is None else "classifier_stage"
-
-    def changes(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the changes in a configuration, nested.
-
-        Args:
-            options: entries of :attr:`section` by dotted name; those that begin with ``head.`` are
-                options of the head.
-        """
-        entries: dict[str, Any] = {"sampler": self.sampler}
-        if self.representation_head is not None:
-            entries["train"] = self.train
-            entries["representation_head"] = {"name": self.representation_head, "options": {}}
-        changes: dict[str, Any] = {
-            "head": {"name": self.head, "options": {}},
-            self.section: entries,
-        }
-        for entry, value in options.items():
-            of_head = entry.startswith("head.")
-            path = ("head", "options") if of_head else (self.section,)
-            nested: Any = value
-            for key in reversed((*path, *entry.removeprefix("head.").split("."))):
-                nested = {key: nested}
-            changes = merge(changes, nested)
-        return changes
+    def entry(self, option: str) -> str:
+        """Return the dotted entry of the configuration that an option is."""
+        if option.startswith("head."):
+            return option.replace("head.", "head.options.", 1)
+        return super().entry(option)
 
 
-SCHEMES: dict[str, Scheme] = {
-    "balms": Scheme(
+def _two_stages(description: str, head: str, sampler: str, train: str = "head") -> Word:
+    """Return a scheme of softmax features and a second stage for the head or its class scales."""
+    representation = {"name": "softmax", "options": {}}
+    stage = {"sampler": sampler, "train": train, "representation_head": representation}
+    changes = {"head": {"name": head, "options": {}}, "classifier_stage": stage}
+    return _Scheme(description, changes, "classifier_stage")
+
+
+def _one_stage(sampler: str) -> Word:
+    """Return softmax on the batches of a sampler."""
+    description = f"softmax in one stage, on batches of the {sampler} sampler"
+    changes = {"head": {"name": "softmax", "options": {}}, "training": {"sampler": sampler}}
+    return _Scheme(description, changes, "training")
+
+
+SCHEMES: dict[str, Word] = {
+    "balms": _two_stages(
+        "Balanced Meta-Softmax: softmax features, then a balanced softmax with the Meta Sampler",
         "balanced-softmax",
         "meta",
-        "Balanced Meta-Softmax: softmax features, then a balanced softmax with the Meta Sampler",
     ),
-    "crt": Scheme(
-        "softmax",
-        "class-balanced",
+    "crt": _two_stages(
         "classifier re-training: softmax features, then a softmax on class-balanced batches",
-    ),
-    "lws": Scheme(
         "softmax",
         "class-balanced",
+    ),
+    "lws": _two_stages(
         "learnable weight scaling: softmax features and layer, then one factor per class",
+        "softmax",
+        "class-balanced",
         train="class-scales",
     ),
-    "softmax-meta": Scheme(
-        "softmax", "meta", "softmax features, then a softmax with the Meta Sampler"
+    "softmax-meta": _two_stages(
+        "softmax features, then a softmax with the Meta Sampler", "softmax", "meta"
     ),
-} | {
-    f"{sampler}-sampling": Scheme(
-        "softmax",
-        sampler,
-        f"softmax in one stage, on batches of the {sampler} sampler",
-        representation_head=None,
-    )
-    for sampler in SAMPLERS
-}
+} | {f"{sampler}-sampling": _one_stage(sampler) for sampler in SAMPLERS}
