@@ -137,7 +137,8 @@ class TaskSettings(Settings):
 
     def note(self) -> str | None:
         """Return what to tell a user who may have meant tasks by ``--steps``."""
-        if self.steps is None or self.later_tasks is not None or self.steps >= FEW_STEPS:
+        clear = self.later_tasks is not None or self.training_steps is not None
+        if clear or self.steps is None or self.steps >= FEW_STEPS:
             return None
         return (
             f"note: --steps {self.steps} are training steps of every task; the number of tasks "

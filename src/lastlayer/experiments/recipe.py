@@ -6,6 +6,7 @@ And the catalog: what recipes and commands choose from by name.
 from __future__ import annotations
 
 import tomllib
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -60,6 +61,18 @@ class Recipe(BaseModel):
     published_note: str = ""
     applies_to: AppliesTo | None = None
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The old name of :attr:`variants`."""
+        _warn_of("heads")
+        return self.variants
+
+    @property
+    def head_config(self) -> dict[str, dict[str, Any]]:
+        """The old name of :attr:`variant_config`."""
+        _warn_of("head_config")
+        return self.variant_config
+
     @model_validator(mode="before")
     @classmethod
     def _by_new_names(cls, entries: Any) -> Any:
@@ -110,6 +123,11 @@ class Recipe(BaseModel):
         for layer in (self.config, self.variant_config.get(name, {}), changes, own):
             merged = merge(merged, kind.config.current(layer))
         return plain.updated(merged)
+
+
+def _warn_of(old: str) -> None:
+    message = f"Recipe.{old} is now Recipe.{RENAMED[old]}; version 0.3 drops the old name"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def recipe_names() -> list[str]:
