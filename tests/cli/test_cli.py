@@ -17,6 +17,7 @@ from lastlayer.training.variants import split_variants
 COMMANDS = (
     "train",
     "compare",
+    "learn",
     "reproduce",
     "tune",
     "explain",

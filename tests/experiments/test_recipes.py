@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def _without_variant(config):
-    """What runs of different heads, regularisers and schemes have in common."""
+    """What runs of different heads, regularizers and schemes have in common."""
     stage = ClassifierStageConfig().model_dump(include={"sampler", "train", "representation_head"})
     return config.updated(
         {"training": {"sampler": "instance"}, "classifier_stage": stage}

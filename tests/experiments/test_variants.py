@@ -14,7 +14,6 @@ from lastlayer.training.variants import (
     parse_grid,
     parse_option,
     parse_word,
-    without_options,
 )
 
 
@@ -188,15 +187,3 @@ def test_a_variant_of_two_stages_is_refused_where_there_are_tasks(lastlayer):
     printed = lastlayer("learn", "--methods", "softmax,crt")
     assert printed.status == 2
     assert "classifier_stage is not defined for a sequence of tasks" in printed.err
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("softmax", "softmax"),
-        (" dropmax:temperature=0.2,form=iclr", "dropmax"),
-        ("softmax:a=1e+3+disout:p=0.1 + dropout", "softmax+disout+dropout"),
-    ],
-)
-def test_a_variants_name_is_its_words(text, name):
-    assert without_options(text) == name

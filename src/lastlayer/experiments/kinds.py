@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lastlayer._inputs import blank
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
@@ -15,6 +15,7 @@ from lastlayer.longtail import class_counts
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits
 
+Config = TypeVar("Config", bound=RunConfig)
 KindName = Literal["heads", "incremental"]
 
 
@@ -48,39 +49,34 @@ class RunKind:
 def _check_trainable(configs: Sequence[RunConfig]) -> None:
     """Read the data and build every classifier once."""
     splits = load_splits(configs[0])
-    built: list[tuple[Any, ...]] = []
-    for config in configs:
-        for stage in (config, config.first_stage()):
-            parts = (stage.model, stage.head, stage.regularizer)
-            if parts not in built and config.data == configs[0].data:
-                build_classifier(
-                    stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
-                )
-                built.append(parts)
+    stages = [stage for config in configs for stage in (config, config.first_stage())]
+    for stage in _distinct(stages, "model", "head", "regularizer"):
+        build_classifier(
+            stage, splits.input_shape, splits.num_classes, class_counts=class_counts(splits)
+        )
 
 
 def _check_learnable(configs: Sequence[IncrementalConfig]) -> None:
     """Divide the classes and build every classifier once."""
     splits = load_splits(configs[0])
-    built: list[tuple[Any, ...]] = []
     for config in configs:
         check_remembered(config, splits.num_classes)
-        parts = (
-            config.model,
-            config.head,
-            config.regularizer,
-            config.correction,
-            config.old_classes,
-            config.tasks,
-        )
-        if parts in built or config.data != configs[0].data:
-            continue
+    parts = ("model", "head", "regularizer", "correction", "old_classes", "tasks")
+    for config in _distinct(configs, *parts):
         plan = plan_tasks(config, splits)
         counts = class_counts(splits)[: plan.sizes[0]]
         state = new_state(config)
         classifier = build_untrained(state, blank(splits.train.inputs), plan.sizes[0], counts)
         check_head(config, classifier.head)
-        built.append(parts)
+
+
+def _distinct(configs: Sequence[Config], *parts: str) -> list[Config]:
+    """Return one configuration for every choice of some parts, among those of the first's data."""
+    found: dict[str, Config] = {}
+    for config in configs:
+        if config.data == configs[0].data:
+            found.setdefault(config.model_dump_json(include=set(parts)), config)
+    return list(found.values())
 
 
 KINDS: dict[KindName, RunKind] = {

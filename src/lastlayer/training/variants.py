@@ -136,16 +136,6 @@ def _entries(changes: Changes, prefix: str = "") -> set[str]:
     return found
 
 
-def without_options(text: str) -> str:
-    """Return a variant's name: its words alone.
-
-    Example:
-        >>> without_options("softmax:label_smoothing=1e-1+disout:where=layer3,p=0.1")
-        'softmax+disout'
-    """
-    return "+".join(word.partition(":")[0].strip() for word in re.split(r"\+(?!\d)", text))
-
-
 def split_variants(text: str) -> list[str]:
     """Return the variants of a list that is separated by commas; with options, by semicolons.
 
