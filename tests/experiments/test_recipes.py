@@ -201,7 +201,9 @@ def test_settings_are_laid_over_in_order_and_the_head_is_the_one_named():
 
 
 def test_unknown_recipes_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown recipe 'digts'.*digits"):
+    with pytest.raises(
+        ValueError, match=r"unknown recipe 'digts'\. Did you mean 'digits'\?.*mnist-1k"
+    ):
         Recipe.load("digts")
 
 

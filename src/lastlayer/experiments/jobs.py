@@ -16,6 +16,8 @@ from joblib import Parallel, delayed
 
 from lastlayer.experiments.kinds import KINDS, KindName
 from lastlayer.experiments.recipe import Recipe
+from lastlayer.heads import build_head, takes_class_counts
+from lastlayer.regularizers import REGULARIZERS
 from lastlayer.training import RunConfig, RunDirectory
 
 #: Called with steps done, steps in all, runs done, runs in all.
@@ -163,9 +165,6 @@ def _steps_done(job: Job) -> int:
 
 def _check_heads(config: RunConfig) -> None:
     """Build a run's heads once on a small width, so that a wrong option fails before training."""
-    from lastlayer.heads import build_head, takes_class_counts
-    from lastlayer.regularizers import REGULARIZERS
-
     for head in (config.head, config.first_stage().head):
         options = head.options
         num_classes = len(options.get("class_counts", range(10)))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lastlayer._checks import did_you_mean
 from lastlayer.experiments.kinds import KINDS, KindName
 from lastlayer.incremental.methods import parse_variant, variant_words
 from lastlayer.training.config import RunConfig, explain, merge, rename_entry
@@ -95,7 +96,8 @@ class Recipe(BaseModel):
         else:
             known = recipe_names()
             if name not in known:
-                raise ValueError(f"unknown recipe {name!r}. Known: {', '.join(known)}")
+                near = did_you_mean(name, known)
+                raise ValueError(f"unknown recipe {name!r}.{near} Known: {', '.join(known)}")
             content = (_folder() / f"{name}.toml").read_bytes()
         try:
             return cls.model_validate(tomllib.loads(content.decode("utf-8")))
