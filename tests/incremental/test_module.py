@@ -12,7 +12,7 @@ from lastlayer.data import Split
 from lastlayer.heads import BalancedSoftmax, Classifier, Softmax, set_class_counts
 from lastlayer.incremental import IncrementalConfig, MetaOldWeight
 from lastlayer.incremental.module import TaskModule
-from lastlayer.training.fitting import fit_module
+from lastlayer.training.engine import fit_module
 from lastlayer.training.run_directory import RunDirectory
 
 OLD, NEW, WIDTH, INPUTS = 3, 2, 5, 6
@@ -154,7 +154,7 @@ def taught(tmp_path_factory):
     run = RunDirectory(tmp_path_factory.mktemp("taught"))
     run.checkpoints.mkdir()
     inputs, target = batch()
-    fit_module(module, wanted, run, Split(inputs.float(), target), checkpoint="task")
+    fit_module(module, wanted, Split(inputs.float(), target), run=run, checkpoint="task")
     return module, teacher, before, run
 
 
@@ -213,7 +213,7 @@ def learned(tmp_path_factory):
     )
     run = RunDirectory(tmp_path_factory.mktemp("learned"))
     run.checkpoints.mkdir()
-    fit_module(module, wanted, run, data)
+    fit_module(module, wanted, data, run=run)
     return module, alpha, data, start
 
 

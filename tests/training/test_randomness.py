@@ -3,10 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastlayer._random import derive_seed
 from lastlayer.training import RunConfig
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import build_classifier, load_splits
-from lastlayer.training.randomness import derive_seed
 
 
 def shuffled(size=23, batch_size=5, seed=0, epoch=0, **share):

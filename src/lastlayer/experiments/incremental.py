@@ -10,9 +10,8 @@ from lastlayer._inputs import blank
 from lastlayer.experiments.compare import GridProgress, Job, Kind, file_name, run
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
-from lastlayer.incremental.head_checks import check_head
+from lastlayer.incremental.build import build_untrained, check_head, new_state
 from lastlayer.incremental.run import check_remembered, plan_tasks
-from lastlayer.incremental.state import build_untrained, new_state
 from lastlayer.longtail import class_counts
 from lastlayer.training.build import load_splits
 from lastlayer.training.config import merge

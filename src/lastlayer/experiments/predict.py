@@ -57,7 +57,7 @@ def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = N
     examples, inputs = _read_inputs(Path(file), run, tuple(summary["input_shape"]))
     if isinstance(run, IncrementalRun):
         state, _, _ = load_state(run.learner)
-        log_prob = state.log_prob(state.features(inputs))
+        log_prob = state.log_prob(state.trained.features_of(inputs))
     else:
         log_prob, _ = predict(load_classifier(run), inputs)
     predictions = Predictions(examples, summary["class_names"], log_prob.exp())

@@ -23,7 +23,7 @@ def confusions(state: LearnerState, test: Split) -> dict[str, list[list[int]] | 
     """
     seen = test.target < state.num_classes
     target = test.target[seen]
-    features = state.features(test.inputs[seen])
+    features = state.trained.features_of(test.inputs[seen])
     found: dict[str, list[list[int]] | None] = {}
     for predictor in PREDICTORS:
         if predictor == "nearest-mean" and not state.has_exemplars():

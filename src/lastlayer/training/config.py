@@ -10,6 +10,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from lastlayer.training.sections import (
+    ClassifierStageConfig,
     DataConfig,
     HeadConfig,
     ModelConfig,
@@ -18,7 +19,6 @@ from lastlayer.training.sections import (
     Section,
     TrainingConfig,
 )
-from lastlayer.training.stage_sections import ClassifierStageConfig
 
 
 class RunConfig(Section):

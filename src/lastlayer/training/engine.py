@@ -1,61 +1,125 @@
-"""Fit a module to a training set with the engine, from its checkpoint if there is one."""
+"""The one engine: Lightning trains a module, from its checkpoint if there is one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lastlayer.data import Labelled
-from lastlayer.training.batches import Batches, ShuffledBatches
+from lastlayer.heads import Head
+from lastlayer.training.batches import Batches, ShuffledBatches, epoch_order
 from lastlayer.training.callbacks import (
+    Progress,
+    ProgressCallback,
     RecordMetrics,
+    SeedEveryStep,
     StopAfter,
     StopWithoutProgress,
-    TellProgress,
     WholeCheckpoints,
     best_checkpoint,
     last_checkpoint,
     load_checkpoint,
 )
 from lastlayer.training.config import RunConfig
-from lastlayer.training.engine import contained_engine
 from lastlayer.training.measuring import EVALUATION_BATCH
-from lastlayer.training.memory import keep_freed_memory
 from lastlayer.training.module import TrainingModule
-from lastlayer.training.randomness import SeedEveryStep
-from lastlayer.training.records import Progress
+from lastlayer.training.process_guard import guarded_process, tune_allocator
 from lastlayer.training.regularization import RateSchedule
 from lastlayer.training.run_directory import RunDirectory
-from lastlayer.training.sampling import epoch_order
+
+#: Weights of the least held-out error, among a run's checkpoints.
+BEST_FILE = "best.ckpt"
+
+
+def fit(
+    module: LightningModule,
+    batches: Callable[[Trainer], Iterable[Any]],
+    callbacks: Sequence[Callback],
+    *,
+    steps: int,
+    checkpoint: Path | None = None,
+    checkpoint_epochs: int = 1,
+    validation: Iterable[Any] = (),
+    **options: Any,
+) -> None:
+    """Train a module for a number of steps; a fit that was stopped goes on.
+
+    Args:
+        module: what is trained, in place.
+        batches: gives the batches of every epoch, of the engine that asks for them.
+        callbacks: what happens beside the steps, in this order.
+        steps: when training ends.
+        checkpoint: file of the newest state, from which training goes on; None to keep none.
+        checkpoint_epochs: epochs between two of them.
+        validation: held-out batches.
+        **options: further ones of Lightning's ``Trainer``.
+
+    Raises:
+        ValueError: if the checkpoint is corrupt, or of an earlier version's second stage.
+        RuntimeError: within ``torch.inference_mode``.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
+    kept = [] if checkpoint is None else [last_checkpoint(checkpoint, checkpoint_epochs)]
+    resumes = checkpoint is not None and checkpoint.exists()
+    if checkpoint is not None and resumes and "loops" not in load_checkpoint(checkpoint):
+        raise ValueError(
+            f"{checkpoint} was written by an earlier version, whose second stage this one cannot "
+            "go on with; remove it to train that stage from its beginning"
+        )
+    tune_allocator()
+    with guarded_process():
+        trainer = Trainer(
+            max_epochs=-1,  # StopAfter ends the run
+            callbacks=[*callbacks, StopAfter(steps), *kept],
+            plugins=[WholeCheckpoints()],
+            enable_checkpointing=checkpoint is not None,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            deterministic=True,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+        trainer.fit(
+            module,
+            train_dataloaders=batches(trainer),
+            val_dataloaders=validation,
+            ckpt_path=str(checkpoint) if resumes else None,
+            weights_only=True,
+        )
 
 
 def fit_module(
     module: TrainingModule,
     config: RunConfig,
-    run: RunDirectory,
     train: Labelled,
     *,
+    run: RunDirectory | None = None,
     validation: Labelled | None = None,
     progress: Progress | None = None,
     checkpoint: str = "last",
     offset: int = 0,
 ) -> float:
-    """Train a module for the steps of its configuration; a fit that was stopped goes on.
+    """Train a module on examples for the steps of its configuration; if stopped it goes on.
 
     Args:
         module: what is trained, in place.
         config: the seed, and how it is trained.
-        run: where records and checkpoints go.
         train: the training examples.
+        run: where records and checkpoints go; None to keep neither.
         validation: held-out examples to look at now and then; None for none.
         progress: called with the step, ``offset`` included, and the newest record.
-        checkpoint: name of the checkpoint to go on from.
+        checkpoint: name of the run's checkpoint to go on from.
         offset: what is added to the steps in records: the steps of earlier fits.
 
     Returns:
@@ -66,19 +130,14 @@ def fit_module(
         FloatingPointError: if the loss is not finite.
         RuntimeError: within ``torch.inference_mode``.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
     training = config.training
     if training.precision == "64-true":
         module.double()  # the engine restores a checkpoint's weights before it does that
     if isinstance(train.inputs, Tensor) and train.inputs.dim() == 4:
         module.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
-    callbacks = [records, *_callbacks(config, run, module, len(train), checkpoint)]
-    keep_freed_memory()
-    with contained_engine():
-        trainer = _trainer(config, callbacks)
-        batches = ShuffledBatches(
+
+    def batches(trainer: Trainer) -> ShuffledBatches:
+        return ShuffledBatches(
             train.inputs,
             train.target,
             batch_size=training.batch_size,
@@ -88,18 +147,48 @@ def fit_module(
             world_size=trainer.world_size,
             order=epoch_order(training, train.target),
         )
-        resume_from = run.checkpoints / f"{checkpoint}.ckpt"
-        if resume_from.exists():
-            load_checkpoint(resume_from)  # a damaged file is named before training begins
-        with _named_errors():
-            trainer.fit(
-                module,
-                train_dataloaders=batches,
-                val_dataloaders=_batches(validation),
-                ckpt_path=str(resume_from) if resume_from.exists() else None,
-                weights_only=True,
-            )
+
+    records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
+    steps_per_epoch = max(1, len(train) // training.batch_size)
+    with _named_errors():
+        fit(
+            module,
+            batches,
+            [records, SeedEveryStep(config.seed), *_callbacks(config, module, run)],
+            steps=training.steps,
+            checkpoint=None if run is None else run.checkpoints / f"{checkpoint}.ckpt",
+            checkpoint_epochs=math.ceil(training.checkpoint_every / steps_per_epoch),
+            validation=[]
+            if validation is None
+            else Batches(validation.inputs, validation.target, EVALUATION_BATCH),
+            accelerator=training.device,
+            devices=training.devices,
+            strategy=training.strategy,
+            precision=training.precision,
+            gradient_clip_val=training.clip_norm,
+            val_check_interval=training.validate_every,
+            limit_val_batches=None if training.validate_every else 0,
+        )
     return records.elapsed
+
+
+def progress_callbacks(head: Head, steps: int) -> list[Callback]:
+    """Return what tells a head how far the run is, if it wants to know."""
+    tell = getattr(head, "set_progress", None)
+    return [] if tell is None else [ProgressCallback(tell, steps)]
+
+
+def _callbacks(
+    config: RunConfig, module: TrainingModule, run: RunDirectory | None
+) -> Iterator[Callback]:
+    training = config.training
+    yield from progress_callbacks(module.classifier.head, training.steps)
+    if config.regularizer.name is not None:
+        yield RateSchedule(config.regularizer.schedule, training.steps)
+    if training.select == "best" and run is not None:
+        yield best_checkpoint(run.checkpoints / BEST_FILE)
+    if training.patience is not None:
+        yield StopWithoutProgress(training.patience)
 
 
 @contextmanager
@@ -113,59 +202,3 @@ def _named_errors() -> Iterator[None]:
             "training.batch_size and the training examples must be 2 or more where a network "
             "normalizes over the batch; got a batch of one example"
         ) from error
-
-
-def _callbacks(
-    config: RunConfig,
-    run: RunDirectory,
-    module: TrainingModule,
-    num_examples: int,
-    checkpoint: str,
-) -> list[Callback]:
-    training = config.training
-    steps_per_epoch = max(1, num_examples // training.batch_size)
-    checkpoint_epochs = math.ceil(training.checkpoint_every / steps_per_epoch)
-    callbacks: list[Callback] = [
-        SeedEveryStep(config.seed),
-        StopAfter(training.steps),
-        last_checkpoint(run, checkpoint_epochs, checkpoint),
-    ]
-    tell = getattr(module.classifier.head, "set_progress", None)
-    if tell is not None:
-        callbacks.append(TellProgress(tell, training.steps))
-    if config.regularizer.name is not None:
-        callbacks.append(RateSchedule(config.regularizer.schedule, training.steps))
-    if training.select == "best":
-        callbacks.append(best_checkpoint(run))
-    if training.patience is not None:
-        callbacks.append(StopWithoutProgress(training.patience))
-    return callbacks
-
-
-def _trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
-    training = config.training
-    return Trainer(
-        accelerator=training.device,
-        devices=training.devices,
-        strategy=training.strategy,
-        precision=training.precision,
-        max_epochs=-1,  # StopAfter ends the run
-        callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
-        gradient_clip_val=training.clip_norm,
-        val_check_interval=training.validate_every,
-        check_val_every_n_epoch=None,
-        limit_val_batches=None if training.validate_every else 0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic=True,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _batches(validation: Labelled | None) -> Batches | list[Any]:
-    if validation is None:
-        return []
-    return Batches(validation.inputs, validation.target, EVALUATION_BATCH)
