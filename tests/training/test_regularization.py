@@ -129,6 +129,12 @@ def test_learned_rates_pay_their_penalty_and_are_not_decayed(tmp_path):
     run = train(wanted, tmp_path / "run")
     records = run.metrics()
     assert all("penalty" in record for record in records if "loss" in record)
+    # In the first step the rates are as they were built; their divergence is of all 100 examples.
+    untrained = build_classifier(wanted, (1, 8, 8), 10)
+    divergence = sum(float(r.divergence().detach()) for _, r in inserted(untrained))
+    assert divergence > 10
+    assert records[0]["penalty"] == pytest.approx(divergence / 100, rel=1e-5)
+    assert records[0]["loss"] == pytest.approx(records[0]["nll"] + divergence / 100, rel=1e-5)
     learned = [r for _, r in inserted(load_classifier(run))]
     assert all(r.num_examples == 100 for r in learned)
     assert all(r.p != r.initial_p for r in learned)

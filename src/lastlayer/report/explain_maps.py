@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lastlayer._checks import check_choice, check_count
+from lastlayer._inputs import to_weight
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps
 from lastlayer.report.examples import easy_and_hard
@@ -61,8 +62,9 @@ def explain_maps(
     rows = torch.cat(easy_and_hard(log_prob, test.target, count))
     images, predicted = test.inputs[rows], log_prob[rows].argmax(dim=-1)
     wanted = dict.fromkeys(("cam", method))
+    inputs = to_weight(images, classifier.head.classifier.weight)
     maps = {
-        TITLES[name]: ClassMaps(classifier, method=name, window=window)(images, predicted).maps
+        TITLES[name]: ClassMaps(classifier, method=name, window=window)(inputs, predicted).maps
         for name in wanted
     }
     names = run.summary()["class_names"]

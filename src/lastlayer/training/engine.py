@@ -46,7 +46,7 @@ def fit(
     steps: int,
     checkpoint: Path | None = None,
     checkpoint_epochs: int = 1,
-    validation: Iterable[Any] = (),
+    validation: Iterable[Any] | None = None,
     **options: Any,
 ) -> None:
     """Train a module for a number of steps; a fit that was stopped goes on.
@@ -58,7 +58,7 @@ def fit(
         steps: when training ends.
         checkpoint: file of the newest state, from which training goes on; None to keep none.
         checkpoint_epochs: epochs between two of them.
-        validation: held-out batches.
+        validation: held-out batches; None for a module that looks at none.
         **options: further ones of Lightning's ``Trainer``.
 
     Raises:
