@@ -8,7 +8,7 @@ from lastlayer.data import Split
 from lastlayer.evaluation import TaskMatrix
 from lastlayer.heads import Classifier, Softmax
 from lastlayer.incremental import IncrementalConfig, RehearsalMemory
-from lastlayer.incremental.measuring import confusions, incremental_summary
+from lastlayer.incremental.run import confusions, incremental_summary
 from lastlayer.incremental.state import LearnerState
 
 WIDTH, SEEN, ALL = 4, 3, 5

@@ -159,7 +159,7 @@ def test_the_state_kept_is_a_copy_of_what_the_next_task_changes(tmp_path):
             assert torch.equal(value, first.optimizer_state[number][name])
 
 
-def test_regularisers_that_learn_their_rate_keep_their_places_and_know_the_examples():
+def test_regularizers_that_learn_their_rate_keep_their_places_and_know_the_examples():
     settings = {
         "training": {"batch_size": 20},
         "model": {"options": {"hidden": [16]}},

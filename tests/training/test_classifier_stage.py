@@ -24,23 +24,23 @@ COUNTS = torch.tensor([30, 20, 14, 10, 7, 5, 3, 2, 1, 1])
 def _parts(monkeypatch):
     monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
     monkeypatch.setattr(BACKBONES, "_descriptions", dict(BACKBONES._descriptions))
-    BACKBONES.add("normalised", normalised, description="a test's")
+    BACKBONES.add("normalized", normalized, description="a test's")
 
 
-class Normalised(nn.Sequential):
+class Normalized(nn.Sequential):
     out_features = 16
 
 
-def normalised(input_shape, **options):
+def normalized(input_shape, **options):
     width = math.prod(input_shape)
-    return Normalised(
+    return Normalized(
         nn.Flatten(), nn.Linear(width, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5)
     )
 
 
 BASE = {
     "data": {"validation_size": 0},
-    "model": {"name": "normalised"},
+    "model": {"name": "normalized"},
     "head": {"name": "balanced-softmax"},
     "training": {"steps": 15, "batch_size": 20, "log_every": 7, "checkpoint_every": 10},
     "classifier_stage": {

@@ -6,10 +6,9 @@ corrects the bias to new ones in ``bias_correction`` and ``old_class_weight``; t
 :mod:`lastlayer.functional.incremental`.
 """
 
-from lastlayer.incremental.bias_correction import BiasCorrection, BiasFit
+from lastlayer.incremental.bias_correction import BiasCorrection
 from lastlayer.incremental.classifier import IncrementalClassifier
 from lastlayer.incremental.config import IncrementalConfig
-from lastlayer.incremental.exemplar_choice import SELECTIONS
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.methods import ADDITIONS, METHODS, parse_method
 from lastlayer.incremental.old_class_weight import MetaOldWeight
@@ -18,9 +17,7 @@ from lastlayer.incremental.run import IncrementalRun, learn, open_run
 __all__ = [
     "ADDITIONS",
     "METHODS",
-    "SELECTIONS",
     "BiasCorrection",
-    "BiasFit",
     "IncrementalClassifier",
     "IncrementalConfig",
     "IncrementalRun",

@@ -10,11 +10,10 @@ from typing import Any
 
 from lastlayer._random import derive_seed, seeded
 from lastlayer.data import ClassTasks, Split, Splits, class_tasks, task_indices
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import TaskMatrix, confusion_counts, evaluate
 from lastlayer.incremental.build import new_state
 from lastlayer.incremental.config import IncrementalConfig
-from lastlayer.incremental.measuring import confusions, incremental_summary
-from lastlayer.incremental.state import LearnerState
+from lastlayer.incremental.state import PREDICTORS, LearnerState
 from lastlayer.incremental.storage import load_state, save_state
 from lastlayer.incremental.task import checkpoint_name, learn_task
 from lastlayer.training.build import load_splits
@@ -256,3 +255,56 @@ def _finish(
     run.write_summary(summarize(config, splits, state.trained, measures, seconds))
     run.remove_checkpoints()
     _forget_before(run, plan.num_tasks)
+
+
+def confusions(state: LearnerState, test: Split) -> dict[str, list[list[int]] | None]:
+    """Return by predictor the (K, K) counts of true (rows) and predicted classes.
+
+    Args:
+        state: after some task.
+        test: examples whose labels are rows; those of classes not seen yet are left out.
+
+    Returns:
+        None for the nearest mean where a class has no exemplar.
+    """
+    seen = test.target < state.num_classes
+    target = test.target[seen]
+    features = state.trained.features_of(test.inputs[seen])
+    found: dict[str, list[list[int]] | None] = {}
+    for predictor in PREDICTORS:
+        if predictor == "nearest-mean" and not state.has_exemplars():
+            found[predictor] = None
+            continue
+        predicted = state.log_prob(features, predictor).argmax(dim=-1)
+        counts = confusion_counts(predicted, target, state.num_classes)
+        found[predictor] = counts.long().tolist()
+    return found
+
+
+def incremental_summary(
+    results: list[dict[str, Any]], labels: list[int], class_names: list[str], predictor: str
+) -> dict[str, Any]:
+    """Return the summary's entry on the sequence of tasks.
+
+    Args:
+        results: what was found after each task.
+        labels: the classes in order of arrival.
+        class_names: their names, in that order.
+        predictor: the one that the method predicts with.
+    """
+    sizes = [result["num_new"] for result in results]
+    entry: dict[str, Any] = {
+        "sizes": sizes,
+        "class_order": labels,
+        "class_names": class_names,
+        "predictor": predictor,
+        "alphas": [result["alpha"] for result in results],
+        "alignments": [result["alignment"] for result in results],
+    }
+    for name in PREDICTORS:
+        tables = [result["confusions"][name] for result in results]
+        entry[name] = None
+        if all(table is not None for table in tables):
+            measures = TaskMatrix.from_confusions(tables, sizes).as_dict()
+            entry[name] = {"confusions": tables, "measures": measures}
+    return entry
