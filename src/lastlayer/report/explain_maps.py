@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from lastlayer._checks import check_choice, check_count
-from lastlayer._inputs import to_weight
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps
 from lastlayer.report.examples import easy_and_hard
@@ -62,7 +61,7 @@ def explain_maps(
     rows = torch.cat(easy_and_hard(log_prob, test.target, count))
     images, predicted = test.inputs[rows], log_prob[rows].argmax(dim=-1)
     wanted = dict.fromkeys(("cam", method))
-    inputs = to_weight(images, classifier.head.classifier.weight)
+    inputs = images.to(classifier.head.classifier.weight)
     maps = {
         TITLES[name]: ClassMaps(classifier, method=name, window=window)(inputs, predicted).maps
         for name in wanted
