@@ -141,7 +141,8 @@ class IncrementalClassifier:
             The learner itself. If anything is wrong it is as it was before.
 
         Raises:
-            TypeError: if labels are neither whole numbers nor strings.
+            TypeError: if labels are neither whole numbers nor strings, or a network of one's own
+                returns something that has no features.
             ValueError: if there is no example, a label is outside ``classes``, or an input is not
                 finite or of another form than before.
             FloatingPointError: if the loss is not finite.
