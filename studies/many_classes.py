@@ -27,8 +27,8 @@ from lastlayer.functional import dropmax as dm
 from lastlayer.heads import Classifier, DropMax, HeadOutput
 from lastlayer.training import RunConfig
 from lastlayer.training.build import build_classifier, load_splits
-from lastlayer.training.gradients import term_gradients
 from lastlayer.training.measuring import predict
+from lastlayer.training.term_gradients import term_gradients
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "many-classes"
 LOOKED_AT = 512

@@ -100,6 +100,14 @@ def test_a_fraction_is_of_the_source_training_examples():
     assert len(load("digits", train_size=50, validation_size=0.25).validation) == round(1297 / 4)
 
 
+@pytest.mark.parametrize(("train_size", "size"), [(None, 130), (100, 100), (1000, 148)])
+def test_by_default_a_tenth_is_held_out_or_as_many_as_train_but_half_of_the_rest(train_size, size):
+    """Of the 1,297: 129.7; 100 as there is room; (1297 - 1000) / 2."""
+    splits = load("digits", train_size=train_size, validation_size=None)
+    assert len(splits.validation) == size
+    assert len(splits.train) == (1297 - size if train_size is None else train_size)
+
+
 def test_the_seed_fixes_both_draws_and_another_seed_changes_them():
     first, again, other = (
         load("digits", train_size=50, validation_size=50, seed=seed) for seed in (1, 1, 2)

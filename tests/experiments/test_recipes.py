@@ -16,8 +16,7 @@ from lastlayer.report import ComparisonRow
 from lastlayer.report.pages import published_table
 from lastlayer.training.build import backbone_name, build_classifier
 from lastlayer.training.schemes import SCHEMES
-from lastlayer.training.sections import HeadConfig, RegularizerConfig
-from lastlayer.training.stage_sections import ClassifierStageConfig
+from lastlayer.training.sections import ClassifierStageConfig, HeadConfig, RegularizerConfig
 
 SHAPES = {
     "digits": (1, 8, 8),

@@ -15,7 +15,7 @@ from lastlayer.functional.meta_sampling import gumbel_noise
 from lastlayer.heads import ClassDropout, DropMax, MixedDropMax, SampledSoftmax
 from lastlayer.longtail import row_losses
 from lastlayer.losses import ClassDropoutLoss, SampledSoftmaxLoss
-from lastlayer.training.gradients import term_gradients
+from lastlayer.training.term_gradients import term_gradients
 
 D, K = 4, 6
 CHUNKS = [[0, 0, 0, 1, -100], [2, 2, 5, 0, 0], [3, 3, 3, 3, 1]]

@@ -1,6 +1,11 @@
+import json
+import tempfile
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -227,6 +232,52 @@ def test_a_network_of_ones_own_is_copied_and_trained(digits):
     model.learn(*part(digits, 0, 1)).learn(*part(digits, 2))
     assert torch.equal(network[0].weight, before)
     assert model.score(*part(digits, 0, 1, 2)) > 0.8
+
+
+def test_every_task_draws_an_order_of_its_own():
+    seen = []
+
+    class Listening(nn.Linear):
+        def forward(self, inputs):
+            if self.training:
+                seen.append(inputs[:, 0].tolist())
+            return super().forward(inputs)
+
+    made = IncrementalClassifier("softmax", backbone=Listening(2, 3), memory=0, steps=1)
+    inputs = torch.arange(20.0)[:, None].expand(20, 2)
+    for task in range(3):  # one batch of the same 20 inputs in each
+        made.learn(inputs, 2 * task + torch.arange(20) % 2)
+    assert all(sorted(order) == list(range(20)) for order in seen)
+    assert len({tuple(order) for order in seen}) == len(seen) == 3
+
+
+def test_learning_writes_no_file(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Whoever asks for a temporary folder fails.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    told = []
+    made = learner(steps=30).learn(*part(digits, 0, 1), progress=lambda step, _: told.append(step))
+    made.learn(*part(digits, 2, 3))
+    assert made.classes == [0, 1, 2, 3]
+    assert told == [25, 30]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learner_saved_by_version_0_1_is_read(digits, tmp_path):
+    """It had another word for the counts that the head was given."""
+    original = learner().learn(*part(digits, 0, 1)).learn(*part(digits, 2, 3))
+    path = original.save(tmp_path / "learner") / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    about["told_counts"] = about.pop("effective_counts")
+    save_file(tensors, path, metadata={"about": json.dumps(about)})
+    loaded = IncrementalClassifier.load(tmp_path / "learner")
+    assert loaded.model.head.class_counts.tolist() == about["told_counts"]
+    inputs, _ = part(digits, 0, 1, 2, 3)
+    assert torch.equal(loaded.predict_log_prob(inputs), original.predict_log_prob(inputs))
+    task = part(digits, 4, 5)
+    assert same(state_of(loaded.learn(*task)), state_of(original.learn(*task)))
 
 
 def test_epochs_count_exemplars_too(digits):

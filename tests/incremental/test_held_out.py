@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lastlayer.data import Split
-from lastlayer.incremental.held_out import hold_out
+from lastlayer.incremental.bias_correction import hold_out_balanced
 
 COUNTS = st.lists(st.integers(0, 25), min_size=1, max_size=6).filter(any)
 
@@ -21,7 +21,7 @@ def examples(counts, seed=0):
 @given(counts=COUNTS, share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
 def test_both_parts_together_are_the_examples_once(counts, share, seed):
     data = examples(counts, seed)
-    rest, held_out = hold_out(data, share, seed)
+    rest, held_out = hold_out_balanced(data, share, seed)
     parts = [rest] if held_out is None else [rest, held_out]
     found = sorted(
         (float(x), int(y)) for part in parts for x, y in zip(part.inputs, part.target, strict=True)
@@ -31,7 +31,7 @@ def test_both_parts_together_are_the_examples_once(counts, share, seed):
 
 @given(counts=COUNTS, share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
 def test_as_many_of_every_class_are_held_out_but_none_of_a_single_example(counts, share, seed):
-    rest, held_out = hold_out(examples(counts, seed), share, seed)
+    rest, held_out = hold_out_balanced(examples(counts, seed), share, seed)
     fewest = min(count for count in counts if count)
     each = max(1, int(share * fewest))
     taken = [0 if count < 2 else min(each, count - 1) for count in counts]
@@ -57,13 +57,13 @@ def test_as_many_of_every_class_are_held_out_but_none_of_a_single_example(counts
     ],
 )
 def test_known_sizes(counts, share, taken):
-    _, held_out = hold_out(examples(counts), share, seed=1)
+    _, held_out = hold_out_balanced(examples(counts), share, seed=1)
     assert torch.bincount(held_out.target, minlength=len(counts)).tolist() == taken
 
 
 def test_single_examples_are_all_for_training():
     data = examples([1, 1, 0, 1])
-    rest, held_out = hold_out(data, 0.5, seed=0)
+    rest, held_out = hold_out_balanced(data, 0.5, seed=0)
     assert held_out is None
     assert torch.equal(rest.inputs, data.inputs)
 
@@ -71,7 +71,9 @@ def test_single_examples_are_all_for_training():
 def test_the_seed_decides_and_nothing_else_is_drawn():
     data = examples([30, 30])
     before = torch.random.get_rng_state()
-    first, again, other = (hold_out(data, 0.3, seed)[1].inputs.flatten() for seed in (1, 1, 2))
+    first, again, other = (
+        hold_out_balanced(data, 0.3, seed)[1].inputs.flatten() for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert set(first.tolist()) != set(other.tolist())
     assert torch.equal(before, torch.random.get_rng_state())
@@ -81,7 +83,7 @@ def test_every_example_of_a_class_is_held_out_as_often():
     data, runs = examples([20, 40]), 600
     times = torch.zeros(60)
     for seed in range(runs):
-        times[hold_out(data, 0.25, seed)[1].inputs.flatten().long()] += 1
+        times[hold_out_balanced(data, 0.25, seed)[1].inputs.flatten().long()] += 1
     for label, rate in ((0, 5 / 20), (1, 5 / 40)):
         z = (times[data.target == label] - runs * rate) / (runs * rate * (1 - rate)) ** 0.5
         assert float(z.abs().max()) < 5

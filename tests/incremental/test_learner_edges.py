@@ -274,6 +274,15 @@ def test_a_network_without_rows_of_features_is_told():
         learner(backbone=nn.Conv2d(1, 3, 3), settings={}).learn(torch.rand(8, 1, 8, 8), [0, 1] * 4)
 
 
+def test_a_network_whose_output_has_no_one_tensor_of_features_is_told():
+    class Pair(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs
+
+    with pytest.raises(TypeError, match=r"must return a tensor of features .* got tuple"):
+        learner(backbone=Pair(WIDTH, 3), settings={}).learn(*task(0, 1))
+
+
 def test_inputs_of_another_shape_and_unknown_predictors_are_told():
     made = learner(steps=1).learn(*task(0, 1))
     for given in (torch.zeros(3, 9), torch.zeros(3, WIDTH, 1)):

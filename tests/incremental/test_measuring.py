@@ -8,7 +8,7 @@ from lastlayer.data import Split
 from lastlayer.evaluation import TaskMatrix
 from lastlayer.heads import Classifier, Softmax
 from lastlayer.incremental import IncrementalConfig, RehearsalMemory
-from lastlayer.incremental.measuring import confusions, incremental_summary
+from lastlayer.incremental.run import confusions, incremental_summary
 from lastlayer.incremental.state import LearnerState
 
 WIDTH, SEEN, ALL = 4, 3, 5
@@ -101,7 +101,7 @@ def test_a_correction_changes_the_predictions_by_its_scales_and_biases():
     assert confusions(made, measured_on())["classifier"] == counted(
         logits.argmax(-1).tolist(), target
     )
-    features = made.features(inputs)
+    features = made.trained.features_of(inputs)
     torch.testing.assert_close(made.log_prob(features), logits.log_softmax(-1))
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lastlayer.functional.incremental import herding_order
-from lastlayer.incremental import SELECTIONS, RehearsalMemory
+from lastlayer.incremental import RehearsalMemory
+from lastlayer.incremental.exemplar_choice import SELECTIONS
 
 
 def examples(target, dim=3):

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lastlayer.incremental import SELECTIONS, RehearsalMemory, memory_file
+from lastlayer.incremental import RehearsalMemory, memory_file
+from lastlayer.incremental.exemplar_choice import SELECTIONS
 
 ORDER = ["cat", "dog", "7", 7]
 BUDGETS = [{"per_class": 3}, {"total": 7}, {"total": 0}, None]

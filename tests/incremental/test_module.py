@@ -12,18 +12,18 @@ from lastlayer.data import Split
 from lastlayer.heads import BalancedSoftmax, Classifier, Softmax, set_class_counts
 from lastlayer.incremental import IncrementalConfig, MetaOldWeight
 from lastlayer.incremental.module import TaskModule
-from lastlayer.training.fitting import fit_module
+from lastlayer.training.engine import fit_module
 from lastlayer.training.run_directory import RunDirectory
 
 OLD, NEW, WIDTH, INPUTS = 3, 2, 5, 6
 COUNTS = torch.tensor([2.0, 4.0, 3.0, 30.0, 20.0], dtype=torch.float64)
 
 
-def network(num_classes=OLD + NEW, *, seed=0, counts=None, normalised=False, dropout=0.0):
+def network(num_classes=OLD + NEW, *, seed=0, counts=None, normalized=False, dropout=0.0):
     """A small classifier in float64."""
     torch.manual_seed(seed)
     layers = [nn.Linear(INPUTS, WIDTH)]
-    layers += [nn.BatchNorm1d(WIDTH)] if normalised else []
+    layers += [nn.BatchNorm1d(WIDTH)] if normalized else []
     layers += [nn.Tanh(), nn.Dropout(dropout)]
     if counts is None:
         head = Softmax(WIDTH, num_classes)
@@ -146,15 +146,15 @@ def test_alpha_and_the_examples_it_is_learned_on_come_together():
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A module after three steps, its teacher and what that was before."""
-    classifier = network(counts=COUNTS, seed=1, normalised=True, dropout=0.5)
-    teacher = network(OLD, seed=2, normalised=True, dropout=0.5)
+    classifier = network(counts=COUNTS, seed=1, normalized=True, dropout=0.5)
+    teacher = network(OLD, seed=2, normalized=True, dropout=0.5)
     before = copy.deepcopy(teacher.state_dict())
     wanted = config(distillation={"kind": "logits"}, training={"checkpoint_every": 1})
     module = TaskModule(classifier, wanted, num_old=OLD, teacher=teacher)
     run = RunDirectory(tmp_path_factory.mktemp("taught"))
     run.checkpoints.mkdir()
     inputs, target = batch()
-    fit_module(module, wanted, run, Split(inputs.float(), target), checkpoint="task")
+    fit_module(module, wanted, Split(inputs.float(), target), run=run, checkpoint="task")
     return module, teacher, before, run
 
 
@@ -199,7 +199,7 @@ class Watched(MetaOldWeight):
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A module after one step in which alpha moved, on one batch of all its examples."""
-    classifier = network(counts=COUNTS, seed=1, normalised=True)
+    classifier = network(counts=COUNTS, seed=1, normalized=True)
     start = copy.deepcopy(classifier)
     old = {"learn_alpha": True, "lr": 0.05, "batch_size": 500}
     wanted = config(old_classes=old, training={"steps": 1, "batch_size": 59})
@@ -213,7 +213,7 @@ def learned(tmp_path_factory):
     )
     run = RunDirectory(tmp_path_factory.mktemp("learned"))
     run.checkpoints.mkdir()
-    fit_module(module, wanted, run, data)
+    fit_module(module, wanted, data, run=run)
     return module, alpha, data, start
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from lastlayer.data import Split
 from lastlayer.heads import Classifier, Softmax
 from lastlayer.incremental import IncrementalClassifier, IncrementalConfig, RehearsalMemory
+from lastlayer.incremental.build import new_state
 from lastlayer.incremental.module import TaskModule
-from lastlayer.incremental.state import LearnerState, new_state
+from lastlayer.incremental.state import LearnerState
 from lastlayer.incremental.task import _grown, learn_task
 from lastlayer.training.module import build_optimizer, parameter_groups
 from lastlayer.training.run_directory import RunDirectory
@@ -119,7 +120,7 @@ def test_the_first_step_of_a_task_is_adams_by_hand(tmp_path, carry):
     run = RunDirectory(tmp_path)
     run.checkpoints.mkdir()
     first = Split(torch.randn(30, INPUTS), torch.arange(30) % OLD)
-    state, _ = learn_task(state, first, OLD, run, steps=4)
+    state, _ = learn_task(state, first, OLD, run=run, steps=4)
     assert (state.optimizer_state is not None) == carry
     second = Split(torch.randn(20, INPUTS) + 1, OLD + torch.arange(20) % NEW)
 
@@ -128,7 +129,7 @@ def test_the_first_step_of_a_task_is_adams_by_hand(tmp_path, carry):
         twin.head.classifier(twin.backbone(second.inputs.double())), second.target
     )
     grads = torch.autograd.grad(loss, list(twin.parameters()))
-    after, _ = learn_task(state, second, NEW, run, steps=1)  # one batch of all 20
+    after, _ = learn_task(state, second, NEW, run=run, steps=1)  # one batch of all 20
     for number, (start, g, found) in enumerate(
         zip(twin.parameters(), grads, after.trained.parameters(), strict=True)
     ):
@@ -150,15 +151,15 @@ def test_the_state_kept_is_a_copy_of_what_the_next_task_changes(tmp_path):
     run = RunDirectory(tmp_path)
     run.checkpoints.mkdir()
     data = Split(torch.randn(20, INPUTS), torch.arange(20) % OLD)
-    first, _ = learn_task(new_state(made, nn.Linear(INPUTS, WIDTH)), data, OLD, run, steps=3)
+    first, _ = learn_task(new_state(made, nn.Linear(INPUTS, WIDTH)), data, OLD, run=run, steps=3)
     kept = copy.deepcopy(first.optimizer_state)
-    learn_task(first, Split(data.inputs, torch.full((20,), OLD)), 1, run, steps=3)
+    learn_task(first, Split(data.inputs, torch.full((20,), OLD)), 1, run=run, steps=3)
     for number, entries in kept.items():
         for name, value in entries.items():
             assert torch.equal(value, first.optimizer_state[number][name])
 
 
-def test_regularisers_that_learn_their_rate_keep_their_places_and_know_the_examples():
+def test_regularizers_that_learn_their_rate_keep_their_places_and_know_the_examples():
     settings = {
         "training": {"batch_size": 20},
         "model": {"options": {"hidden": [16]}},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lastlayer.incremental import RehearsalMemory
-from lastlayer.incremental.random_choice import reservoir_positions, stream_uniforms
+from lastlayer.incremental.exemplar_choice import reservoir_positions, stream_uniforms
 
 
 def textbook_reservoir(stream, capacity, uniform):

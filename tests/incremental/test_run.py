@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
+from lastlayer._random import derive_seed
 from lastlayer.data import class_tasks
 from lastlayer.evaluation import TaskMatrix
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
 from lastlayer.incremental.run import plan_tasks
 from lastlayer.incremental.storage import load_state
 from lastlayer.training.build import load_splits
-from lastlayer.training.randomness import derive_seed
 
 BASE = {
     "data": {"train_size": 120, "validation_size": 0, "options": {"test_per_class": 20}},
@@ -209,7 +209,7 @@ def test_the_matrix_is_of_predictions_among_the_classes_seen(finished):
     state, labels, _ = load_state(finished.learner)
     assert labels == list(plan.order) == finished.summary()["incremental"]["class_order"]
     target = plan.to_rows(splits.test.target)
-    predicted = state.log_prob(state.features(splits.test.inputs)).argmax(-1)
+    predicted = state.log_prob(state.trained.features_of(splits.test.inputs)).argmax(-1)
     found = finished.summary()["incremental"]["classifier"]
     matrix = TaskMatrix.from_confusions(found["confusions"], plan.sizes)
     accuracy = float((predicted == target).double().mean())

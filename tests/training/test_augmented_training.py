@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lastlayer._random import derive_seed
 from lastlayer.data import AUGMENTATIONS, RandomCrop, RandomFlip, Split, Splits
 from lastlayer.training import RunConfig, train
-from lastlayer.training.augmentation import SeededAugmentation
-from lastlayer.training.build import build_augmentations, load_splits
+from lastlayer.training.augmentation import SeededAugmentation, build_augmentations
+from lastlayer.training.build import load_splits
 from lastlayer.training.module import TrainingModule
-from lastlayer.training.randomness import derive_seed
 
 BASE = {
     "data": {"train_size": 100, "validation_size": 100},

@@ -8,7 +8,7 @@ from torch import nn
 
 from lastlayer.data import Split
 from lastlayer.functional import DoubleCorrectionWarning
-from lastlayer.heads import BalancedSoftmax
+from lastlayer.heads import LDAM, BalancedSoftmax
 from lastlayer.models import BACKBONES
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import load_splits
@@ -24,23 +24,23 @@ COUNTS = torch.tensor([30, 20, 14, 10, 7, 5, 3, 2, 1, 1])
 def _parts(monkeypatch):
     monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
     monkeypatch.setattr(BACKBONES, "_descriptions", dict(BACKBONES._descriptions))
-    BACKBONES.add("normalised", normalised, description="a test's")
+    BACKBONES.add("normalized", normalized, description="a test's")
 
 
-class Normalised(nn.Sequential):
+class Normalized(nn.Sequential):
     out_features = 16
 
 
-def normalised(input_shape, **options):
+def normalized(input_shape, **options):
     width = math.prod(input_shape)
-    return Normalised(
+    return Normalized(
         nn.Flatten(), nn.Linear(width, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5)
     )
 
 
 BASE = {
     "data": {"validation_size": 0},
-    "model": {"name": "normalised"},
+    "model": {"name": "normalized"},
     "head": {"name": "balanced-softmax"},
     "training": {"steps": 15, "batch_size": 20, "log_every": 7, "checkpoint_every": 10},
     "classifier_stage": {
@@ -181,6 +181,55 @@ def test_the_second_stages_head_is_what_is_stored_measured_and_loaded(tmp_path, 
         "train": "head",
         "steps": 35,
     }
+
+
+def test_killed_after_its_last_step_a_second_stage_is_not_trained_on(tmp_path, splits, monkeypatch):
+    settings = config(
+        head={"name": "softmax"},
+        classifier_stage={"sampler": "class-balanced", "train": "class-scales"},
+    )
+    whole = train(settings, tmp_path / "whole", splits=splits)
+
+    def killed(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_tensors", killed)
+        with pytest.raises(Killed):
+            train(settings, tmp_path / "killed", splits=splits)
+    resumed = train(settings, tmp_path / "killed", resume=True, splits=splits)
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert records(whole) == records(resumed)
+
+
+def test_progress_is_told_of_every_step_of_both_stages_once(tmp_path, splits, monkeypatch):
+    shares = []
+    monkeypatch.setattr(LDAM, "set_progress", lambda self, share: shares.append(share))
+    settings = config(
+        head={"name": "ldam", "options": {"reweight_after": 0.5}},
+        classifier_stage={"sampler": "instance"},
+        training={"log_every": 1},
+    )
+    told = []
+    train(settings, tmp_path / "run", progress=lambda step, _: told.append(step), splits=splits)
+    assert told == list(range(1, 15 + 35 + 1))
+    assert told[-1] == settings.total_steps
+    # The first stage's softmax does not ask; the second stage's share is of its own steps.
+    assert shares == [step / 35 for step in range(35)]
+
+
+def test_a_second_stages_checkpoint_of_version_0_1_is_refused_with_what_to_do(tmp_path, splits):
+    with pytest.raises(Killed):
+        train(config(), tmp_path / "run", progress=kill_at(30), splits=splits)
+    stage = RunDirectory(tmp_path / "run").checkpoints / "classifier.ckpt"
+    torch.save({"done": 10, "head": {}, "scales": None, "optimizer": {}, "records": {}}, stage)
+    with pytest.raises(ValueError, match=r"classifier\.ckpt was written by .*; remove it to train"):
+        train(config(), tmp_path / "run", resume=True, splits=splits)
+    stage.unlink()
+    resumed = train(config(), tmp_path / "run", resume=True, splits=splits)
+    assert same(
+        train(config(), tmp_path / "whole", splits=splits).state_dict(), resumed.state_dict()
+    )
 
 
 def test_rates_are_recorded_from_the_first_to_the_last_step(tmp_path, splits):

@@ -9,11 +9,10 @@ from lastlayer.data import load
 from lastlayer.functional import DoubleCorrectionWarning
 from lastlayer.longtail import class_counts, exponential_counts, sampling_prior
 from lastlayer.training import RunConfig, RunDirectory, train
-from lastlayer.training.batches import ShuffledBatches
+from lastlayer.training.batches import ShuffledBatches, epoch_order
 from lastlayer.training.build import load_splits
 from lastlayer.training.fit import load_classifier
 from lastlayer.training.measuring import predict
-from lastlayer.training.sampling import epoch_order
 
 BASE = {
     "data": {"long_tail": {"imbalance": 20}, "validation_size": 100},

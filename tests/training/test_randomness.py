@@ -3,10 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastlayer._random import derive_seed
 from lastlayer.training import RunConfig
 from lastlayer.training.batches import Batches, ShuffledBatches
 from lastlayer.training.build import build_classifier, load_splits
-from lastlayer.training.randomness import derive_seed
 
 
 def shuffled(size=23, batch_size=5, seed=0, epoch=0, **share):
@@ -38,7 +38,7 @@ def test_derived_seed_fits_torch(seed, step):
     torch.Generator().manual_seed(value)
 
 
-def test_neighbouring_seeds_steps_ranks_and_purposes_do_not_collide():
+def test_neighboring_seeds_steps_ranks_and_purposes_do_not_collide():
     purposes = ("step", "order", "initial weights")
     seeds = {
         derive_seed(seed, purpose, step, rank)
@@ -50,7 +50,7 @@ def test_neighbouring_seeds_steps_ranks_and_purposes_do_not_collide():
     assert len(seeds) == 8 * len(purposes) * 40 * 3
 
 
-def test_neighbouring_seeds_give_uncorrelated_draws():
+def test_neighboring_seeds_give_uncorrelated_draws():
     draws = torch.stack(
         [
             torch.randn(1000, generator=torch.Generator().manual_seed(derive_seed(0, "step", k)))

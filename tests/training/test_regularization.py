@@ -1,4 +1,4 @@
-"""Regularisers in a run: rates along the schedule, penalties, resumption, stored weights."""
+"""Regularizers in a run: rates along the schedule, penalties, resumption, stored weights."""
 
 from __future__ import annotations
 
@@ -129,6 +129,12 @@ def test_learned_rates_pay_their_penalty_and_are_not_decayed(tmp_path):
     run = train(wanted, tmp_path / "run")
     records = run.metrics()
     assert all("penalty" in record for record in records if "loss" in record)
+    # In the first step the rates are as they were built; their divergence is of all 100 examples.
+    untrained = build_classifier(wanted, (1, 8, 8), 10)
+    divergence = sum(float(r.divergence().detach()) for _, r in inserted(untrained))
+    assert divergence > 10
+    assert records[0]["penalty"] == pytest.approx(divergence / 100, rel=1e-5)
+    assert records[0]["loss"] == pytest.approx(records[0]["nll"] + divergence / 100, rel=1e-5)
     learned = [r for _, r in inserted(load_classifier(run))]
     assert all(r.num_examples == 100 for r in learned)
     assert all(r.p != r.initial_p for r in learned)
@@ -172,7 +178,7 @@ def test_a_wrong_section_is_named(change, message):
         ),
     ],
 )
-def test_a_variant_is_a_head_and_a_regulariser(text, name, regularizer):
+def test_a_variant_is_a_head_and_a_regularizer(text, name, regularizer):
     found, changes = parse_variant(text)
     assert found == name
     assert changes["head"] == {"name": "softmax", "options": {}}
@@ -186,7 +192,7 @@ def test_a_number_with_a_plus_sign_is_no_second_part():
 
 
 @pytest.mark.parametrize("text", ["softmax+dropout+disout", "softmax+", "+dropout"])
-def test_a_variant_has_one_head_and_one_regulariser(text):
+def test_a_variant_has_one_head_and_one_regularizer(text):
     with pytest.raises(ValueError, match=r"one regularizer|needs a name"):
         parse_variant(text)
 
@@ -212,7 +218,7 @@ def test_a_recipe_gives_places_and_each_variant_its_options():
         )
 
 
-def test_two_processes_train_one_classifier_with_regularisers(tmp_path):
+def test_two_processes_train_one_classifier_with_regularizers(tmp_path):
     command = [sys.executable, "-m", "lastlayer.cli", "train", "--out", str(tmp_path / "run")]
     command += ["--train-size", "100", "--steps", "6", "--batch-size", "20", "--device", "cpu"]
     command += ["--head", "softmax+disout:where=layers.conv,p=0.3,block_size=2"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lastlayer.heads import DropMax, Softmax
-from lastlayer.training.gradients import term_gradients
+from lastlayer.training.term_gradients import term_gradients
 
 N, D, K = 4, 3, 5
 TARGET = torch.tensor([0, 4, 2, 2])

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lastlayer.evaluation import apply_temperature, evaluate, fit_temperature
 from lastlayer.training import RunConfig, RunDirectory, train
@@ -249,17 +250,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_it_readable(tmp_path
         run.summary()
 
 
-def test_temperature_is_fitted_on_the_held_out_part_and_applied_to_the_test_part(tmp_path):
-    settings = config()
+@pytest.mark.parametrize("head", ["softmax", "sparsemax"])
+def test_temperature_is_fitted_on_the_held_out_part_and_applied_to_the_test_part(tmp_path, head):
+    settings = config(head={"name": head}, optimizer={"lr": 0.01})
     splits = load_splits(settings)
     run = train(settings, tmp_path / "run")
-    _, held_out = predict(load_classifier(run), splits.validation.inputs)
+    classifier = load_classifier(run)
+    _, held_out = predict(classifier, splits.validation.inputs)
     temperature = fit_temperature(held_out, splits.validation.target)
     assert run.summary()["temperature"] == pytest.approx(temperature, rel=1e-9)
     scaled = apply_temperature(run.predictions()["scores"], temperature)
     assert run.summary()["temperature_scaled"] == pytest.approx(
         evaluate(scaled, splits.test.target).as_dict(), nan_ok=True
     )
+    # By torch alone, on the linear layer's logits: sparsemax's log-probabilities are not these.
+    with torch.no_grad():
+        logits, tested = (
+            classifier.head.classifier(classifier.features(part.inputs)).double()
+            for part in (splits.validation, splits.test)
+        )
+    target = splits.validation.target
+    near = [F.cross_entropy(logits / (temperature * f), target) for f in (0.99, 1.0, 1.01)]
+    assert 0.05 < temperature < 20  # not one of its bounds
+    assert near[1] < min(near[0], near[2])
+    expected = float(F.cross_entropy(tested / temperature, splits.test.target))
+    assert run.summary()["temperature_scaled"]["nll"] == pytest.approx(expected, rel=1e-4)
+    if head == "sparsemax":
+        assert bool(run.predictions()["log_prob"].isneginf().any())
 
 
 def test_without_a_held_out_part_nothing_is_scaled(tmp_path):

@@ -50,9 +50,9 @@ def train(
     """
     from lastlayer.experiments import resolve_recipe
     from lastlayer.experiments.jobs import file_name
-    from lastlayer.training import is_first_process
     from lastlayer.training import train as train_run
     from lastlayer.training.config import merge
+    from lastlayer.training.fit import is_first_process
 
     settings = settings or Settings()
     changes = settings.changes()

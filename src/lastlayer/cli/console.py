@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lastlayer.experiments.jobs import GridProgress
     from lastlayer.experiments.linear_progress import LinearProgress
     from lastlayer.report import TextTable
-    from lastlayer.training.records import Progress as StepProgress
+    from lastlayer.training.callbacks import Progress as StepProgress
 
 out_console = Console()
 err_console = Console(stderr=True)

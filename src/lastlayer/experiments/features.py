@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lastlayer._files import atomic_write
-from lastlayer._inputs import Inputs, batches, call, to_weight
 from lastlayer.data import Splits
-from lastlayer.heads import Classifier
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
-from lastlayer.training.measuring import EVALUATION_BATCH
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,7 +37,7 @@ def run_features(path: str | Path, *, data_dir: str | None = None) -> Arrays:
     labels = class_labels(splits.class_names)
     arrays: Arrays = {}
     for part, split in named_parts(splits).items():
-        arrays[f"x_{part}"] = features_of(classifier, split.inputs).numpy()
+        arrays[f"x_{part}"] = classifier.features_of(split.inputs).flatten(1).numpy()
         arrays[f"y_{part}"] = labels[split.target.numpy()]
     return arrays
 
@@ -81,14 +76,3 @@ def named_parts(splits: Splits) -> dict[str, Any]:
     """Return the splits that there are by name."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {name: split for name, split in parts.items() if split is not None}
-
-
-@torch.no_grad()
-def features_of(classifier: Classifier, inputs: Inputs) -> Tensor:
-    """Return the (N, D) features of a run's classifier, in evaluation mode, on the CPU."""
-    weight = classifier.head.classifier.weight
-    found = [
-        call(classifier.features, to_weight(batch, weight))
-        for batch in batches(inputs, EVALUATION_BATCH)
-    ]
-    return torch.cat([features.flatten(1).cpu() for features in found])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lastlayer._inputs import Inputs, to_weight
 from lastlayer.evaluation import apply_temperature
-from lastlayer.experiments.features import features_of
 from lastlayer.functional.information import label_entropy
 from lastlayer.heads import Classifier
 from lastlayer.information import (
@@ -113,7 +112,7 @@ def _bracket(
 ) -> StochasticInformation | None:
     if not predicts_with_masks(classifier.head):
         return None
-    features = features_of(classifier, inputs)
+    features = classifier.features_of(inputs).flatten(1)
     generator = torch.Generator().manual_seed(0)
     return stochastic_information(
         classifier.head, features, target, num_samples=num_masks, generator=generator

@@ -8,9 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from lastlayer._inputs import blank
 from lastlayer.incremental import IncrementalConfig, IncrementalRun, learn
-from lastlayer.incremental.head_checks import check_head
+from lastlayer.incremental.build import build_untrained, check_head, new_state
 from lastlayer.incremental.run import check_remembered, plan_tasks
-from lastlayer.incremental.state import build_untrained, new_state
 from lastlayer.longtail import class_counts
 from lastlayer.training import RunConfig, RunDirectory, train
 from lastlayer.training.build import build_classifier, load_splits

@@ -58,7 +58,7 @@ def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = N
     examples, inputs = _read_inputs(Path(file), run, tuple(summary["input_shape"]))
     if isinstance(run, IncrementalRun):
         state, _, _ = load_state(run.learner)
-        log_prob = state.log_prob(state.features(inputs))
+        log_prob = state.log_prob(state.trained.features_of(inputs))
     else:
         log_prob, _ = predict(load_classifier(run), inputs)
     predictions = Predictions(examples, summary["class_names"], log_prob.exp())
@@ -112,7 +112,7 @@ def _read_array(path: Path, input_shape: tuple[int, ...]) -> Tensor:
     scale = 255.0 if array.dtype == np.uint8 and len(input_shape) == 3 else 1.0
     inputs = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
     if inputs.dim() == len(input_shape) and len(input_shape) == 3 and input_shape[0] == 1:
-        inputs = inputs.unsqueeze(1)  # grey images without a channel
+        inputs = inputs.unsqueeze(1)  # gray images without a channel
     if tuple(inputs.shape[1:]) != input_shape:
         raise DataFileError(
             f"{path}: x must have shape (N, {', '.join(map(str, input_shape))}); "

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lastlayer._checks import check_count
+from lastlayer._inputs import Inputs, batches, call, num_examples, to_weight
 from lastlayer.heads.after_layer import LayerOutput, as_features, refuse_layers_behind
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
@@ -51,6 +53,49 @@ class Classifier(nn.Module):
         if self._after is None:
             return as_features(self.backbone(*args, **kwargs))
         return as_features(self._after.run(self.backbone, args, kwargs))
+
+    @torch.no_grad()
+    def features_of(self, inputs: Inputs, batch_size: int = 500) -> Tensor:
+        """Return the features of many inputs, batch by batch, without noise and gradient.
+
+        The backbone is in evaluation mode meanwhile, and afterward as it was. Each batch is brought
+        to the device of the classifier's first floating-point parameter, and floating-point inputs
+        to its dtype.
+
+        Args:
+            inputs: N rows of one tensor, of every tensor of a tuple (positional arguments of the
+                backbone), or of a mapping of names to tensors (keyword arguments).
+            batch_size: rows at a time, at least 1.
+
+        Returns:
+            (N, *, D) features on the CPU.
+
+        Raises:
+            TypeError: if ``inputs`` are something else.
+            ValueError: if ``batch_size`` is below 1, or there is no row.
+
+        Example:
+            >>> from lastlayer.heads import Softmax
+            >>> model = Classifier(nn.Flatten(), Softmax(in_features=64, num_classes=10)).double()
+            >>> model.features_of(torch.zeros(7, 1, 8, 8), batch_size=3).dtype
+            torch.float64
+        """
+        check_count("batch_size", batch_size)
+        if num_examples(inputs) == 0:
+            raise ValueError("inputs must hold at least one example; got none")
+        weight = next(p for p in self.parameters() if p.is_floating_point())
+        training = [module for module in self.backbone.modules() if module.training]
+        self.backbone.eval()
+        try:
+            return torch.cat(
+                [
+                    call(self.features, to_weight(batch, weight)).cpu()
+                    for batch in batches(inputs, batch_size)
+                ]
+            )
+        finally:
+            for module in training:
+                module.training = True
 
     def forward(
         self,

@@ -7,19 +7,16 @@ corrects the bias to new ones in ``bias_correction`` and ``old_class_weight``; t
 """
 
 from lastlayer._deprecated import renamed
-from lastlayer.incremental.bias_correction import BiasCorrection, BiasFit
+from lastlayer.incremental.bias_correction import BiasCorrection
 from lastlayer.incremental.classifier import IncrementalClassifier
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.methods import parse_variant
 from lastlayer.incremental.old_class_weight import MetaOldWeight
-from lastlayer.incremental.pool import SELECTIONS
 from lastlayer.incremental.run import IncrementalRun, learn, open_run
 
 __all__ = [
-    "SELECTIONS",
     "BiasCorrection",
-    "BiasFit",
     "IncrementalClassifier",
     "IncrementalConfig",
     "IncrementalRun",

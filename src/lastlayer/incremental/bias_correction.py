@@ -16,13 +16,16 @@ from lastlayer._checks import (
     check_last_dim,
     check_matrix,
 )
+from lastlayer._inputs import take
+from lastlayer.data import Labelled
 from lastlayer.functional.numerics import at_least_float32
+from lastlayer.longtail import class_counts
 
 MIN_SCALE, MAX_SCALE = 0.05, 20.0
 
 
 class BiasFit(NamedTuple):
-    """What a fit did to the held-out mean cross entropy, in nats.
+    """What a fit did to the held-out mean cross-entropy, in nats.
 
     Attributes:
         before: with the newest pair at scale 1 and bias 0.
@@ -41,7 +44,7 @@ class BiasCorrection(nn.Module):
 
     After a task is trained, :meth:`add_task` makes room for its pair and :meth:`fit` finds it on
     held-out examples, as many of each class; the pairs of earlier tasks stay. It is a correction of
-    logits that the plain cross entropy trained; a balanced softmax needs none.
+    logits that the plain cross-entropy trained; a balanced softmax needs none.
 
     The state holds the sizes of the tasks, so that a module of any number of tasks loads it.
 
@@ -111,7 +114,7 @@ class BiasCorrection(nn.Module):
 
     @torch.no_grad()
     def fit(self, logits: Tensor, target: Tensor) -> BiasFit:
-        r"""Fit the newest task's pair to held-out examples, by the cross entropy.
+        r"""Fit the newest task's pair to held-out examples, by the cross-entropy.
 
         The problem is convex in scale and bias; L-BFGS solves it in float64, with the scale within
         [0.05, 20]. Without the bound a split without mistakes would have no optimum, and a negative
@@ -123,7 +126,7 @@ class BiasCorrection(nn.Module):
                 as a rule as many of each class.
 
         Returns:
-            The mean cross entropy of the split before and after.
+            The mean cross-entropy of the split before and after.
 
         Raises:
             TypeError: if a dtype does not fit.
@@ -178,6 +181,43 @@ class BiasCorrection(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes of the tasks."""
         return f"sizes={self.sizes.tolist()}"
+
+
+def hold_out_balanced(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled | None]:
+    """Split examples into those to train on and as many of every class to fit a correction on.
+
+    Args:
+        data: labelled examples.
+        share: in (0, 1), of the examples of the class that has fewest; at least one of every class.
+        seed: which ones.
+
+    Returns:
+        The rest, and the held-out part. A class of a single example keeps it for training; None
+        for the part if no class can spare one.
+
+    Example:
+        >>> data = Labelled(torch.zeros(12, 1), torch.tensor([0] * 10 + [1] * 2))
+        >>> rest, held_out = hold_out_balanced(data, 0.1, seed=0)
+        >>> len(rest), held_out.target.tolist()
+        (10, [0, 1])
+    """
+    counts = class_counts(data.target)
+    each = max(1, int(share * float(counts[counts > 0].min())))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    target = data.target[order]
+    taken = []
+    for row in counts.nonzero().flatten().tolist():
+        of_class = order[target == row]
+        taken.append(of_class[: min(each, len(of_class) - 1)])
+    index = torch.cat(taken)
+    if not len(index):
+        return data, None
+    kept = torch.ones(len(data), dtype=torch.bool)
+    kept[index] = False
+    return (
+        Labelled(take(data.inputs, kept), data.target[kept]),
+        Labelled(take(data.inputs, index), data.target[index]),
+    )
 
 
 def _best_pair(old: Tensor, new: Tensor, target: Tensor) -> list[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,17 +15,17 @@ from lastlayer._checks import check_choice, check_count
 from lastlayer._inputs import Inputs
 from lastlayer.data import Labelled
 from lastlayer.heads import Classifier
+from lastlayer.incremental.build import new_state, try_head
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.examples import as_inputs, as_labels, labelled_examples
-from lastlayer.incremental.head_checks import try_head
 from lastlayer.incremental.memory import RehearsalMemory
 from lastlayer.incremental.methods import parse_variant
 from lastlayer.incremental.run import IncrementalRun
-from lastlayer.incremental.state import PREDICTORS, Predictor, new_state
+from lastlayer.incremental.state import PREDICTORS, Predictor
 from lastlayer.incremental.storage import Label, load_state, save_state
 from lastlayer.incremental.task import TaskReport, learn_task
+from lastlayer.training.callbacks import Progress
 from lastlayer.training.config import merge
-from lastlayer.training.records import Progress
 from lastlayer.training.run_directory import TASKS_FOLDER
 
 
@@ -142,7 +141,8 @@ class IncrementalClassifier:
             The learner itself. If anything is wrong it is as it was before.
 
         Raises:
-            TypeError: if labels are neither whole numbers nor strings.
+            TypeError: if labels are neither whole numbers nor strings, or a network of one's own
+                returns something that has no features.
             ValueError: if there is no example, a label is outside ``classes``, or an input is not
                 finite or of another form than before.
             FloatingPointError: if the loss is not finite.
@@ -151,18 +151,13 @@ class IncrementalClassifier:
         labels = self._labels_after(given, None if classes is None else as_labels(classes))
         rows = {label: row for row, label in enumerate(labels)}
         split = Labelled(inputs, torch.tensor([rows[label] for label in given]))
-        steps = self._steps(len(split))
-        with tempfile.TemporaryDirectory() as folder:
-            run = IncrementalRun(folder)
-            run.checkpoints.mkdir()
-            self._state, report = learn_task(
-                self._state,
-                split,
-                len(labels) - len(self._labels),
-                run,
-                steps=steps,
-                progress=progress,
-            )
+        self._state, report = learn_task(
+            self._state,
+            split,
+            len(labels) - len(self._labels),
+            steps=self._steps(len(split)),
+            progress=progress,
+        )
         self._labels = labels
         self.reports.append(report)
         return self
@@ -223,7 +218,7 @@ class IncrementalClassifier:
         if predictor is not None:
             check_choice("predictor", predictor, PREDICTORS)
         examples = as_inputs(inputs, self._state.blank, keep_integers=self._state.takes_integers)
-        return self._state.log_prob(self._state.features(examples), predictor)
+        return self._state.log_prob(self._state.trained.features_of(examples), predictor)
 
     def predict(self, inputs: Any, *, predictor: Predictor | None = None) -> Tensor | list[Label]:
         """Return the N predicted labels: an int64 tensor, or a list if a label is a string.

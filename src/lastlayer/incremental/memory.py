@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice, check_class_indices, check_labels, check_whole
 from lastlayer._inputs import Inputs, form, map_inputs, num_examples, take
+from lastlayer.incremental.exemplar_choice import SELECTIONS, Candidates
 from lastlayer.incremental.memory_file import Label, read_memory, write_memory
-from lastlayer.incremental.pool import SELECTIONS, Pool
 
 
 class RehearsalMemory:
@@ -176,24 +176,26 @@ class RehearsalMemory:
         if not len(target):
             return
         inputs, target = map_inputs(lambda part: part.detach().cpu(), inputs), target.cpu()
-        pool = Pool(self._target, self._arrival, target, self._seen, features, memory_features)
-        seen = pool.num_seen()
-        chosen = self._choose(pool, num_classes=len(seen))
+        candidates = Candidates(
+            self._target, self._arrival, target, self._seen, features, memory_features
+        )
+        seen = candidates.num_seen()
+        chosen = self._choose(candidates, num_classes=len(seen))
         if self._inputs is None:
             self._inputs = take(inputs, chosen)
         else:
             gather = partial(_gather, index=chosen)
             self._inputs = map_inputs(gather, self._inputs, inputs)
         self._target = torch.cat((self._target, target))[chosen]
-        self._arrival = torch.cat((self._arrival, pool.new_arrival()))[chosen]
+        self._arrival = torch.cat((self._arrival, candidates.new_arrival()))[chosen]
         self._seen = seen
 
-    def _choose(self, pool: Pool, num_classes: int) -> Tensor:
+    def _choose(self, candidates: Candidates, num_classes: int) -> Tensor:
         if self.total is None:
-            return pool.choose_by_class(self.per_class, self.selection, self.seed)
+            return candidates.choose_by_class(self.per_class, self.selection, self.seed)
         if self.selection == "reservoir":
-            return pool.choose_of_all(self.total, self.seed)
-        return pool.choose_by_class(self.total // num_classes, self.selection, self.seed)
+            return candidates.choose_of_all(self.total, self.seed)
+        return candidates.choose_by_class(self.total // num_classes, self.selection, self.seed)
 
     def _check_task(self, inputs: Inputs, target: Tensor, classes: Iterable[int] | None) -> None:
         check_labels("target", target, num_examples(inputs))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lastlayer._inputs import Inputs, call, take, to_weight
+from lastlayer._inputs import Inputs, call, take
+from lastlayer._random import derive_seed
 from lastlayer.data import Labelled
 from lastlayer.functional.incremental import (
     distillation_loss,
@@ -20,8 +21,8 @@ from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.old_class_weight import MetaOldWeight
 from lastlayer.longtail import ClassDraw, sampling_prior
 from lastlayer.training.augmentation import SeededAugmentation
-from lastlayer.training.module import TrainingModule
-from lastlayer.training.randomness import derive_seed
+from lastlayer.training.module import TrainingModule, build_optimizer, parameter_groups
+from lastlayer.training.sections import OptimizerConfig
 
 
 class TaskModule(TrainingModule):
@@ -125,37 +126,48 @@ class TaskModule(TrainingModule):
             target,
             counts,
             self.num_old,
-            self._meta_features(to_weight(take(data.inputs, rows), head.classifier.weight)),
+            # Without noise; the backbone's statistics are of training batches.
+            self.classifier.features_of(take(data.inputs, rows), len(rows)).to(target.device),
             data.target[rows].to(target.device),
             lr=self._learning_rate(),
         )
         set_class_counts(head, alpha.counts(counts, self.num_old))
-
-    @torch.no_grad()
-    def _meta_features(self, inputs: Inputs) -> Tensor:
-        """Return features without noise; the backbone's statistics are of training batches."""
-        backbone = self.classifier.backbone
-        training = [module for module in backbone.modules() if module.training]
-        backbone.eval()
-        features: Tensor = call(self.classifier.features, inputs)
-        for module in training:
-            module.training = True
-        return features
 
     def _learning_rate(self) -> float:
         optimizer: Any = self.optimizers()
         return float(optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser and its schedule, with the state of the task before if it goes on."""
+        """Build the optimizer and its schedule, with the state of the task before if it goes on."""
         built = super().configure_optimizers()
         if self._optimizer_state is not None:
             optimizer: Optimizer = built["optimizer"] if isinstance(built, dict) else built
-            carry_state(optimizer, self._optimizer_state)
+            _carry_on(optimizer, self._optimizer_state)
         return built
 
+    def optimizer_state(self) -> dict[int, Any]:
+        """Return a copy of the optimizer's state after training, by the order of parameters."""
+        optimizer: Any = self.optimizers()
+        return copy.deepcopy(optimizer.optimizer.state_dict()["state"])
 
-def carry_state(optimizer: Optimizer, state: dict[int, Any]) -> None:
+
+def optimizer_with_state(
+    config: OptimizerConfig, classifier: Classifier, state: dict[int, Any]
+) -> Optimizer:
+    """Return an optimizer of a classifier's parameters that goes on from a state.
+
+    Args:
+        config: which optimizer.
+        classifier: with as many parameters as the state is of.
+        state: by the order of the parameters; it is copied.
+    """
+    device = classifier.head.classifier.weight.device
+    optimizer = build_optimizer(config, parameter_groups(classifier, config.weight_decay), device)
+    _carry_on(optimizer, state)
+    return optimizer
+
+
+def _carry_on(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Give an optimizer a copy of another one's state, by the order of their parameters."""
     own = optimizer.state_dict()
     # Loading alone would share the tensors, and a step would change the state it came from.

@@ -109,7 +109,7 @@ class MetaOldWeight(nn.Module):
             meta_features: (M, D) features of a class-balanced batch.
             meta_target: (M,) int64 labels.
             lr: step size of the virtual step, as a rule the current one of the classifier's
-                optimiser.
+                optimizer.
 
         Returns:
             The meta batch's loss after the virtual step, without gradient.

@@ -8,19 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lastlayer._random import seeded
+from lastlayer._random import derive_seed, seeded
 from lastlayer.data import ClassTasks, Split, Splits, class_tasks, task_indices
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import TaskMatrix, confusion_counts, evaluate
+from lastlayer.incremental.build import new_state
 from lastlayer.incremental.config import IncrementalConfig
-from lastlayer.incremental.measuring import confusions, incremental_summary
-from lastlayer.incremental.state import LearnerState, new_state
+from lastlayer.incremental.state import PREDICTORS, LearnerState
 from lastlayer.incremental.storage import load_state, save_state
-from lastlayer.incremental.task import checkpoint, learn_task
-from lastlayer.training.build import backbone_name, load_splits
+from lastlayer.incremental.task import checkpoint_name, learn_task
+from lastlayer.training.build import load_splits
+from lastlayer.training.callbacks import Progress
 from lastlayer.training.fit import ENCODER_FILE
-from lastlayer.training.measuring import SUMMARY_VERSION
-from lastlayer.training.randomness import derive_seed
-from lastlayer.training.records import Progress
+from lastlayer.training.measuring import measured_part, summarize
 from lastlayer.training.run_directory import TASKS_FOLDER, RunDirectory
 
 
@@ -172,9 +171,7 @@ def _learn(
 ) -> None:
     plan = plan_tasks(config, splits)
     check_remembered(config, splits.num_classes)
-    measured = splits.validation if config.evaluate_on == "validation" else splits.test
-    if measured is None:
-        raise ValueError("there is no held-out part to measure on; set --validation-size")
+    measured = measured_part(config, splits)
     train = Split(splits.train.inputs, plan.to_rows(splits.train.target))
     test = Split(measured.inputs, plan.to_rows(measured.target))
     results = run.results()
@@ -187,8 +184,8 @@ def _learn(
             state,
             Split(train.inputs[index], train.target[index]),
             len(rows),
-            run,
             steps=config.task_steps(task),
+            run=run,
             offset=sum(map(config.task_steps, range(task))),
             progress=progress,
         )
@@ -213,7 +210,7 @@ def _resumed(
 
 def _forget_before(run: IncrementalRun, task: int) -> None:
     """Remove what only going on from an earlier point needs."""
-    (run.checkpoints / f"{checkpoint(task)}.ckpt").unlink(missing_ok=True)
+    (run.checkpoints / f"{checkpoint_name(task)}.ckpt").unlink(missing_ok=True)
     for before in range(task):
         for path in run.task_folder(before).iterdir():
             if path != run.result_path(before):
@@ -241,7 +238,7 @@ def _finish(
 ) -> None:
     names = [splits.class_names[label] for label in plan.order]
     with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
-        log_prob = state.log_prob(state.features(test.inputs))
+        log_prob = state.log_prob(state.trained.features_of(test.inputs))
     run.write_tensors(
         run.predictions_path,
         {"log_prob": log_prob, "scores": log_prob.clone(), "target": test.target},
@@ -249,24 +246,65 @@ def _finish(
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
     _move_learner(run, plan.num_tasks - 1)
-    classifier = state.trained
-    run.write_summary(
-        {
-            "summary_version": SUMMARY_VERSION,
-            "head": config.head.name,
-            "seed": config.seed,
-            "model": backbone_name(config, splits.input_shape),
-            "measured_on": config.evaluate_on,
-            "metrics": evaluate(log_prob, test.target).as_dict(),
-            "seconds": round(sum(result["seconds"] for result in results), 3),
-            "parameters": sum(p.numel() for p in classifier.parameters()),
-            "train_size": len(splits.train),
-            "validation_size": 0 if splits.validation is None else len(splits.validation),
-            "input_shape": list(splits.input_shape),
-            "class_names": names,
-            "notes": list(splits.notes),
-            "incremental": incremental_summary(results, list(plan.order), names, config.predictor),
-        }
-    )
+    measures = {
+        "metrics": evaluate(log_prob, test.target).as_dict(),
+        "class_names": names,
+        "incremental": incremental_summary(results, list(plan.order), names, config.predictor),
+    }
+    seconds = sum(result["seconds"] for result in results)
+    run.write_summary(summarize(config, splits, state.trained, measures, seconds))
     run.remove_checkpoints()
     _forget_before(run, plan.num_tasks)
+
+
+def confusions(state: LearnerState, test: Split) -> dict[str, list[list[int]] | None]:
+    """Return by predictor the (K, K) counts of true (rows) and predicted classes.
+
+    Args:
+        state: after some task.
+        test: examples whose labels are rows; those of classes not seen yet are left out.
+
+    Returns:
+        None for the nearest mean where a class has no exemplar.
+    """
+    seen = test.target < state.num_classes
+    target = test.target[seen]
+    features = state.trained.features_of(test.inputs[seen])
+    found: dict[str, list[list[int]] | None] = {}
+    for predictor in PREDICTORS:
+        if predictor == "nearest-mean" and not state.has_exemplars():
+            found[predictor] = None
+            continue
+        predicted = state.log_prob(features, predictor).argmax(dim=-1)
+        counts = confusion_counts(predicted, target, state.num_classes)
+        found[predictor] = counts.long().tolist()
+    return found
+
+
+def incremental_summary(
+    results: list[dict[str, Any]], labels: list[int], class_names: list[str], predictor: str
+) -> dict[str, Any]:
+    """Return the summary's entry on the sequence of tasks.
+
+    Args:
+        results: what was found after each task.
+        labels: the classes in order of arrival.
+        class_names: their names, in that order.
+        predictor: the one that the method predicts with.
+    """
+    sizes = [result["num_new"] for result in results]
+    entry: dict[str, Any] = {
+        "sizes": sizes,
+        "class_order": labels,
+        "class_names": class_names,
+        "predictor": predictor,
+        "alphas": [result["alpha"] for result in results],
+        "alignments": [result["alignment"] for result in results],
+    }
+    for name in PREDICTORS:
+        tables = [result["confusions"][name] for result in results]
+        entry[name] = None
+        if all(table is not None for table in tables):
+            measures = TaskMatrix.from_confusions(tables, sizes).as_dict()
+            entry[name] = {"confusions": tables, "measures": measures}
+    return entry

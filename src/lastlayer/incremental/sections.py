@@ -76,11 +76,11 @@ class MemoryConfig(Section):
 class OldClassesConfig(Section):
     """What a head that takes class counts is told of the old classes' counts."""
 
-    #: Factor of the old classes' counts: below 1 favours them in predictions, above 1 the new ones.
+    #: Factor of the old classes' counts: below 1 favors them in predictions, above 1 the new ones.
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     #: Count of an old class without an example (no memory): the smaller, the less it is suppressed.
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
-    #: Whether alpha is learned, for the cross entropy on class-balanced batches.
+    #: Whether alpha is learned, for the cross-entropy on class-balanced batches.
     learn_alpha: bool = False
     #: Learning rate of that, and examples of a class-balanced batch.
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,16 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_choice
-from lastlayer._inputs import Inputs, batches, call, form, map_inputs, to_weight
-from lastlayer._random import seeded
+from lastlayer._inputs import Inputs
 from lastlayer.functional.incremental import class_means, nearest_mean_scores
-from lastlayer.heads import Classifier, build_head, takes_class_counts
+from lastlayer.heads import Classifier
 from lastlayer.incremental.bias_correction import BiasCorrection
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
-from lastlayer.training.build import build_classifier
-from lastlayer.training.measuring import EVALUATION_BATCH
-from lastlayer.training.randomness import derive_seed
 
 Predictor = Literal["classifier", "nearest-mean"]
 PREDICTORS: tuple[Predictor, ...] = ("classifier", "nearest-mean")
@@ -36,7 +31,7 @@ class LearnerState:
         classifier: None before the first task.
         blank: inputs without an example, of the form of those learned; None before the first task.
         sizes: new classes of each task.
-        told_counts: (K,) class counts that the head was last told.
+        effective_counts: (K,) class counts that the head has, the old classes' weighed.
         correction: scales and biases by task, where the configuration has them.
         optimizer_state: by parameter, where it goes on into the next task.
     """
@@ -47,7 +42,7 @@ class LearnerState:
     classifier: Classifier | None = None
     blank: Inputs | None = None
     sizes: list[int] = field(default_factory=list)
-    told_counts: Tensor | None = None
+    effective_counts: Tensor | None = None
     correction: BiasCorrection = field(default_factory=BiasCorrection)
     optimizer_state: dict[int, Any] | None = None
 
@@ -72,17 +67,6 @@ class LearnerState:
         """Whether the network has an embedding, which looks up whole numbers."""
         modules = [] if self.backbone is None else self.backbone.modules()
         return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules)
-
-    @torch.no_grad()
-    def features(self, inputs: Inputs) -> Tensor:
-        """Return the (N, D) features of inputs, in evaluation mode."""
-        classifier = self.trained.eval()
-        weight = classifier.head.classifier.weight
-        parts = [
-            call(classifier.features, to_weight(part, weight)).cpu()
-            for part in batches(inputs, EVALUATION_BATCH)
-        ]
-        return torch.cat(parts)
 
     @torch.no_grad()
     def class_logits(self, features: Tensor) -> Tensor:
@@ -136,60 +120,5 @@ class LearnerState:
                 "predicting by the nearest mean needs an exemplar of every class; the memory holds "
                 f"some of {held} of the {self.num_classes} classes"
             )
-        features = self.features(self.memory.inputs)
+        features = self.trained.features_of(self.memory.inputs)
         return class_means(features, self.memory.target, self.num_classes)
-
-
-def new_state(config: IncrementalConfig, backbone: nn.Module | None = None) -> LearnerState:
-    """Return the state before the first task."""
-    wanted = config.memory
-    if wanted.everything:
-        memory = RehearsalMemory.unlimited()
-    else:
-        memory = RehearsalMemory(
-            **wanted.budget, selection=wanted.selection, seed=derive_seed(config.seed, "memory")
-        )
-    return LearnerState(config, memory, backbone)
-
-
-def build_untrained(
-    state: LearnerState, blank: Inputs, num_classes: int, counts: Tensor
-) -> Classifier:
-    """Return the untrained classifier of a state's configuration, for so many classes.
-
-    Args:
-        state: its configuration and the network of the user's, if any.
-        blank: inputs without an example.
-        num_classes: K.
-        counts: (K,) class counts for a head that takes them.
-
-    Raises:
-        ValueError: if a network of the user's does not return (N, D) features, or one given by name
-            would have several inputs.
-    """
-    if state.backbone is None:
-        if not isinstance(blank, Tensor):
-            raise ValueError(
-                "a backbone given by name takes one tensor; give a network of your own for "
-                f"several inputs ({form(blank)})"
-            )
-        shape = tuple(blank.shape[1:])
-        return build_classifier(state.config, shape, num_classes, class_counts=counts)
-    backbone = copy.deepcopy(state.backbone)
-    with seeded(derive_seed(state.config.seed, "initial weights")), torch.no_grad():
-        one = map_inputs(lambda part: part.new_zeros((1, *part.shape[1:])), blank)
-        weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
-        features = call(backbone.eval(), to_weight(one, weight))
-        features = getattr(features, "logits", features)  # as of transformers' output objects
-        if not isinstance(features, Tensor) or features.dim() != 2:
-            got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(
-                f"backbone must map inputs ({form(blank)} each) to features of shape (N, D); "
-                f"of one it made {got}"
-            )
-        options = dict(state.config.head.options)
-        if takes_class_counts(state.config.head.name):
-            options["class_counts"] = counts
-        head = build_head(state.config.head.name, features.shape[1], num_classes, **options)
-        head.to(features.dtype)
-    return Classifier(backbone.train(), head)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from lastlayer._files import atomic_write
 from lastlayer._inputs import Inputs, put_together, take_apart
+from lastlayer.incremental.build import build_untrained, new_state
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
-from lastlayer.incremental.state import LearnerState, build_untrained, new_state
+from lastlayer.incremental.state import LearnerState
 from lastlayer.training.callbacks import load_checkpoint, save_checkpoint
 
 FORMAT, VERSION = "lastlayer incremental learner", 1
@@ -45,12 +46,13 @@ def save_state(
     """
     tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
     folder.mkdir(parents=True, exist_ok=True)
+    counts = state.effective_counts
     about = {
         "format": FORMAT,
         "version": VERSION,
         "labels": list(labels),
         "sizes": state.sizes,
-        "told_counts": [] if state.told_counts is None else state.told_counts.tolist(),
+        "effective_counts": [] if counts is None else counts.tolist(),
         "epochs": epochs,
         "own_backbone": state.backbone is not None,
     } | _described(state.blank)
@@ -110,8 +112,12 @@ def _load_model(
 ) -> None:
     """Give a new state what the model's file holds."""
     state.sizes, state.blank = list(about["sizes"]), _blank(about)
-    state.told_counts = torch.tensor(about["told_counts"], dtype=torch.float64)
-    state.classifier = build_untrained(state, state.blank, state.num_classes, state.told_counts)
+    # Version 0.1 called them told_counts.
+    counts = about["effective_counts" if "effective_counts" in about else "told_counts"]
+    state.effective_counts = torch.tensor(counts, dtype=torch.float64)
+    state.classifier = build_untrained(
+        state, state.blank, state.num_classes, state.effective_counts
+    )
     if state.config.training.precision == "64-true":
         state.classifier.double()
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._inputs import Inputs, blank, join
-from lastlayer._random import seeded
+from lastlayer._random import derive_seed, seeded
 from lastlayer.data import Labelled
 from lastlayer.functional.incremental import (
     aligned_weight,
@@ -19,19 +19,17 @@ from lastlayer.functional.incremental import (
     rehearsal_counts,
 )
 from lastlayer.heads import Classifier, grow, takes_class_counts
+from lastlayer.incremental.bias_correction import hold_out_balanced
+from lastlayer.incremental.build import build_untrained, check_head
 from lastlayer.incremental.config import IncrementalConfig
-from lastlayer.incremental.head_checks import check_head
-from lastlayer.incremental.held_out import hold_out
-from lastlayer.incremental.module import TaskModule
+from lastlayer.incremental.module import TaskModule, optimizer_with_state
 from lastlayer.incremental.old_class_weight import MetaOldWeight
-from lastlayer.incremental.optimizer_state import carried_optimizer, kept_state
-from lastlayer.incremental.state import LearnerState, build_untrained
+from lastlayer.incremental.state import LearnerState
 from lastlayer.longtail import class_counts
 from lastlayer.models import Backbone
-from lastlayer.training.build import build_augmentations
-from lastlayer.training.fitting import fit_module
-from lastlayer.training.randomness import derive_seed
-from lastlayer.training.records import Progress
+from lastlayer.training.augmentation import build_augmentations
+from lastlayer.training.callbacks import Progress
+from lastlayer.training.engine import fit_module
 from lastlayer.training.regularization import spread_penalties
 from lastlayer.training.run_directory import RunDirectory
 
@@ -61,9 +59,9 @@ def learn_task(
     state: LearnerState,
     data: Labelled,
     num_new: int,
-    run: RunDirectory,
     *,
     steps: int,
+    run: RunDirectory | None = None,
     offset: int = 0,
     progress: Progress | None = None,
 ) -> tuple[LearnerState, TaskReport]:
@@ -74,8 +72,8 @@ def learn_task(
         data: the task's examples; labels are rows in order of arrival, the new classes' the last
             ones. Examples of old classes are welcome.
         num_new: new classes.
-        run: where records and the checkpoint within the task go.
         steps: training steps.
+        run: where records and the checkpoint within the task go; None to keep neither.
         offset: steps of the tasks before, for the records.
         progress: called with the step and the newest record.
 
@@ -89,20 +87,26 @@ def learn_task(
     examples, held_out = _examples(state, data, num_new)
     counts = class_counts(examples.target, num_old + num_new)
     old = config.old_classes
-    told = rehearsal_counts(counts, num_old, alpha=old.alpha, epsilon=old.epsilon)
-    module = _module(state, config, examples, counts, told)
+    effective = rehearsal_counts(counts, num_old, alpha=old.alpha, epsilon=old.epsilon)
+    module = _module(state, config, examples, counts, effective)
     seconds = fit_module(
-        module, config, run, examples, progress=progress, checkpoint=checkpoint(task), offset=offset
+        module,
+        config,
+        examples,
+        run=run,
+        progress=progress,
+        checkpoint=checkpoint_name(task),
+        offset=offset,
     )
     after = replace(
         state,
         classifier=module.classifier.eval(),
         blank=blank(data.inputs),
         sizes=[*state.sizes, num_new],
-        told_counts=told,
+        effective_counts=effective,
         memory=copy.deepcopy(state.memory),
         correction=copy.deepcopy(state.correction),
-        optimizer_state=kept_state(module) if config.tasks.carry_optimizer else None,
+        optimizer_state=module.optimizer_state() if config.tasks.carry_optimizer else None,
     )
     alignment = _correct(after, num_old, held_out)
     _remember(after, data)
@@ -122,11 +126,11 @@ def _module(
     config: IncrementalConfig,
     examples: Labelled,
     counts: Tensor,
-    told: Tensor,
+    effective: Tensor,
 ) -> TaskModule:
     """Return what is trained: the grown classifier, its teacher and what else goes with it."""
     num_old, inputs = state.num_classes, examples.inputs
-    classifier, optimizer_state = _grown(state, told, blank(inputs))
+    classifier, optimizer_state = _grown(state, effective, blank(inputs))
     spread_penalties(classifier, len(examples))
     teaches = config.distillation.kind != "none" and num_old > 0
     alpha = None
@@ -150,16 +154,15 @@ def _module(
 def _remember(state: LearnerState, data: Labelled) -> None:
     """Keep exemplars of a task's examples."""
     memory = state.memory
-    herding = memory.selection == "herding" and not state.config.memory.everything
-    memory.update(
-        data.inputs,
-        data.target,
-        state.features(data.inputs) if herding else None,
-        memory_features=state.features(memory.inputs) if herding and len(memory) else None,
-    )
+    features = memory_features = None
+    if memory.selection == "herding" and not state.config.memory.everything:
+        features = state.trained.features_of(data.inputs)
+        if len(memory):
+            memory_features = state.trained.features_of(memory.inputs)
+    memory.update(data.inputs, data.target, features, memory_features=memory_features)
 
 
-def checkpoint(task: int) -> str:
+def checkpoint_name(task: int) -> str:
     """Return the name of the checkpoint within a task."""
     return f"task-{task:03d}"
 
@@ -192,25 +195,28 @@ def _examples(
     if not (state.has_correction and state.num_classes and num_new):
         return both, None
     seed = derive_seed(state.config.seed, "held out", len(state.sizes))
-    return hold_out(both, state.config.correction.held_out, seed)
+    return hold_out_balanced(both, state.config.correction.held_out, seed)
 
 
 def _grown(
-    state: LearnerState, told: Tensor, inputs: Inputs
+    state: LearnerState, effective: Tensor, inputs: Inputs
 ) -> tuple[Classifier, dict[int, Any] | None]:
     """Return the classifier that is to be trained, and the optimizer's state to go on with."""
     if state.classifier is None or state.config.tasks.restart:
-        classifier = build_untrained(state, inputs, len(told), told)
+        classifier = build_untrained(state, inputs, len(effective), effective)
         check_head(state.config, classifier.head)
         return classifier, None
     classifier = copy.deepcopy(state.trained).train()
     backbone = classifier.backbone
-    optimizer = carried_optimizer(state, classifier)
+    kept = state.optimizer_state
+    optimizer = None
+    if kept is not None:
+        optimizer = optimizer_with_state(state.config.optimizer, classifier, kept)
     with seeded(derive_seed(state.config.seed, "new classes", len(state.sizes))):
         grow(
             classifier.head,
-            len(told) - state.num_classes,
-            class_counts=told if takes_class_counts(state.config.head.name) else None,
+            len(effective) - state.num_classes,
+            class_counts=effective if takes_class_counts(state.config.head.name) else None,
             init_classifier=backbone.init_classifier_ if isinstance(backbone, Backbone) else None,
             optimizer=optimizer,
         )
@@ -244,7 +250,7 @@ def _fit_correction(state: LearnerState, num_old: int, held_out: Labelled | None
         )
         return
     head = state.trained.head
-    features = state.features(held_out.inputs).to(head.classifier.weight)
+    features = state.trained.features_of(held_out.inputs).to(head.classifier.weight)
     with torch.no_grad():
         logits = head.logits(features).cpu()
     state.correction.fit(logits, held_out.target)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count
-from lastlayer._inputs import Inputs, batches, call, to_weight
+from lastlayer._inputs import Inputs
 from lastlayer.heads import Classifier, DropMax
 from lastlayer.heads.retain import DeterministicAttention
 from lastlayer.report.examples import easy_and_hard
@@ -104,13 +104,13 @@ def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None
 @torch.no_grad()
 def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retained:
     head = classifier.head
+    features = classifier.features_of(inputs).to(head.classifier.weight.device)
     prior, posterior = [], []
     for batch, label in zip(
-        batches(inputs, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
+        torch.split(features, EVALUATION_BATCH), torch.split(target, EVALUATION_BATCH), strict=True
     ):
-        features = call(classifier.features, to_weight(batch, head.classifier.weight))
         if isinstance(head, DropMax):
-            posterior.append(head.posterior_prob(features, label))
+            posterior.append(head.posterior_prob(batch, label))
         if isinstance(head, DropMax | DeterministicAttention):
-            prior.append(head.retain_prob(features))
+            prior.append(head.retain_prob(batch))
     return _Retained(torch.cat(prior), torch.cat(posterior) if posterior else None)

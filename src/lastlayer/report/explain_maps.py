@@ -61,8 +61,9 @@ def explain_maps(
     rows = torch.cat(easy_and_hard(log_prob, test.target, count))
     images, predicted = test.inputs[rows], log_prob[rows].argmax(dim=-1)
     wanted = dict.fromkeys(("cam", method))
+    inputs = images.to(classifier.head.classifier.weight)
     maps = {
-        TITLES[name]: ClassMaps(classifier, method=name, window=window)(images, predicted).maps
+        TITLES[name]: ClassMaps(classifier, method=name, window=window)(inputs, predicted).maps
         for name in wanted
     }
     names = run.summary()["class_names"]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lastlayer.data import Augmentation
-from lastlayer.training.randomness import derive_seed
+from lastlayer._random import derive_seed
+from lastlayer.data.augmentation import Augmentation, build_augmentation
+from lastlayer.training.config import RunConfig
 
 
 class SeededAugmentation:
@@ -46,3 +47,23 @@ class SeededAugmentation:
         for augment in self.augmentations:
             images = augment(images, generator=generator)
         return images
+
+
+def build_augmentations(
+    config: RunConfig, input_shape: tuple[int, ...]
+) -> SeededAugmentation | None:
+    """Build what changes a run's training images, or None if nothing does.
+
+    Raises:
+        ValueError: if a name or option is unknown, or the inputs are no images.
+    """
+    entries = config.training.augment
+    if not entries:
+        return None
+    if len(input_shape) != 3:
+        raise ValueError(
+            "training.augment is for images (channels, height, width); "
+            f"the inputs have shape {input_shape}"
+        )
+    tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+    return SeededAugmentation([build_augmentation(**table) for table in tables], seed=config.seed)

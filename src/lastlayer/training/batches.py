@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from lastlayer._inputs import Inputs, batches, take
-from lastlayer.training.randomness import derive_seed
+from lastlayer._random import derive_seed
+from lastlayer.longtail import ClassDraw, sampling_prior
+from lastlayer.training.sections import TrainingConfig
 
 #: From an epoch's number and its generator to the (N,) indices of its examples.
 Order = Callable[[int, torch.Generator], Tensor]
@@ -89,3 +92,26 @@ class ShuffledBatches:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             index = order[start : start + self.batch_size][self.rank :: self.world_size]
             yield take(self.inputs, index), self.target[index]
+
+
+def epoch_order(training: TrainingConfig, target: Tensor) -> Order | None:
+    """Return what draws an epoch's examples, or None for every example once.
+
+    A draw is a function of the seed and the epoch, so that a resumed run draws what it would have.
+
+    Args:
+        training: sampler, batch size and length of the run.
+        target: (N,) labels of the training examples.
+    """
+    if training.sampler == "instance":
+        return None
+    steps_per_epoch = len(target) // min(training.batch_size, len(target))
+    last_epoch = max(1, math.ceil(training.steps / steps_per_epoch) - 1)
+    draw = ClassDraw(target)
+
+    def order(epoch: int, generator: torch.Generator) -> Tensor:
+        progress = min(1.0, epoch / last_epoch)
+        prior = sampling_prior(draw.counts, training.sampler, progress)
+        return draw(len(target), prior, generator)
+
+    return order

@@ -8,15 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lastlayer._random import seeded
+from lastlayer._random import derive_seed, seeded
 from lastlayer.data import Splits, load
-from lastlayer.data.augmentation import build_augmentation
 from lastlayer.heads import Classifier, build_head, takes_class_counts
 from lastlayer.longtail import class_counts, long_tail_counts, long_tail_indices
 from lastlayer.models import Backbone, build
-from lastlayer.training.augmentation import SeededAugmentation
 from lastlayer.training.config import RunConfig
-from lastlayer.training.randomness import derive_seed
 from lastlayer.training.regularization import add_regularizers
 
 
@@ -72,7 +69,7 @@ def build_classifier(
     """Build the untrained classifier of a run; the seed fixes its weights.
 
     The backbone is drawn first, so that runs of different heads start from the same one. The number
-    of training examples is for regularisers that learn their rate; their number by class is for
+    of training examples is for regularizers that learn their rate; their number by class is for
     heads that take ``class_counts``, unless the head's options have it.
     """
     with seeded(derive_seed(config.seed, "initial weights")):
@@ -90,23 +87,3 @@ def build_classifier(
         classifier = Classifier(backbone, head)
         add_regularizers(classifier, config.regularizer, num_examples)
     return classifier
-
-
-def build_augmentations(
-    config: RunConfig, input_shape: tuple[int, ...]
-) -> SeededAugmentation | None:
-    """Build what changes a run's training images, or None if nothing does.
-
-    Raises:
-        ValueError: if a name or option is unknown, or the inputs are no images.
-    """
-    entries = config.training.augment
-    if not entries:
-        return None
-    if len(input_shape) != 3:
-        raise ValueError(
-            "training.augment is for images (channels, height, width); "
-            f"the inputs have shape {input_shape}"
-        )
-    tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
-    return SeededAugmentation([build_augmentation(**table) for table in tables], seed=config.seed)

@@ -1,8 +1,10 @@
-"""What happens beside the steps: records, checkpoints, early stop."""
+"""What happens beside the steps: seeds, records, checkpoints, early stop."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,44 +14,76 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from lastlayer.training.records import Progress, Records
+from lastlayer._random import derive_seed, seed_all
 from lastlayer.training.run_directory import RunDirectory
+
+#: Called with the step and the newest record.
+Progress = Callable[[int, dict[str, float]], None]
+
+
+class SeedEveryStep(Callback):
+    """Seed torch before every step from the run's seed, the step and the process's rank.
+
+    Args:
+        seed: the run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the step's dropout and masks."""
+        seed_all(derive_seed(self.seed, "step", trainer.global_step, trainer.global_rank))
 
 
 class RecordMetrics(Callback):
     """Append training terms (means since the last record) and held-out measures to the run.
 
     Args:
-        run: where to.
+        run: where to; None to write nothing and only tell the progress.
         every: steps between two records.
         last: the last step, which has a record in any case.
         progress: called with the step and the newest record.
-        offset: what is added to the steps in what is written.
+        offset: what is added to the steps in what is written and told: the steps before this fit.
+        seconds: what the clock begins at.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: RunDirectory | None,
         every: int,
         last: int,
         progress: Progress | None = None,
         *,
         offset: int = 0,
+        seconds: float = 0.0,
     ) -> None:
-        self.records = Records(run, every, last, progress, offset=offset)
+        self.run, self.every, self.last, self.progress = run, every, last, progress
+        self.offset = offset
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._start = time.perf_counter()
+        self._before = seconds
 
     @property
     def elapsed(self) -> float:
         """Seconds of training, those before a resume included."""
-        return self.records.elapsed
+        return self._before + time.perf_counter() - self._start
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on with the same records."""
-        return self.records.state_dict()
+        return {"sums": self._sums, "count": self._count, "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the means and the clock where the checkpoint left them."""
-        self.records.load_state_dict(state_dict)
+        self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
+        self._before = state_dict["elapsed"]
+
+    def due(self, step: int) -> bool:
+        """Return whether a step ends with a record."""
+        return step % self.every == 0 or step == self.last
 
     def on_train_batch_end(
         self,
@@ -60,24 +94,42 @@ class RecordMetrics(Callback):
         batch_idx: int,
     ) -> None:
         """Add the step's terms; write a record when one is due."""
-        values = {"loss": outputs["loss"], **outputs["terms"]}
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        self.records.add(trainer.global_step, values, lr=lr, write=trainer.is_global_zero)
+        for name, value in {"loss": outputs["loss"], **outputs["terms"]}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+        if not self.due(trainer.global_step):
+            return
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        # The schedule has moved the optimizer's rate on already; a module may say the step's own.
+        lr = outputs.get("lr", trainer.optimizers[0].param_groups[0]["lr"])
+        if trainer.is_global_zero:
+            self._write("train", trainer.global_step, means | {"lr": lr})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the held-out measures."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
         measures = {
             name.removeprefix("validation/"): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/")
         }
-        if trainer.is_global_zero:
-            self.records.write("validation", trainer.global_step, measures)
+        self._write("validation", trainer.global_step, measures)
+
+    def _write(self, split: str, step: int, values: dict[str, float]) -> None:
+        """Write one record and tell the progress."""
+        at = self.offset + step
+        if self.run is not None:
+            # JSON has no infinity; a sparse head's held-out NLL may be infinite.
+            finite = {n: value if math.isfinite(value) else None for n, value in values.items()}
+            elapsed = round(self.elapsed, 3)
+            self.run.append_metrics({"split": split, "step": at, **finite, "elapsed": elapsed})
+        if self.progress is not None:
+            self.progress(at, values)
 
 
-class TellProgress(Callback):
+class ProgressCallback(Callback):
     """Tell something, such as a head that re-weights late, before every step how far the run is.
 
     Args:
@@ -158,22 +210,22 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     WholeCheckpoints().save_checkpoint(checkpoint, path)
 
 
-def last_checkpoint(run: RunDirectory, every_epochs: int, name: str = "last") -> ModelCheckpoint:
-    """Return the callback that keeps the newest state for resuming."""
+def last_checkpoint(path: Path, every_epochs: int) -> ModelCheckpoint:
+    """Return the callback that keeps the newest state, for resuming, in a file ``NAME.ckpt``."""
     return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename=name,
+        dirpath=path.parent,
+        filename=path.stem,
         every_n_epochs=every_epochs,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
 
 
-def best_checkpoint(run: RunDirectory) -> ModelCheckpoint:
-    """Return the callback that keeps the weights of the least held-out error."""
+def best_checkpoint(path: Path) -> ModelCheckpoint:
+    """Return the callback that keeps the weights of the least held-out error in ``NAME.ckpt``."""
     return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename="best",
+        dirpath=path.parent,
+        filename=path.stem,
         monitor="validation/error",
         mode="min",
         save_weights_only=True,

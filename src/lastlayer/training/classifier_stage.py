@@ -5,31 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from lastlayer._random import seed_all
+from lastlayer._random import derive_seed, seed_all
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier, HeadOutput
 from lastlayer.longtail import MetaSampler, class_counts, row_losses
-from lastlayer.training.build import build_augmentations
-from lastlayer.training.callbacks import load_checkpoint, save_checkpoint
+from lastlayer.training.augmentation import build_augmentations
+from lastlayer.training.callbacks import Progress, RecordMetrics, load_checkpoint
 from lastlayer.training.config import RunConfig
-from lastlayer.training.module import build_optimizer, check_finite_loss
-from lastlayer.training.randomness import derive_seed
-from lastlayer.training.records import Progress, Records
+from lastlayer.training.engine import fit, progress_callbacks
+from lastlayer.training.module import check_finite_loss, optimizer_and_schedule
 from lastlayer.training.run_directory import RunDirectory
-from lastlayer.training.schedule import build_schedule
-from lastlayer.training.stage_batches import FrozenFeatures, StageDraws
+from lastlayer.training.stage_batches import StageDraws
 
 #: The trained first stage, and the state of the second one, among a run's checkpoints.
 REPRESENTATION_FILE, STAGE_FILE = "representation.ckpt", "classifier.ckpt"
-
-
-def save_representation(run: RunDirectory, classifier: Classifier, seconds: float) -> None:
-    """Keep the first stage's weights, and the seconds it took, until the run is finished."""
-    checkpoint = {"state_dict": classifier.state_dict(), "elapsed": seconds}
-    save_checkpoint(checkpoint, run.checkpoints / REPRESENTATION_FILE)
 
 
 def train_classifier_stage(
@@ -42,7 +35,7 @@ def train_classifier_stage(
     """Train the head of a classifier on the backbone that the first stage left in the run.
 
     One process and device do it. The backbone is in evaluation mode throughout: what its batch
-    normalisation has counted stays, and the head trains on the features that it will meet. Where
+    normalization has counted stays, and the head trains on the features that it will meet. Where
     the images are augmented, those of the meta batches are not.
 
     Args:
@@ -60,101 +53,100 @@ def train_classifier_stage(
         FloatingPointError: if the loss is not finite.
     """
     representation = load_checkpoint(run.checkpoints / REPRESENTATION_FILE)
-    _take_over(classifier, representation["state_dict"], config.classifier_stage.train)
-    classifier.to(_device(config.training.device))
-    records = Records(
+    training, stage = config.training, config.classifier_stage
+    _take_over(classifier, representation["state_dict"], stage.train)
+    module = ClassifierStage(config, classifier, splits)
+    records = StageRecords(
         run,
-        config.training.log_every,
-        config.classifier_stage.steps,
+        training.log_every,
+        stage.steps,
         progress,
-        offset=config.training.steps,
+        offset=training.steps,
+        seconds=representation["elapsed"],
     )
-    records.load_state_dict({"sums": {}, "count": 0, "elapsed": representation["elapsed"]})
-    stage = ClassifierStage(config, classifier, splits, records)
-    path = run.checkpoints / STAGE_FILE
-    if path.exists():
-        stage.load_state_dict(load_checkpoint(path))
-    stage.run(lambda state: save_checkpoint(state, path))
+    # The batch of a step follows from its number; an epoch is the steps between two checkpoints.
+    epoch = range(min(training.checkpoint_every, stage.steps))
+    fit(
+        module,
+        lambda trainer: epoch,
+        [records, *progress_callbacks(classifier.head, stage.steps)],
+        steps=stage.steps,
+        checkpoint=run.checkpoints / STAGE_FILE,
+        # A head alone is small: where there is no CUDA the processor does, which has float64.
+        accelerator="cuda" if _uses_cuda(training.device) else "cpu",
+        devices=1,
+        precision="32-true",  # which leaves the weights in the precision that they have
+        gradient_clip_val=training.clip_norm,
+        limit_val_batches=0,
+    )
+    module.finish()
     classifier.cpu().backbone.requires_grad_(True)
     return records.elapsed
 
 
-class ClassifierStage:
-    """The second stage's state and its steps.
+class ClassifierStage(LightningModule):
+    """Train the head, or factors of its rows, by the second stage's sampler.
 
     Args:
         config: the run's configuration.
-        classifier: with the trained backbone, on the device of the training.
+        classifier: with the trained backbone.
         splits: the run's data.
-        records: where the means of the terms and the rates go.
     """
 
-    def __init__(
-        self, config: RunConfig, classifier: Classifier, splits: Splits, records: Records
-    ) -> None:
-        self.config, self.stage, self.records = config, config.classifier_stage, records
+    def __init__(self, config: RunConfig, classifier: Classifier, splits: Splits) -> None:
+        super().__init__()
+        self.config, self.stage = config, config.classifier_stage
         self.head = classifier.head.train()
-        self.tell = getattr(self.head, "set_progress", None)
-        weight = self.head.classifier.weight
-        self.target = splits.train.target.to(weight.device)
-        self.features = FrozenFeatures(
-            classifier, splits.train.inputs, build_augmentations(config, splits.input_shape)
-        )
-        self.meta = self._build_meta(splits.num_classes)
+        # In a list, for the frozen backbone is no part of what is trained and checkpointed.
+        self._classifier = [classifier]
+        self.splits = splits
+        self.augmentation = build_augmentations(config, splits.input_shape)
+        self.scales: nn.Parameter | None = None
+        if self.stage.train == "class-scales":
+            ones = self.head.classifier.weight.new_ones(splits.num_classes)
+            self.scales = nn.Parameter(ones)
+        self.meta: MetaSampler | None = None
+        if self.stage.sampler in ("meta", "meta-reweighter"):
+            meta = self.stage.meta
+            self.meta = MetaSampler(
+                class_counts(splits.train.target, splits.num_classes),
+                lr=meta.lr,
+                betas=meta.betas,
+                temperature=meta.temperature,
+                initial_power=meta.initial_power,
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and its schedule from the second stage's configuration."""
+        config = self.stage.optimizer
+        groups = self.head.param_groups(config.weight_decay)
+        if self.scales is not None:
+            groups = [{"params": [self.scales], "weight_decay": 0.0}]
+        return optimizer_and_schedule(config, groups, self.device, self.stage.steps)
+
+    def on_fit_start(self) -> None:
+        """Compute the features on the device of the training, once where nothing augments."""
+        classifier, train = self._classifier[0], self.splits.train
+        classifier.backbone.to(self.device).eval().requires_grad_(False)
+        self.features = classifier.features_of(train.inputs).to(self.device)
+        self.target = train.target.to(self.device)
         self.draws = StageDraws(
             self.target,
-            splits.num_classes,
+            self.splits.num_classes,
             kind=str(self.stage.sampler),
             batch_size=self.stage.batch_size,
             steps=self.stage.steps,
-            seed=config.seed,
+            seed=self.config.seed,
             meta=self.meta,
         )
-        groups = self.head.param_groups(self.stage.optimizer.weight_decay)
-        self.scales: Tensor | None = None
-        if self.stage.train == "class-scales":
-            self.scales = weight.new_ones(splits.num_classes).requires_grad_()
-            groups = [{"params": [self.scales], "weight_decay": 0.0}]
-        self.optimizer = build_optimizer(self.stage.optimizer, groups, weight.device)
-        self.schedule = build_schedule(self.stage.optimizer, self.optimizer, self.stage.steps)
-        self.done = 0
 
-    def _build_meta(self, num_classes: int) -> MetaSampler | None:
-        if self.stage.sampler not in ("meta", "meta-reweighter"):
-            return None
-        meta = self.stage.meta
-        return MetaSampler(
-            class_counts(self.target, num_classes),
-            lr=meta.lr,
-            betas=meta.betas,
-            temperature=meta.temperature,
-            initial_power=meta.initial_power,
-        ).to(self.target.device)
-
-    def run(self, save: Any) -> None:
-        """Take the steps that are left; ``save`` is called with the state now and then."""
-        if self.done == 0:
-            self._record_rates()
-        while self.done < self.stage.steps:
-            lr = self.optimizer.param_groups[0]["lr"]
-            values = self._step(self.done, lr)
-            self.done += 1
-            self.records.add(self.done, values, lr=lr)
-            if self.records.due(self.done):
-                self._record_rates()
-            if self.done % self.config.training.checkpoint_every == 0:
-                save(self.state_dict())
-        if self.scales is not None:
-            self.head.classifier.load_state_dict(self._scaled_classifier(self.scales.detach()))
-
-    def _step(self, step: int, lr: float) -> dict[str, Tensor]:
+    def training_step(self, batch: int, batch_idx: int) -> dict[str, Any]:
+        """Return the loss of the step and its terms, after a step of the rates if they learn."""
+        step, optimizer = self.global_step, self.optimizers()
+        lr = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         seed_all(derive_seed(self.config.seed, "classifier stage", "step", step))
         rows, weights = self.draws.batch(step)
-        target = self.target[rows]
-        if self.tell is not None:
-            self.tell(step / self.stage.steps)
-        # Counted on from the first stage, the augmentation draws anew.
-        features = self.features.of_step(rows, self.config.training.steps + step)
+        features, target = self._features(rows, step), self.target[rows]
         meta_loss = {}
         if self.meta is not None and weights is not None:
             balanced = self.draws.meta_batch(step, self.stage.meta.batch_size)
@@ -163,22 +155,24 @@ class ClassifierStage:
                 features,
                 target,
                 weights,
-                self.features.plain[balanced],
+                self.features[balanced],
                 self.target[balanced],
                 lr=lr,
             )
         out = self._loss(features, target)
-        check_finite_loss(out, self.records.offset + step)
-        self.optimizer.zero_grad()
-        out.loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.training.clip_norm is not None:
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(trained, self.config.training.clip_norm)
-        self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
-        values = {"loss": out.loss, **out.terms, **meta_loss}
-        return {name: value.detach() for name, value in values.items()}
+        check_finite_loss(out, self.config.training.steps + step)
+        terms = {name: term.detach() for name, term in out.terms.items()} | meta_loss
+        return {"loss": out.loss, "terms": terms, "lr": lr}
+
+    def _features(self, rows: Tensor, step: int) -> Tensor:
+        """Return (B, D) features of the examples at ``rows``, augmented for the step."""
+        if self.augmentation is None:
+            return self.features[rows]
+        inputs = self.splits.train.inputs
+        # Counted on from the first stage, the augmentation draws anew.
+        at = self.config.training.steps + step
+        images = self.augmentation(inputs[rows.to(inputs.device)], step=at)
+        return self._classifier[0].features_of(images, len(images)).to(self.device)
 
     def _loss(self, features: Tensor, target: Tensor) -> HeadOutput:
         if self.meta is not None and self.stage.sampler == "meta-reweighter":
@@ -189,45 +183,49 @@ class ClassifierStage:
             out = self.head(features, target)
         else:
             scaled = self._scaled_classifier(self.scales)
-            parameters = {f"classifier.{name}": value for name, value in scaled.items()}
-            out = functional_call(self.head, parameters, (features, target))
+            named = {f"classifier.{name}": value for name, value in scaled.items()}
+            out = functional_call(self.head, named, (features, target))
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
         return out
+
+    def finish(self) -> None:
+        """Put the learned factors into the head's layer."""
+        if self.scales is not None:
+            self.head.classifier.load_state_dict(self._scaled_classifier(self.scales.detach()))
 
     def _scaled_classifier(self, scales: Tensor) -> dict[str, Tensor]:
         """Return the linear layer's parameters, the rows of every class times its factor."""
         frozen = self.head.classifier.state_dict()
         return {n: (v.movedim(0, -1) * scales).movedim(-1, 0) for n, v in frozen.items()}
 
-    def _record_rates(self) -> None:
-        if self.meta is not None:
-            self.records.write_rates(self.done, self.meta.rates())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what resuming needs."""
-        return {
-            "done": self.done,
-            "head": self.head.state_dict(),
-            "scales": None if self.scales is None else self.scales.detach(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "meta": None if self.meta is None else self.meta.state_dict(),
-            "records": self.records.state_dict(),
-        }
+class StageRecords(RecordMetrics):
+    """Append the sampling rates of the classes too, where they learn."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken."""
-        self.done = state["done"]
-        self.head.load_state_dict(state["head"])
-        if self.scales is not None:
-            self.scales.data.copy_(state["scales"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        if self.meta is not None:
-            self.meta.load_state_dict(state["meta"])
-        self.records.load_state_dict(state["records"])
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the rates before the first step."""
+        if trainer.global_step == 0:
+            self._write_rates(0, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write the rates behind a record of the terms."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.due(trainer.global_step):
+            self._write_rates(trainer.global_step, pl_module)
+
+    def _write_rates(self, step: int, module: LightningModule) -> None:
+        meta = module.meta
+        if self.run is not None and isinstance(meta, MetaSampler):
+            rates = [round(rate, 6) for rate in meta.rates().tolist()]
+            self.run.append_metrics({"split": "rates", "step": self.offset + step, "rates": rates})
 
 
 def describe_stages(config: RunConfig) -> list[dict[str, Any]]:
@@ -263,7 +261,5 @@ def _take_over(classifier: Classifier, weights: dict[str, Tensor], train: str) -
         classifier.head.classifier.load_state_dict(linear)
 
 
-def _device(name: str) -> torch.device:
-    # A head alone is small: where there is no CUDA the processor does, which has float64.
-    use_cuda = name in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
+def _uses_cuda(device: str) -> bool:
+    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()

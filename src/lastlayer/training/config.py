@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lastlayer._checks import did_you_mean
 from lastlayer.training.sections import (
+    ClassifierStageConfig,
     DataConfig,
     HeadConfig,
     ModelConfig,
@@ -19,7 +20,6 @@ from lastlayer.training.sections import (
     Section,
     TrainingConfig,
 )
-from lastlayer.training.stage_sections import ClassifierStageConfig
 
 
 class RunConfig(Section):

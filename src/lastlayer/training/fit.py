@@ -10,26 +10,19 @@ from lightning.pytorch.utilities import rank_zero_only
 from lastlayer.data import Splits
 from lastlayer.heads import Classifier
 from lastlayer.longtail import class_counts
-from lastlayer.training.build import (
-    build_augmentations,
-    build_classifier,
-    load_splits,
-)
-from lastlayer.training.callbacks import load_checkpoint
+from lastlayer.training.augmentation import build_augmentations
+from lastlayer.training.build import build_classifier, load_splits
+from lastlayer.training.callbacks import Progress, load_checkpoint, save_checkpoint
 from lastlayer.training.classifier_stage import (
     REPRESENTATION_FILE,
     describe_stages,
-    save_representation,
     train_classifier_stage,
 )
 from lastlayer.training.config import RunConfig
-from lastlayer.training.engine import contained_engine
-from lastlayer.training.fitting import fit_module
-from lastlayer.training.measuring import summarize
+from lastlayer.training.engine import BEST_FILE, fit_module
+from lastlayer.training.measuring import corrected_prior, measure, summarize
 from lastlayer.training.module import TrainingModule
-from lastlayer.training.records import Progress
 from lastlayer.training.run_directory import RunDirectory
-from lastlayer.training.sampling import corrected_prior
 
 ENCODER_FILE = "encoder.json"
 
@@ -87,8 +80,10 @@ def _train(
     run.write_tensors(run.model_path, classifier.state_dict())
     if splits.extras:
         run.write_json(ENCODER_FILE, dict(splits.extras))
-    summary = summarize(config, run, classifier, splits, seconds)
+    measures, predictions = measure(config, classifier, splits)
+    run.write_tensors(run.predictions_path, predictions)
     stages = {"stages": describe_stages(config)} if staged else {}
+    summary = summarize(config, splits, classifier, measures, seconds)
     run.write_summary(summary | corrections | stages)
     run.remove_checkpoints()
 
@@ -150,11 +145,10 @@ def _fit(
     )
     validation = splits.validation if config.training.validate_every is not None else None
     seconds = fit_module(
-        module, config, run, splits.train, validation=validation, progress=progress
+        module, config, splits.train, run=run, validation=validation, progress=progress
     )
     if config.training.select == "best":
-        best = load_checkpoint(run.checkpoints / "best.ckpt")["state_dict"]
-        module.load_state_dict(best)
+        module.load_state_dict(load_checkpoint(run.checkpoints / BEST_FILE)["state_dict"])
     return seconds
 
 
@@ -166,17 +160,17 @@ def _fit_in_stages(
     progress: Progress | None,
 ) -> float:
     """Train backbone and head, then the head alone, anew; return the seconds of both."""
-    if not (run.checkpoints / REPRESENTATION_FILE).exists():
+    representation = run.checkpoints / REPRESENTATION_FILE
+    if not representation.exists():
         first = config.first_stage()
         trained = _build(first, splits)
         seconds = _fit(first, run, trained, splits, progress)
         if is_first_process():
-            save_representation(run, trained, seconds)
+            kept = {"state_dict": trained.state_dict(), "elapsed": seconds}
+            save_checkpoint(kept, representation)
     if not is_first_process():
         return 0.0
-    with contained_engine():
-        torch.use_deterministic_algorithms(True)
-        return train_classifier_stage(config, run, classifier, splits, progress)
+    return train_classifier_stage(config, run, classifier, splits, progress)
 
 
 def _require_validation(splits: Splits) -> None:

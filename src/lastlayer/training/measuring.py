@@ -1,4 +1,4 @@
-"""What a trained classifier predicts, how good that is, and the run's summary of it."""
+"""What a trained classifier predicts, how good that is, and the summary of its run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer._inputs import Inputs, batches, call, to_weight
-from lastlayer._random import seeded
+from lastlayer._inputs import Inputs
+from lastlayer._random import derive_seed, seeded
 from lastlayer.data import Split, Splits
 from lastlayer.evaluation import (
     apply_temperature,
@@ -21,12 +21,10 @@ from lastlayer.evaluation import (
     group_accuracy,
     group_confusion,
 )
-from lastlayer.heads import Classifier, Head
-from lastlayer.longtail import class_counts, class_groups
+from lastlayer.heads import Classifier, Head, prior_correction
+from lastlayer.longtail import SAMPLERS, class_counts, class_groups, sampling_prior
 from lastlayer.training.build import backbone_name
 from lastlayer.training.config import RunConfig
-from lastlayer.training.randomness import derive_seed
-from lastlayer.training.run_directory import RunDirectory
 
 SUMMARY_VERSION = 1
 EVALUATION_BATCH = 500
@@ -37,61 +35,84 @@ LONG_TAIL = 10.0
 @torch.no_grad()
 def predict(classifier: Classifier, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and scores of inputs, batch by batch in the weights' precision."""
-    classifier.eval()
-    weight = classifier.head.classifier.weight
-    own_scores = type(classifier.head).scores is not Head.scores
+    head = classifier.eval().head
+    own_scores = type(head).scores is not Head.scores
     log_probs, scores = [], []
-    for batch in batches(inputs, EVALUATION_BATCH):
-        features = call(classifier.features, to_weight(batch, weight))
-        log_prob = classifier.head.log_prob(features).cpu()
+    for batch in torch.split(classifier.features_of(inputs, EVALUATION_BATCH), EVALUATION_BATCH):
+        features = batch.to(head.classifier.weight.device)
+        log_prob = head.log_prob(features).cpu()
         log_probs.append(log_prob)
-        scores.append(classifier.head.scores(features).cpu() if own_scores else log_prob)
+        scores.append(head.scores(features).cpu() if own_scores else log_prob)
     return torch.cat(log_probs), torch.cat(scores)
 
 
+def measured_part(config: RunConfig, splits: Splits) -> Split:
+    """Return the examples that a run is measured on.
+
+    Raises:
+        ValueError: if they are the held-out ones, and there are none.
+    """
+    measured = splits.validation if config.evaluate_on == "validation" else splits.test
+    if measured is None:
+        raise ValueError("there is no held-out part to measure on; set --validation-size")
+    return measured
+
+
 def measure(
-    classifier: Classifier, splits: Splits, measured: Split
+    config: RunConfig, classifier: Classifier, splits: Splits
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return measures, after temperature scaling too if there is a held-out part."""
-    log_prob, scores = predict(classifier, measured.inputs)
-    measures: dict[str, Any] = {"metrics": evaluate(log_prob, measured.target).as_dict()}
-    if splits.validation is not None and measured is not splits.validation:
-        _, held_out = predict(classifier, splits.validation.inputs)
-        temperature = fit_temperature(held_out, splits.validation.target)
-        scaled = apply_temperature(scores, temperature)
-        measures["temperature"] = temperature
-        measures["temperature_scaled"] = evaluate(scaled, measured.target).as_dict()
+    """Return a trained classifier's measures, and the predictions that they are of.
+
+    With a held-out part there are measures after temperature scaling too; for long-tailed data by
+    groups of classes.
+    """
+    measured = measured_part(config, splits)
+    with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
+        log_prob, scores = predict(classifier, measured.inputs)
+        measures: dict[str, Any] = {"metrics": evaluate(log_prob, measured.target).as_dict()}
+        if splits.validation is not None and measured is not splits.validation:
+            _, held_out = predict(classifier, splits.validation.inputs)
+            temperature = fit_temperature(held_out, splits.validation.target)
+            scaled = apply_temperature(scores, temperature)
+            measures["temperature"] = temperature
+            measures["temperature_scaled"] = evaluate(scaled, measured.target).as_dict()
+    counts = class_counts(splits)
+    measures["class_counts"] = counts.tolist()
+    if is_long_tailed(config, counts):
+        measures["long_tail"] = long_tail_measures(log_prob, measured.target, counts)
     return measures, {"log_prob": log_prob, "scores": scores, "target": measured.target}
 
 
 def summarize(
-    config: RunConfig, run: RunDirectory, classifier: Classifier, splits: Splits, seconds: float
+    config: RunConfig,
+    splits: Splits,
+    classifier: Classifier,
+    measures: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
-    """Store a trained classifier's predictions in its run, and return the run's summary."""
-    measured = splits.validation if config.evaluate_on == "validation" else splits.test
-    if measured is None:
-        raise ValueError("there is no held-out part to measure on")
-    with seeded(derive_seed(config.seed, "predictions")):  # of heads that predict with masks
-        measures, predictions = measure(classifier, splits, measured)
-    run.write_tensors(run.predictions_path, predictions)
-    counts = class_counts(splits)
-    if is_long_tailed(config, counts):
-        measures["long_tail"] = long_tail_measures(predictions["log_prob"], measured.target, counts)
+    """Return the summary of a run, over tasks or not.
+
+    Args:
+        config: the run's configuration.
+        splits: its data.
+        classifier: what was trained.
+        measures: entries of their own; ``"metrics"`` is one.
+        seconds: of training.
+    """
     return {
         "summary_version": SUMMARY_VERSION,
         "head": config.head.name,
         "seed": config.seed,
         "model": backbone_name(config, splits.input_shape),
         "measured_on": config.evaluate_on,
-        **measures,
         "seconds": round(seconds, 3),
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "train_size": len(splits.train),
-        "class_counts": counts.tolist(),
         "validation_size": 0 if splits.validation is None else len(splits.validation),
         "input_shape": list(splits.input_shape),
         "class_names": list(splits.class_names),
         "notes": list(splits.notes),
+        **measures,
     }
 
 
@@ -132,3 +153,22 @@ def long_tail_measures(log_prob: Tensor, target: Tensor, counts: Tensor) -> dict
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def corrected_prior(config: RunConfig, classifier: Classifier, splits: Splits) -> dict[str, Any]:
+    """Return the summary's entry on how the class prior is corrected; empty if nothing does.
+
+    It is an account of what the head was trained with: of two stages the second one. Rates that are
+    learned answer to the loss on balanced data and are left out.
+
+    Warns:
+        DoubleCorrectionWarning: if the sampler and the head, or two parts of it, do the same.
+    """
+    counts = class_counts(splits)
+    sampler = config.classifier_stage.sampler or config.training.sampler
+    if sampler not in SAMPLERS:
+        sampler = "instance"
+    # Half way: a progressive sampler's mean over the run.
+    prior = sampling_prior(counts, sampler, 0.5)
+    strengths = prior_correction(classifier.head, counts, prior).strengths
+    return {"prior_correction": strengths} if strengths else {}

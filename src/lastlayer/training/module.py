@@ -1,4 +1,4 @@
-"""The Lightning module: one classifier, its optimiser and its schedule."""
+"""The Lightning module: one classifier, its optimizer and its schedule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainingModule(LightningModule):
 
     Args:
         classifier: backbone and head.
-        optimizer: which optimiser and schedule.
+        optimizer: which optimizer and schedule.
         total_steps: length of the schedule.
         augmentation: changes the training inputs of a step; None leaves them.
     """
@@ -77,17 +77,10 @@ class TrainingModule(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser and its schedule from the configuration."""
+        """Build the optimizer and its schedule from the configuration."""
         config = self.optimizer_config
         groups = parameter_groups(self.classifier, config.weight_decay)
-        optimizer = build_optimizer(config, groups, self.device)
-        schedule = build_schedule(config, optimizer, self.total_steps)
-        if schedule is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return optimizer_and_schedule(config, groups, self.device, self.total_steps)
 
 
 def check_finite_loss(out: HeadOutput, step: int) -> None:
@@ -102,14 +95,14 @@ def check_finite_loss(out: HeadOutput, step: int) -> None:
 
 
 def parameter_groups(classifier: Classifier, weight_decay: float) -> list[dict[str, Any]]:
-    """Return a classifier's groups of parameters, learned rates of regularisers undecayed."""
+    """Return a classifier's groups of parameters, learned rates of regularizers undecayed."""
     return without_decay(classifier.param_groups(weight_decay), learned_rates(classifier))
 
 
 def build_optimizer(
     config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device
 ) -> Optimizer:
-    """Build a configuration's optimiser for groups of parameters on a device."""
+    """Build a configuration's optimizer for groups of parameters on a device."""
     fused = device.type in ("cpu", "cuda")
     if config.name == "sgd":
         return torch.optim.SGD(
@@ -121,6 +114,17 @@ def build_optimizer(
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, fused=fused)
+
+
+def optimizer_and_schedule(
+    config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device, steps: int
+) -> Any:
+    """Return an optimizer and its schedule over so many steps, if any, as Lightning wants them."""
+    optimizer = build_optimizer(config, groups, device)
+    schedule = build_schedule(config, optimizer, steps)
+    if schedule is None:
+        return optimizer
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _like_weights(inputs: Inputs, classifier: Classifier) -> Inputs:

@@ -1,4 +1,4 @@
-"""Regularisers in a run: into the backbone, along a schedule, and what their learning costs."""
+"""Regularizers in a run: into the backbone, along a schedule, and what their learning costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lastlayer.training.sections import RegularizerConfig
 
 
 def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_examples: int) -> None:
-    """Insert a configuration's regularisers into the backbone of a classifier.
+    """Insert a configuration's regularizers into the backbone of a classifier.
 
     Args:
         classifier: changed in place; its last layer may shape the noise of a place before it.
@@ -47,10 +47,10 @@ def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_exam
 
 
 def spread_penalties(model: nn.Module, num_examples: int) -> None:
-    """Tell the regularisers that learn their rate how many training examples there are now.
+    """Tell the regularizers that learn their rate how many training examples there are now.
 
     Args:
-        model: a network with regularisers or without.
+        model: a network with regularizers or without.
         num_examples: over which a learned rate's penalty is spread.
     """
     for _, regularizer in inserted(model):
@@ -59,9 +59,9 @@ def spread_penalties(model: nn.Module, num_examples: int) -> None:
 
 
 class RateSchedule(Callback):
-    """Move the rate of every regulariser from step to step, a function of the step alone.
+    """Move the rate of every regularizer from step to step, a function of the step alone.
 
-    The rates that the regularisers have when training begins are the full ones. Learned rates are
+    The rates that the regularizers have when training begins are the full ones. Learned rates are
     left alone.
 
     Args:
@@ -109,7 +109,7 @@ class RateSchedule(Callback):
 
 
 def learned_rates(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the regularisers that learn their rate."""
+    """Return the parameters of the regularizers that learn their rate."""
     return [
         parameter
         for _, regularizer in inserted(model)
@@ -121,7 +121,7 @@ def learned_rates(model: nn.Module) -> list[nn.Parameter]:
 def without_decay(
     groups: list[dict[str, Any]], parameters: list[nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """Move parameters out of the optimiser's groups into one that is not decayed."""
+    """Move parameters out of the optimizer's groups into one that is not decayed."""
     if not parameters:
         return groups
     moved = {id(parameter) for parameter in parameters}

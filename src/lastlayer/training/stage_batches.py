@@ -1,4 +1,4 @@
-"""Batches of the second stage: features of a frozen backbone, drawn by one of several samplers.
+"""Which training examples make the batches of the second stage, by one of several samplers.
 
 Every draw is a function of seed and step, so that a resumed run draws what it would have drawn.
 """
@@ -8,40 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer.heads import Classifier
+from lastlayer._random import derive_seed
 from lastlayer.longtail import SAMPLERS, ClassDraw, MetaSampler, sampling_prior
-from lastlayer.training.augmentation import SeededAugmentation
-from lastlayer.training.measuring import EVALUATION_BATCH
-from lastlayer.training.randomness import derive_seed
-
-
-class FrozenFeatures:
-    """Features of the training examples; computed once where nothing augments the inputs.
-
-    Args:
-        classifier: its backbone is put into evaluation mode and gets no gradient.
-        inputs: (N, ...) examples, on any device.
-        augmentation: changes the inputs of a step; None leaves them.
-    """
-
-    def __init__(
-        self, classifier: Classifier, inputs: Tensor, augmentation: SeededAugmentation | None
-    ) -> None:
-        self.classifier, self.inputs, self.augmentation = classifier, inputs, augmentation
-        classifier.backbone.eval().requires_grad_(False)
-        self.plain = torch.cat([self._of(part) for part in torch.split(inputs, EVALUATION_BATCH)])
-
-    def of_step(self, rows: Tensor, step: int) -> Tensor:
-        """Return (B, D) features of the examples at ``rows``, augmented for the step."""
-        if self.augmentation is None:
-            return self.plain[rows]
-        images = self.inputs[rows.to(self.inputs.device)]
-        return self._of(self.augmentation(images, step=step))
-
-    @torch.no_grad()
-    def _of(self, inputs: Tensor) -> Tensor:
-        weight = self.classifier.head.classifier.weight
-        return self.classifier.features(inputs.to(weight.device, weight.dtype))
 
 
 class StageDraws:
