@@ -1,10 +1,11 @@
 """What a trained last layer knows: how many nats, where in an image, in which features."""
 
 from lastlayer.functional.information import InformationWarning
-from lastlayer.information.bridges import ContrastModel, contrast_linear, contrast_target
-from lastlayer.information.classes import ClassInformation, class_information
+from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, contrast_target
+from lastlayer.information.class_information import ClassInformation, class_information
+from lastlayer.information.class_maps import ClassMapOutput, ClassMaps
 from lastlayer.information.estimate import KINDS, estimate_information
-from lastlayer.information.features import FeatureReport, HScore, h_score
+from lastlayer.information.feature_report import LayerScores, feature_report
 from lastlayer.information.filtering import (
     Filtered,
     RemovalRates,
@@ -13,8 +14,7 @@ from lastlayer.information.filtering import (
     posterior_threshold,
     removal_rates,
 )
-from lastlayer.information.layers import LayerScores, feature_report
-from lastlayer.information.maps import ClassMapOutput, ClassMaps
+from lastlayer.information.h_score import FeatureReport, HScore, h_score
 from lastlayer.information.neural import (
     ESTIMATORS,
     ClassifierEstimator,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lastlayer.heads import Classifier
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
 from lastlayer.heads.precision import full_precision
-from lastlayer.information.watch import Maps, Watch
+from lastlayer.information.forward_trace import Maps, Watch
 
 _WANTED = "class maps need a network that ends in average pooling and one linear layer"
 

@@ -16,7 +16,6 @@ from torch.utils.hooks import RemovableHandle
 
 from lastlayer._checks import check_channel_dim, check_choice
 from lastlayer._random import kept_generators
-from lastlayer.regularizers.acting import Hook, Observed, observe
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
@@ -26,7 +25,8 @@ from lastlayer.regularizers.channels import (
     map_dims,
     own_channel_dim,
 )
-from lastlayer.regularizers.following import layers_around, next_layer
+from lastlayer.regularizers.hooks import Hook, Observed, observe
+from lastlayer.regularizers.next_layer import layers_around, next_layer
 from lastlayer.regularizers.places import KINDS, find_places
 
 POSITIONS = ("after", "before")

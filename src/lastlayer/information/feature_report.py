@@ -19,7 +19,7 @@ from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
 from lastlayer.information.channels import Place, pool_features
 from lastlayer.information.channels import channel_dim as channel_dim_of
-from lastlayer.information.features import FeatureReport, HScore, score_of
+from lastlayer.information.h_score import FeatureReport, HScore, score_of
 
 
 def feature_report(
