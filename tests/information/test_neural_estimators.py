@@ -20,7 +20,7 @@ from lastlayer.information import (
     InformationWarning,
     build_estimator,
 )
-from lastlayer.information.neural.networks import ConcatenatedCritic, SeparableCritic
+from lastlayer.information.neural.critics import ConcatenatedCritic, SeparableCritic
 
 SMALL = {"hidden": (24, 24), "epochs": 12, "batch_size": 200, "learning_rate": 0.01}
 TASK = two_gaussians(1.0)

@@ -4,7 +4,7 @@ from lastlayer.functional.information import InformationWarning
 from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, contrast_target
 from lastlayer.information.class_information import ClassInformation, class_information
 from lastlayer.information.class_maps import ClassMapOutput, ClassMaps
-from lastlayer.information.estimate import KINDS, estimate_information
+from lastlayer.information.estimate import KINDS, InformationEstimate, estimate_information
 from lastlayer.information.feature_report import LayerScores, feature_report
 from lastlayer.information.filtering import (
     Filtered,
@@ -15,14 +15,9 @@ from lastlayer.information.filtering import (
     removal_rates,
 )
 from lastlayer.information.h_score import FeatureReport, HScore, h_score
-from lastlayer.information.neural import (
-    ESTIMATORS,
-    ClassifierEstimator,
-    CriticEstimator,
-    NeuralEstimator,
-    build_estimator,
-)
-from lastlayer.information.result import InformationEstimate
+from lastlayer.information.neural import ESTIMATORS, build_estimator
+from lastlayer.information.neural.critics import CriticEstimator
+from lastlayer.information.neural.estimator import ClassifierEstimator, NeuralEstimator
 from lastlayer.information.stochastic import (
     StochasticInformation,
     predicts_with_masks,
