@@ -5,7 +5,7 @@ from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, c
 from lastlayer.information.class_information import ClassInformation, class_information
 from lastlayer.information.class_maps import ClassMapOutput, ClassMaps
 from lastlayer.information.estimate import KINDS, InformationEstimate, estimate_information
-from lastlayer.information.feature_report import LayerScores, feature_report
+from lastlayer.information.feature_report import FeatureReport, LayerScores, feature_report
 from lastlayer.information.filtering import (
     Filtered,
     RemovalRates,
@@ -14,7 +14,7 @@ from lastlayer.information.filtering import (
     posterior_threshold,
     removal_rates,
 )
-from lastlayer.information.h_score import FeatureReport, HScore, h_score
+from lastlayer.information.h_score import HScore, h_score
 from lastlayer.information.neural import ESTIMATORS, build_estimator
 from lastlayer.information.neural.critics import CriticEstimator
 from lastlayer.information.neural.estimator import ClassifierEstimator, NeuralEstimator

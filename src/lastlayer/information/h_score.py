@@ -1,17 +1,15 @@
-"""The H-score of features beside what chance would give, and a table of several."""
+"""The H-score of features beside what chance would give."""
 
 from __future__ import annotations
 
 import warnings as python_warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from lastlayer.functional import dependence as dp
 from lastlayer.functional.dependence.class_spread import ClassSpread, class_spread
-
-HEADINGS = ("layer", "features", "rank", "H", "null", "H - null", "shrunk", "max")
 
 
 @dataclass(frozen=True)
@@ -90,37 +88,6 @@ def h_score(features: Tensor, target: Tensor, *, rtol: float | None = None) -> H
     for warning in score.warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=2)
     return score
-
-
-@dataclass(frozen=True)
-class FeatureReport:
-    """H-scores by layer, in the order of the network.
-
-    Attributes:
-        scores: layer name to its :class:`HScore`.
-        left_out: layer name to why it has no score.
-    """
-
-    scores: dict[str, HScore]
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every number by layer and name, for JSON."""
-        return {name: score.as_dict() for name, score in self.scores.items()}
-
-    def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [HEADINGS]
-        for name, s in self.scores.items():
-            numbers = (f"{x:.3f}" for x in (s.value, s.null, s.above_null, s.shrunk))
-            rows.append((name, str(s.num_features), str(s.rank), *numbers, str(s.maximum)))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
-            lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
-        notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
-        missing = (f"{name} is left out: it {why}" for name, why in self.left_out.items())
-        return "\n".join((*lines, *notes, *missing))
 
 
 def score_of(spread: ClassSpread, shrunk: float) -> HScore:

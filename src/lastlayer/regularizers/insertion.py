@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lastlayer._channels import own_channel_dim
 from lastlayer._checks import check_channel_dim, check_choice
 from lastlayer._random import kept_generators
 from lastlayer.regularizers.base import Regularizer
@@ -23,7 +24,6 @@ from lastlayer.regularizers.channels import (
     find_channel_dim,
     is_batch_first,
     map_dims,
-    own_channel_dim,
 )
 from lastlayer.regularizers.hooks import Hook, Observed, observe
 from lastlayer.regularizers.next_layer import layers_around, next_layer
