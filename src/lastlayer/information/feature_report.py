@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lastlayer._channels import Channels, output_channel_dim
 from lastlayer._checks import as_label_tensor, check_count
-from lastlayer._inputs import Inputs, batches, call, num_examples
+from lastlayer._inputs import Inputs, batches, call, evaluating, num_examples
 from lastlayer._patterns import matching_names
 from lastlayer.functional import dependence as dp
 from lastlayer.functional.dependence.class_spread import class_spread
@@ -197,15 +197,12 @@ class LayerScores:
         """
         if not self._handles:
             raise RuntimeError("update must be called inside the with block")
-        training = [module for module in self._model.modules() if module.training]
         batch = self._batch = _Batch(len(target))
         try:
-            self._model.eval()
-            call(self._model, inputs)
+            with evaluating(self._model):
+                call(self._model, inputs)
         finally:
             self._batch = None
-            for module in training:
-                module.training = True
         for name in self._sums.keys() - batch.problems.keys() - batch.features.keys():
             batch.problems[name] = "did not run"
         self._leave_out(batch.problems)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lastlayer._inputs import call, take_apart
+from lastlayer._inputs import call, evaluating, take_apart
 from lastlayer._random import kept_generators
 from lastlayer.regularizers.base import Regularizer
 
@@ -197,15 +197,12 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     handles = [_watch(model.get_submodule(name), name, position, seen) for name in names]
     for name, module in model.named_modules():
         handles.append(module.register_forward_hook(_noting(name, order)))
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), kept_generators():
-            call(model.eval(), example)
+        with torch.no_grad(), kept_generators(), evaluating(model):
+            call(model, example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     for name in names:
         if name not in seen:
             raise ValueError(f"where: {name!r} is not called when the network runs on the example")
