@@ -15,10 +15,8 @@ from lastlayer._channels import Channels, output_channel_dim
 from lastlayer._checks import as_label_tensor, check_count
 from lastlayer._inputs import Inputs, batches, call, evaluating, num_examples
 from lastlayer._patterns import matching_names
-from lastlayer.functional import dependence as dp
-from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
-from lastlayer.information.h_score import HScore, score_of
+from lastlayer.information.h_score import HScore, described, score_of_features
 
 HEADINGS = ("layer", "features", "rank", "H", "null", "H - null", "shrunk", "max")
 
@@ -109,7 +107,7 @@ def feature_report(
                 f"got {'an empty one' if isinstance(source, Mapping) else type(source).__name__}"
             )
         pooled = {name: _pooled(name, x, channel_dim, pool) for name, x in source.items()}
-        return FeatureReport({name: _of_batch(x, target) for name, x in pooled.items()})
+        return FeatureReport({name: score_of_features(x, target) for name, x in pooled.items()})
     if inputs is None:
         raise TypeError("inputs must be given with a network")
     if num_examples(inputs) != len(target):
@@ -343,9 +341,6 @@ def _has_matrix(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.dim() >= 2
 
 
-def _of_batch(features: Tensor, target: Tensor) -> HScore:
-    return score_of(class_spread(features, target), float(dp.shrunk_h_score(features, target)))
-
-
 def _of_sums(sums: HScoreSums) -> HScore:
-    return score_of(sums.spread(), float(sums.shrunk_h_score()))
+    value, rank = sums.h_score_and_rank()
+    return described(value, sums.shrunk_h_score(), rank, *sums.sizes)

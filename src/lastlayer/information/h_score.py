@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lastlayer.functional import dependence as dp
-from lastlayer.functional.dependence.class_spread import ClassSpread, class_spread
+from lastlayer.functional.dependence.class_spread import class_spread
 
 
 @dataclass(frozen=True)
@@ -83,23 +83,31 @@ def h_score(features: Tensor, target: Tensor, *, rtol: float | None = None) -> H
 
     Source: Bao et al., ICIP 2019; Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    spread = class_spread(features, target, rtol=rtol)
-    score = score_of(spread, float(dp.shrunk_h_score(features, target)))
+    score = score_of_features(features, target, rtol=rtol)
     for warning in score.warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=2)
     return score
 
 
-def score_of(spread: ClassSpread, shrunk: float) -> HScore:
-    """Put a standardised spread and the shrunk H-score into words."""
-    sizes = (spread.rank, spread.num_classes, spread.num_examples)
+def score_of_features(features: Tensor, target: Tensor, *, rtol: float | None = None) -> HScore:
+    """Score features as :func:`h_score` does, without a warning."""
+    spread = class_spread(features, target, rtol=rtol)
+    sizes = (spread.num_features, spread.num_classes, spread.num_examples)
+    return described(spread.between.sum(), dp.shrunk_h_score(features, target), spread.rank, *sizes)
+
+
+def described(
+    value: Tensor, shrunk: Tensor, rank: int, num_features: int, num_classes: int, num_examples: int
+) -> HScore:
+    """Put an H-score and its shrunk value into words."""
+    sizes = (rank, num_classes, num_examples)
     return HScore(
-        value=float(spread.between.sum()),
+        value=float(value),
         null=dp.h_score_null(*sizes),
-        shrunk=shrunk,
-        rank=spread.rank,
-        num_features=spread.num_features,
-        num_classes=spread.num_classes,
-        num_examples=spread.num_examples,
+        shrunk=float(shrunk),
+        rank=rank,
+        num_features=num_features,
+        num_classes=num_classes,
+        num_examples=num_examples,
         warnings=dp.h_score_warnings(*sizes),
     )
