@@ -5,6 +5,7 @@ from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, c
 from lastlayer.information.class_information import ClassInformation, class_information
 from lastlayer.information.class_maps import ClassMapOutput, ClassMaps
 from lastlayer.information.estimate import KINDS, InformationEstimate, estimate_information
+from lastlayer.information.feature_quality import FeatureQuality, feature_quality
 from lastlayer.information.feature_report import FeatureReport, LayerScores, feature_report
 from lastlayer.information.filtering import (
     Filtered,
@@ -15,6 +16,8 @@ from lastlayer.information.filtering import (
     removal_rates,
 )
 from lastlayer.information.h_score import HScore, h_score
+from lastlayer.information.label_modes import LabelModes, label_modes
+from lastlayer.information.localization import Localization, localization
 from lastlayer.information.neural import ESTIMATORS, build_estimator
 from lastlayer.information.neural.critics import CriticEstimator
 from lastlayer.information.neural.estimator import ClassifierEstimator, NeuralEstimator
@@ -34,12 +37,15 @@ __all__ = [
     "ClassifierEstimator",
     "ContrastModel",
     "CriticEstimator",
+    "FeatureQuality",
     "FeatureReport",
     "Filtered",
     "HScore",
     "InformationEstimate",
     "InformationWarning",
+    "LabelModes",
     "LayerScores",
+    "Localization",
     "NeuralEstimator",
     "RemovalRates",
     "StochasticInformation",
@@ -50,9 +56,12 @@ __all__ = [
     "contrast_target",
     "erase",
     "estimate_information",
+    "feature_quality",
     "feature_report",
     "filter_object",
     "h_score",
+    "label_modes",
+    "localization",
     "posterior_threshold",
     "predicts_with_masks",
     "removal_rates",
