@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer._checks import as_label_tensor, check_count, check_labelled_features
+from lastlayer._checks import check_count, check_labelled_features
 from lastlayer._text import aligned
 from lastlayer.functional import dependence as dp
 
