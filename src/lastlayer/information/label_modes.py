@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastlayer._checks import check_count, check_labelled_features
+from lastlayer._checks import check_count, check_labelled_features, check_labels
 from lastlayer._text import aligned
 from lastlayer.functional import dependence as dp
 
@@ -124,11 +124,8 @@ def label_modes(
     (ACE).
     """
     check_count("num_modes", num_modes)
-    prediction, target = (
-        as_label_tensor("prediction", prediction),
-        as_label_tensor("target", target),
-    )
-    _, source = torch.unique(prediction, return_inverse=True)
+    check_labels("prediction", prediction, len(target))
+    source = torch.unique(prediction, return_inverse=True)[1]
     joint = dp.joint_table(source, target, num_y=num_classes)
     modes = dp.dependence_modes(joint)
     k = min(num_modes, len(modes.sigma))
