@@ -15,12 +15,15 @@ from lastlayer.data.synthetic_information import (
 )
 from lastlayer.information import (
     ESTIMATORS,
-    ClassifierEstimator,
-    CriticEstimator,
     InformationWarning,
     build_estimator,
 )
-from lastlayer.information.neural.critics import ConcatenatedCritic, SeparableCritic
+from lastlayer.information.neural.critics import (
+    ConcatenatedCritic,
+    CriticEstimator,
+    SeparableCritic,
+)
+from lastlayer.information.neural.estimator import ClassifierEstimator
 
 SMALL = {"hidden": (24, 24), "epochs": 12, "batch_size": 200, "learning_rate": 0.01}
 TASK = two_gaussians(1.0)

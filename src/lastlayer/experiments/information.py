@@ -14,20 +14,19 @@ from lastlayer.experiments.features import features_of
 from lastlayer.functional.information import label_entropy
 from lastlayer.heads import Classifier
 from lastlayer.information import (
-    ClassInformation,
-    FeatureQuality,
     FeatureReport,
     InformationEstimate,
-    LabelModes,
-    StochasticInformation,
     class_information,
     estimate_information,
     feature_quality,
     feature_report,
     label_modes,
-    predicts_with_masks,
     stochastic_information,
 )
+from lastlayer.information.class_information import ClassInformation
+from lastlayer.information.feature_quality import FeatureQuality
+from lastlayer.information.label_modes import LabelModes
+from lastlayer.information.stochastic import StochasticInformation, predicts_with_masks
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 

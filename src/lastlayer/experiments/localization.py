@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lastlayer.data import canvas_boxes
 from lastlayer.functional.class_maps import METHODS
-from lastlayer.information import ClassMaps, Localization, localization
+from lastlayer.information import ClassMaps, localization
+from lastlayer.information.localization import Localization
 from lastlayer.training import RunConfig, RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 

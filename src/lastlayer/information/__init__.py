@@ -2,53 +2,34 @@
 
 from lastlayer.functional.information import InformationWarning
 from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, contrast_target
-from lastlayer.information.class_information import ClassInformation, class_information
-from lastlayer.information.class_maps import ClassMapOutput, ClassMaps
-from lastlayer.information.estimate import KINDS, InformationEstimate, estimate_information
-from lastlayer.information.feature_quality import FeatureQuality, feature_quality
+from lastlayer.information.class_information import class_information
+from lastlayer.information.class_maps import ClassMaps
+from lastlayer.information.estimate import InformationEstimate, estimate_information
+from lastlayer.information.feature_quality import feature_quality
 from lastlayer.information.feature_report import FeatureReport, LayerScores, feature_report
 from lastlayer.information.filtering import (
-    Filtered,
-    RemovalRates,
     erase,
     filter_object,
     posterior_threshold,
     removal_rates,
 )
-from lastlayer.information.h_score import HScore, h_score
-from lastlayer.information.label_modes import LabelModes, label_modes
-from lastlayer.information.localization import Localization, localization
+from lastlayer.information.h_score import h_score
+from lastlayer.information.label_modes import label_modes
+from lastlayer.information.localization import localization
 from lastlayer.information.neural import ESTIMATORS, build_estimator
-from lastlayer.information.neural.critics import CriticEstimator
-from lastlayer.information.neural.estimator import ClassifierEstimator, NeuralEstimator
-from lastlayer.information.stochastic import (
-    StochasticInformation,
-    predicts_with_masks,
-    stochastic_information,
-)
+from lastlayer.information.neural.estimator import NeuralEstimator
+from lastlayer.information.stochastic import stochastic_information
 from lastlayer.information.windows import cell_pmi, window_pmi
 
 __all__ = [
     "ESTIMATORS",
-    "KINDS",
-    "ClassInformation",
-    "ClassMapOutput",
     "ClassMaps",
-    "ClassifierEstimator",
     "ContrastModel",
-    "CriticEstimator",
-    "FeatureQuality",
     "FeatureReport",
-    "Filtered",
-    "HScore",
     "InformationEstimate",
     "InformationWarning",
-    "LabelModes",
     "LayerScores",
-    "Localization",
     "NeuralEstimator",
-    "RemovalRates",
-    "StochasticInformation",
     "build_estimator",
     "cell_pmi",
     "class_information",
@@ -63,7 +44,6 @@ __all__ = [
     "label_modes",
     "localization",
     "posterior_threshold",
-    "predicts_with_masks",
     "removal_rates",
     "stochastic_information",
     "window_pmi",
