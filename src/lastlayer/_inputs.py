@@ -7,10 +7,11 @@ a tokenizer of transformers returns) its keywords.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
@@ -111,6 +112,19 @@ def call(module: Callable[..., Any], inputs: Inputs, **options: Any) -> Any:
     if isinstance(inputs, Mapping):
         return module(**inputs, **options)
     raise TypeError(_wanted("inputs", inputs))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module of ``model`` in evaluation mode, and back in its own afterwards."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 #: Under which of these names a mapping may hold the labels.

@@ -13,12 +13,12 @@ from scipy.stats import norm
 from lastlayer.data.gaussian_mixture import gaussian_mixture
 from lastlayer.functional import information as fi
 from lastlayer.information import (
-    KINDS,
     InformationEstimate,
     InformationWarning,
     class_information,
     estimate_information,
 )
+from lastlayer.information.estimate import KINDS
 
 TASK = gaussian_mixture(1, balanced=False)
 X, Y = TASK.sample(5000, seed=0)

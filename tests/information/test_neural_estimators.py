@@ -10,12 +10,15 @@ from information_tasks import BivariateNormal, flip_labels, symmetric_channel, t
 
 from lastlayer.information import (
     ESTIMATORS,
-    ClassifierEstimator,
-    CriticEstimator,
     InformationWarning,
     build_estimator,
 )
-from lastlayer.information.neural.networks import ConcatenatedCritic, SeparableCritic
+from lastlayer.information.neural.critics import (
+    ConcatenatedCritic,
+    CriticEstimator,
+    SeparableCritic,
+)
+from lastlayer.information.neural.estimator import ClassifierEstimator
 
 SMALL = {"hidden": (24, 24), "epochs": 12, "batch_size": 200, "learning_rate": 0.01}
 TASK = two_gaussians(1.0)

@@ -11,12 +11,12 @@ from torch import nn
 
 from lastlayer.functional.feature_noise import log_uniform_kl
 from lastlayer.regularizers import (
-    AdaptiveRegularizer,
     ConcreteDropout,
     Dropout,
     VariationalDropout,
     total_penalty,
 )
+from lastlayer.regularizers.adaptive import AdaptiveRegularizer
 
 CLASSES = [VariationalDropout, ConcreteDropout]
 

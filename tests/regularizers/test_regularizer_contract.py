@@ -13,11 +13,11 @@ from torch._dynamo.testing import CompileCounter
 
 from lastlayer.regularizers import (
     REGULARIZERS,
-    AdaptiveRegularizer,
     Regularizer,
     Standout,
     build_regularizer,
 )
+from lastlayer.regularizers.adaptive import AdaptiveRegularizer
 
 ADAPTIVE = {"num_features": 3, "num_examples": 50}
 OPTIONS = {

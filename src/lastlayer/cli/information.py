@@ -1,13 +1,16 @@
-"""``lastlayer information``: what a run knows, as tables."""
+"""``lastlayer information`` and ``explain --boxes``: what a run knows, and where, as tables."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastlayer.cli.console import print_table, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Of more classes than these only the least known are printed.
 MOST_CLASSES = 20
@@ -22,6 +25,8 @@ def show_information(run: Path, *, data_dir: Path | None, num_masks: int, out: P
     print_table(_estimates(found))
     print_table(_classes(found))
     print_table(_layers(found))
+    print_table(_quality(found))
+    print_table(_modes(found))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
@@ -100,3 +105,56 @@ def _layers(found: Any) -> Any:
         "explains; chance is what features that know nothing would score."
     )
     return TextTable(("Layer", "Features", "H-score", "Chance", "Shrunk", "At most"), rows, note)
+
+
+def _quality(found: Any) -> Any:
+    from lastlayer.report import TextTable
+
+    note = (
+        "Scores of the features that the head is given; LEEP and NCE of its own probabilities. "
+        "Chance is the mean over orders of the labels, ± its standard error."
+    )
+    notes = " ".join((note, *(f"{text.capitalize()}." for text in found.quality.notes)))
+    rows = tuple(found.quality.rows())
+    return TextTable(("Score", "Value", "Chance", "±", "Above chance"), rows, notes)
+
+
+def _modes(found: Any) -> Any:
+    from lastlayer.report import TextTable
+
+    modes = found.modes
+    note = (
+        "What of the label is known best: the correlation of a function of the class, high for "
+        "some classes and low for others, with the prediction, and with linear functions of the "
+        "features (found on half of the examples, measured on the others). The first is the "
+        f"maximal correlation. Squares sum to {modes.squares:.4f}, by chance to "
+        f"{modes.squares_null:.4f}."
+    )
+    rows = tuple(modes.rows(found.class_names))
+    return TextTable(("Mode", "Prediction", "Features", "High for", "Low for"), rows, note)
+
+
+def show_localization(
+    run: Path, *, box_file: Path | None, window: int | None, threshold: float, data_dir: str | None
+) -> Tensor | None:
+    """Print how well boxes of maps meet the true ones, and return these; None if not known."""
+    from lastlayer.experiments.localization import run_localization
+    from lastlayer.information.localization import HEADINGS
+    from lastlayer.report import TextTable
+    from lastlayer.report.explain_maps import TITLES
+
+    found = run_localization(
+        run, box_file=box_file, window=window, threshold=threshold, data_dir=data_dir
+    )
+    if found is None:
+        return None
+    rows = tuple((TITLES[name], *each.row()) for name, each in found.methods.items())
+    any_row = next(iter(found.methods.values()))
+    note = (
+        f"Boxes of the true classes' maps, {any_row.num_examples} test images. A hit has an "
+        f"intersection over union of at least {any_row.iou_threshold:g}: GT-known counts the hits, "
+        "Top-1 those of rightly classified images, MaxBoxAcc those at the best threshold, chosen "
+        "on the same images."
+    )
+    print_table(TextTable(("Map", *HEADINGS), rows, note))
+    return found.boxes

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lastlayer.cli.app import app
 from lastlayer.cli.console import print_table, say
-from lastlayer.cli.information import show_information
+from lastlayer.cli.information import show_information, show_localization
 
 
 @app.command
@@ -21,6 +21,9 @@ def explain(
     data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
     count: int | None = None,
     window: int | None = None,
+    boxes: bool = False,
+    box_file: Path | None = None,
+    threshold: float = 0.5,
     out: Path | None = None,
 ) -> None:
     """Draw what a run sees in easy and hard test inputs.
@@ -34,23 +37,38 @@ def explain(
         data_dir: folder of the data's files, if not the run's.
         count: inputs of either kind; default: 10, of maps 5.
         window: for maps: side in cells of a window that they are averaged over.
+        boxes: for maps: draw boxes of them, and print how well those of all test images meet the
+            true ones, where these are known: from a file, or of the data source digit-canvas.
+        box_file: true boxes of the test images, with the heading example,left,top,right,bottom
+            (.csv), or an array (N, 4) or (N, M, 4) (.npy); half open, in pixels.
+        threshold: for boxes: share of a map's range that a pixel must reach.
         out: picture to write (.png, .svg or .pdf); default: under figures in the run.
     """
     from lastlayer.report.explain import explain_run
     from lastlayer.report.explain_maps import explain_maps
 
+    boxes = boxes or box_file is not None
     folder = None if data_dir is None else str(data_dir)
     if method == "retain":
+        if boxes:
+            raise ValueError("boxes are drawn of maps: give --method cam, infocam or infocam+")
         path = explain_run(
             run, base=base, data_dir=folder, count=10 if count is None else count, out=out
         )
     else:
+        truth = None
+        if boxes:
+            truth = show_localization(
+                run, box_file=box_file, window=window, threshold=threshold, data_dir=folder
+            )
         path = explain_maps(
             run,
             method=method,
             window=window,
             data_dir=folder,
             count=5 if count is None else count,
+            threshold=threshold if boxes else None,
+            truth=truth,
             out=out,
         )
     say(str(path))

@@ -209,6 +209,24 @@ def canvas_parts(raw: Raw, *, seed: int = 0, **options: Any) -> tuple[Canvases, 
     return train, test
 
 
+def canvas_boxes(
+    data_dir: Path | None = None, *, source: str = "digits", canvas_seed: int = 0, **options: Any
+) -> Tensor:
+    """Return the (N, 4) boxes of the test images of the data source ``"digit-canvas"``.
+
+    Args:
+        data_dir: folder of the other source's files.
+        source: the other source.
+        canvas_seed: as of the data source, as are the rest.
+        **options: further ones.
+
+    Example:
+        >>> canvas_boxes(size=24).shape
+        torch.Size([500, 4])
+    """
+    return canvas_parts(read_digits(source, data_dir), seed=canvas_seed, **options)[1].boxes
+
+
 def read_digits(source: str = "digits", data_dir: Path | None = None) -> Raw:
     """Read a data source of images by name.
 

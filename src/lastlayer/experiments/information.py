@@ -8,21 +8,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer._inputs import Inputs, to_weight
+from lastlayer._inputs import to_weight
 from lastlayer.evaluation import apply_temperature
 from lastlayer.functional.information import label_entropy
 from lastlayer.heads import Classifier
 from lastlayer.information import (
-    ClassInformation,
     FeatureReport,
     InformationEstimate,
-    StochasticInformation,
     class_information,
     estimate_information,
+    feature_quality,
     feature_report,
-    predicts_with_masks,
+    label_modes,
     stochastic_information,
 )
+from lastlayer.information.class_information import ClassInformation
+from lastlayer.information.feature_quality import FeatureQuality
+from lastlayer.information.label_modes import LabelModes
+from lastlayer.information.stochastic import StochasticInformation, predicts_with_masks
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 
@@ -38,6 +41,8 @@ class RunInformation(NamedTuple):
         classes: pointwise information of every class.
         class_names: their names.
         layers: H-scores of the backbone's layers.
+        quality: scores of the features that the head is given.
+        modes: the functions of the label that prediction and features know best.
     """
 
     measured_on: str
@@ -47,6 +52,8 @@ class RunInformation(NamedTuple):
     classes: list[ClassInformation]
     class_names: list[str]
     layers: FeatureReport
+    quality: FeatureQuality
+    modes: LabelModes
 
     def as_dict(self) -> dict[str, Any]:
         """Everything by name, for JSON."""
@@ -62,6 +69,8 @@ class RunInformation(NamedTuple):
                 for name, row in zip(self.class_names, self.classes, strict=True)
             ],
             "layers": self.layers.as_dict(),
+            "quality": self.quality.as_dict(),
+            "modes": self.modes.as_dict(),
         }
 
 
@@ -95,24 +104,28 @@ def run_information(
         scaled = apply_temperature(predictions["scores"], summary["temperature"])
         estimates["temperature-scaled"] = estimate_information(scaled, target)
     inputs = to_weight(measured.inputs, classifier.head.classifier.weight)
+    features = classifier.features_of(inputs).flatten(1)
     return RunInformation(
         measured_on=summary["measured_on"],
         estimates=estimates,
         label_entropy=float(label_entropy(target, log_prob.shape[1])),
-        bracket=_bracket(classifier, inputs, target, num_masks),
+        bracket=_bracket(classifier, features, target, num_masks),
         classes=class_information(log_prob, target),
         class_names=summary["class_names"],
         layers=feature_report(classifier.backbone, target, inputs=inputs),
+        quality=feature_quality(features, target, source_prob=log_prob.exp()),
+        modes=label_modes(
+            log_prob.argmax(1), target, features=features, num_classes=log_prob.shape[1]
+        ),
     )
 
 
 @torch.no_grad()
 def _bracket(
-    classifier: Classifier, inputs: Inputs, target: Tensor, num_masks: int
+    classifier: Classifier, features: Tensor, target: Tensor, num_masks: int
 ) -> StochasticInformation | None:
     if not predicts_with_masks(classifier.head):
         return None
-    features = classifier.features_of(inputs).flatten(1)
     generator = torch.Generator().manual_seed(0)
     return stochastic_information(
         classifier.head, features, target, num_samples=num_masks, generator=generator

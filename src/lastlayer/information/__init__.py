@@ -1,53 +1,35 @@
 """What a trained last layer knows: how many nats, where in an image, in which features."""
 
 from lastlayer.functional.information import InformationWarning
-from lastlayer.information.bridges import ContrastModel, contrast_linear, contrast_target
-from lastlayer.information.classes import ClassInformation, class_information
-from lastlayer.information.estimate import KINDS, estimate_information
-from lastlayer.information.features import FeatureReport, HScore, h_score
+from lastlayer.information.cam_adapters import ContrastModel, contrast_linear, contrast_target
+from lastlayer.information.class_information import class_information
+from lastlayer.information.class_maps import ClassMaps
+from lastlayer.information.estimate import InformationEstimate, estimate_information
+from lastlayer.information.feature_quality import feature_quality
+from lastlayer.information.feature_report import FeatureReport, LayerScores, feature_report
 from lastlayer.information.filtering import (
-    Filtered,
-    RemovalRates,
     erase,
     filter_object,
     posterior_threshold,
     removal_rates,
 )
-from lastlayer.information.layers import LayerScores, feature_report
-from lastlayer.information.maps import ClassMapOutput, ClassMaps
-from lastlayer.information.neural import (
-    ESTIMATORS,
-    ClassifierEstimator,
-    CriticEstimator,
-    NeuralEstimator,
-    build_estimator,
-)
-from lastlayer.information.result import InformationEstimate
-from lastlayer.information.stochastic import (
-    StochasticInformation,
-    predicts_with_masks,
-    stochastic_information,
-)
+from lastlayer.information.h_score import h_score
+from lastlayer.information.label_modes import label_modes
+from lastlayer.information.localization import localization
+from lastlayer.information.neural import ESTIMATORS, build_estimator
+from lastlayer.information.neural.estimator import NeuralEstimator
+from lastlayer.information.stochastic import stochastic_information
 from lastlayer.information.windows import cell_pmi, window_pmi
 
 __all__ = [
     "ESTIMATORS",
-    "KINDS",
-    "ClassInformation",
-    "ClassMapOutput",
     "ClassMaps",
-    "ClassifierEstimator",
     "ContrastModel",
-    "CriticEstimator",
     "FeatureReport",
-    "Filtered",
-    "HScore",
     "InformationEstimate",
     "InformationWarning",
     "LayerScores",
     "NeuralEstimator",
-    "RemovalRates",
-    "StochasticInformation",
     "build_estimator",
     "cell_pmi",
     "class_information",
@@ -55,11 +37,13 @@ __all__ = [
     "contrast_target",
     "erase",
     "estimate_information",
+    "feature_quality",
     "feature_report",
     "filter_object",
     "h_score",
+    "label_modes",
+    "localization",
     "posterior_threshold",
-    "predicts_with_masks",
     "removal_rates",
     "stochastic_information",
     "window_pmi",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from statistics import NormalDist
 
+import torch
 from torch import Tensor
 
-from lastlayer._checks import check_choice
+from lastlayer._checks import check_choice, check_class_indices, check_floating, check_inside
 from lastlayer.functional import information as fi
-from lastlayer.information.inputs import checked_scores, warn_of_training
-from lastlayer.information.result import InformationEstimate
 
 #: What the scores are, and how they are read.
 KINDS = ("cross-entropy", "pc-softmax", "log-k", "donsker-varadhan", "nwj", "info-nce")
@@ -22,6 +24,64 @@ _CRITICS: dict[str, Callable[..., fi.BoundEstimate]] = {
     "donsker-varadhan": fi.donsker_varadhan_bound,
     "nwj": fi.nwj_bound,
 }
+
+
+@dataclass(frozen=True)
+class InformationEstimate:
+    """An estimate of the mutual information of input and label.
+
+    Attributes:
+        value: nats; not clipped, so that it may be negative.
+        standard_error: nats; NaN from a single example or where the value is infinite.
+        n: number of examples.
+        kind: how it was estimated.
+        notes: what the reader should know, one sentence each.
+
+    Example:
+        >>> estimate = InformationEstimate(1.0, 0.01, n=5000, kind="pc-softmax")
+        >>> print(estimate)
+        1.0000 ± 0.0100 nats (1.4427 bits), pc-softmax, n = 5000
+        >>> [round(end, 4) for end in estimate.interval()]
+        [0.9804, 1.0196]
+    """
+
+    value: float
+    standard_error: float
+    n: int
+    kind: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bits(self) -> float:
+        """The value in bits."""
+        return self.value / math.log(2)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the normal interval of the value, in nats.
+
+        It speaks of the draw of the examples: the bound that is estimated may itself lie below the
+        mutual information by any amount.
+
+        Args:
+            confidence: coverage in (0, 1).
+
+        Returns:
+            Its lower and upper end; infinite where there is no standard error.
+
+        Raises:
+            ValueError: if ``confidence`` is outside (0, 1).
+        """
+        check_inside("confidence", confidence, 0.0, 1.0)
+        if math.isnan(self.standard_error):
+            return -math.inf, math.inf
+        half = NormalDist().inv_cdf((1 + confidence) / 2) * self.standard_error
+        return self.value - half, self.value + half
+
+    def __str__(self) -> str:
+        return (
+            f"{self.value:.4f} ± {self.standard_error:.4f} nats ({self.bits:.4f} bits), "
+            f"{self.kind}, n = {self.n}"
+        )
 
 
 def estimate_information(
@@ -145,3 +205,44 @@ def _log_k(
     for warning in caught:
         warnings.warn(str(warning.message), warning.category, stacklevel=3)
     return bound, [f"{warning.message}." for warning in caught]
+
+
+TRAINING_NOTE = (
+    "Estimated on training examples: the value tends to H(Y) whatever the truth, and bounds nothing"
+)
+
+
+def checked_scores(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, K) scores in float64 and (N,) labels, both detached and on the CPU.
+
+    ``-inf`` passes (a class with probability zero); NaN and ``+inf`` do not.
+    """
+    check_floating("scores", scores)
+    if scores.dim() != 2 or scores.numel() == 0:
+        raise ValueError(
+            f"scores must have shape (N, K) with N >= 1 rows and K >= 1 classes; "
+            f"got {tuple(scores.shape)}"
+        )
+    if target.shape != scores.shape[:1]:
+        raise ValueError(
+            f"target must have shape ({len(scores)},), one label per row of scores; "
+            f"got {tuple(target.shape)}"
+        )
+    # The CPU, because float64 is missing on some accelerators.
+    scores, target = scores.detach().cpu().double(), target.detach().cpu()
+    check_class_indices(target, scores.shape[1])
+    bad = (scores.isnan() | (scores == torch.inf)).any(dim=1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"scores must be finite or -inf; {int(bad.sum())} rows hold NaN or +inf, "
+            f"the first is row {int(bad.nonzero()[0])}"
+        )
+    return scores, target
+
+
+def warn_of_training(held_out: bool, *, stacklevel: int = 3) -> tuple[str, ...]:
+    """Warn if the examples are not held out, and return the note to go with the estimate."""
+    if held_out:
+        return ()
+    warnings.warn(f"{TRAINING_NOTE}.", fi.InformationWarning, stacklevel=stacklevel)
+    return (f"{TRAINING_NOTE}.",)

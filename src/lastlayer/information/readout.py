@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lastlayer._inputs import evaluating
 from lastlayer.heads import Classifier
 from lastlayer.heads.interface import full_precision
 from lastlayer.heads.linear import apply_linear, call_hooks, read_weight
-from lastlayer.information.watch import Maps, Watch
+from lastlayer.information.forward_trace import ForwardTrace, Maps
 
 _WANTED = "class maps need a network that ends in average pooling and one linear layer"
 
@@ -43,7 +44,7 @@ class Readout(NamedTuple):
 
 @torch.no_grad()
 def read_out(model: nn.Module, images: Tensor, layer: str | None = None) -> Readout:
-    """Pass ``images`` through ``model`` once, in evaluation mode, and watch its end.
+    """Pass ``images`` through ``model`` once, in evaluation mode, and trace its end.
 
     Args:
         model: a network that ends in average pooling and one linear layer or 1x1 convolution
@@ -63,12 +64,12 @@ def read_out(model: nn.Module, images: Tensor, layer: str | None = None) -> Read
     """
     model = getattr(model, "_orig_mod", model)  # what a compiled network was made of
     with evaluating(model):
-        with Watch() as watch, _pinned(model, layer, watch):
+        with ForwardTrace() as trace, _pinned(model, layer, trace):
             output = model.features(images) if isinstance(model, Classifier) else model(images)
         if isinstance(model, Classifier):
-            readout = _of_classifier(model, output, watch.maps)
+            readout = _of_classifier(model, output, trace.maps)
         else:
-            readout = _of_network(model, _output_tensor(output), watch)
+            readout = _of_network(model, _output_tensor(output), trace)
     finite = readout.logits.isfinite().all(1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
@@ -77,21 +78,8 @@ def read_out(model: nn.Module, images: Tensor, layer: str | None = None) -> Read
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` in evaluation mode, and back in its own afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _pinned(model: nn.Module, layer: str | None, watch: Watch) -> Iterator[None]:
-    """Have the watch take the output of ``layer`` for the last map."""
+def _pinned(model: nn.Module, layer: str | None, trace: ForwardTrace) -> Iterator[None]:
+    """Have the trace take the output of ``layer`` for the last map."""
     if layer is None:
         yield
         return
@@ -105,7 +93,7 @@ def _pinned(model: nn.Module, layer: str | None, watch: Watch) -> Iterator[None]
         if not isinstance(output, Tensor) or output.dim() != 4:
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"layer {layer!r} must return a map (N, C, h, w); it returns {found}")
-        watch.pin(output)
+        trace.pin(output)
 
     handle = modules[layer].register_forward_hook(take)
     try:
@@ -131,14 +119,14 @@ def _of_classifier(model: Classifier, pooled: Tensor, maps: Maps) -> Readout:
     raise ValueError(_refusal(maps, pooled, "the head"))
 
 
-def _of_network(model: nn.Module, output: Tensor, watch: Watch) -> Readout:
+def _of_network(model: nn.Module, output: Tensor, trace: ForwardTrace) -> Readout:
     """Believe a map whose mean, through the last linear layer, is what the network returned."""
-    call = watch.linear
+    call = trace.linear
     if call is None:
         raise ValueError(
             f"{_WANTED}; {type(model).__name__} calls no linear layer and no 1x1 convolution"
         )
-    maps = watch.maps if watch.pinned else call.maps
+    maps = trace.maps if trace.pinned else call.maps
     for features in maps.candidates():
         mean = _mean(features)
         if mean.shape[1] != call.weight.shape[1]:

@@ -11,8 +11,7 @@ from torch import Tensor
 from lastlayer._checks import check_count
 from lastlayer.functional import information as fi
 from lastlayer.heads import Head
-from lastlayer.information.inputs import checked_scores, warn_of_training
-from lastlayer.information.result import InformationEstimate
+from lastlayer.information.estimate import InformationEstimate, checked_scores, warn_of_training
 
 # Log-probabilities held at once: bounds the memory, not the result.
 _BLOCK_ELEMENTS = 2**22

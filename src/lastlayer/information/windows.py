@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count, is_whole
+from lastlayer._inputs import evaluating
 from lastlayer.heads.interface import full_precision
-from lastlayer.information.readout import evaluating, read_out
+from lastlayer.information.readout import read_out
 
 Side = int | Sequence[int]
 """A side in pixels, or (height, width)."""

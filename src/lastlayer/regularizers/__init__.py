@@ -1,25 +1,17 @@
 """Regularizers: feature map to feature map while training, the identity otherwise."""
 
-from lastlayer.regularizers.adaptive import AdaptiveRegularizer
-from lastlayer.regularizers.base import Regularizer
+from lastlayer.regularizers.base import Regularizer, total_penalty
 from lastlayer.regularizers.blocks import Disout, DropBlock
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
 from lastlayer.regularizers.concrete_dropout import ConcreteDropout
 from lastlayer.regularizers.cutout import Cutout
-from lastlayer.regularizers.drop_path import DropPath
-from lastlayer.regularizers.dropout import Dropout
-from lastlayer.regularizers.gaussian_dropout import GaussianDropout
-from lastlayer.regularizers.insertion import Insertion, Place, insert, inserted
-from lastlayer.regularizers.penalty import total_penalty
-from lastlayer.regularizers.schedules import SCHEDULES, Schedule, share_done
-from lastlayer.regularizers.spatial_dropout import SpatialDropout
+from lastlayer.regularizers.dropout import Dropout, DropPath, GaussianDropout, SpatialDropout
+from lastlayer.regularizers.insertion import Insertion, insert, inserted
 from lastlayer.regularizers.standout import Standout
 from lastlayer.regularizers.variational_dropout import VariationalDropout
 
 __all__ = [
     "REGULARIZERS",
-    "SCHEDULES",
-    "AdaptiveRegularizer",
     "ConcreteDropout",
     "Cutout",
     "Disout",
@@ -28,15 +20,12 @@ __all__ = [
     "Dropout",
     "GaussianDropout",
     "Insertion",
-    "Place",
     "Regularizer",
-    "Schedule",
     "SpatialDropout",
     "Standout",
     "VariationalDropout",
     "build_regularizer",
     "insert",
     "inserted",
-    "share_done",
     "total_penalty",
 ]

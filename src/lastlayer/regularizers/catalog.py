@@ -12,10 +12,7 @@ from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout, DropBlock
 from lastlayer.regularizers.concrete_dropout import ConcreteDropout
 from lastlayer.regularizers.cutout import Cutout
-from lastlayer.regularizers.drop_path import DropPath
-from lastlayer.regularizers.dropout import Dropout
-from lastlayer.regularizers.gaussian_dropout import GaussianDropout
-from lastlayer.regularizers.spatial_dropout import SpatialDropout
+from lastlayer.regularizers.dropout import Dropout, DropPath, GaussianDropout, SpatialDropout
 from lastlayer.regularizers.standout import Standout
 from lastlayer.regularizers.variational_dropout import VariationalDropout
 

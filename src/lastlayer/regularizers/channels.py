@@ -1,32 +1,13 @@
-"""Where the channels of a module's features are, as far as the module says it."""
+"""Where the channels are at a place in a network, as far as its layers say it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
-_FIRST = (
-    nn.GroupNorm,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.Upsample,
-    nn.modules.batchnorm._NormBase,
-    nn.modules.conv._ConvNd,
-)
-_LAST = (
-    nn.Bilinear,
-    nn.Embedding,
-    nn.LayerNorm,
-    nn.Linear,
-    nn.MultiheadAttention,
-    nn.RMSNorm,
-    nn.RNNBase,
-    nn.TransformerDecoderLayer,
-    nn.TransformerEncoderLayer,
-)
+from lastlayer._channels import own_channel_dim, passes_on
+
 #: What passes sequences through, as the attention or recurrence inside it takes them.
 _SEQUENCES = (
     nn.MultiheadAttention,
@@ -37,27 +18,6 @@ _SEQUENCES = (
     nn.TransformerEncoder,
     nn.TransformerEncoderLayer,
 )
-#: By convention of torch, torchvision and timm a name such as LayerNorm2d means channels first.
-_NAMED_FIRST = re.compile(r"[123]d$")
-
-
-def own_channel_dim(module: nn.Module) -> int | None:
-    """Return 1 or -1 where a module's class says where its channels are, else None.
-
-    Args:
-        module: any module.
-
-    Example:
-        >>> own_channel_dim(nn.Conv2d(3, 8, 3)), own_channel_dim(nn.LayerNorm(8))
-        (1, -1)
-    """
-    by_format = {"channels_first": 1, "channels_last": -1}
-    if getattr(module, "data_format", None) in by_format:
-        return by_format[module.data_format]  # type: ignore[index]
-    if isinstance(module, _FIRST) or _NAMED_FIRST.search(type(module).__name__):
-        return 1
-    shape: Any = getattr(module, "normalized_shape", (0,))
-    return -1 if isinstance(module, _LAST) and len(shape) == 1 else None
 
 
 def find_channel_dim(name: str, modules: dict[str, nn.Module], position: str) -> int | None:
@@ -89,7 +49,7 @@ def find_channel_dim(name: str, modules: dict[str, nn.Module], position: str) ->
     parent = modules[above]
     if not isinstance(parent, nn.Sequential):
         return _agreed(_dims_inside(parent))
-    if position == "after" and not _passes_on(module):
+    if position == "after" and not passes_on(module):
         return None
     before = list(parent._modules)[: list(parent._modules).index(child)]
     if before:
@@ -132,13 +92,6 @@ def _dims_inside(module: nn.Module) -> list[int]:
 
 def _agreed(dims: list[int]) -> int | None:
     return dims[0] if len(set(dims)) == 1 else None
-
-
-def _passes_on(module: nn.Module) -> bool:
-    """Return whether a module without layers keeps the dimensions as they are."""
-    activation: Callable[..., Any] = type(module)
-    kept = (nn.Identity, nn.modules.dropout._DropoutNd)
-    return isinstance(module, kept) or activation.__module__ == "torch.nn.modules.activation"
 
 
 def _joined(above: str, child: str) -> str:

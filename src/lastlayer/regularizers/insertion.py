@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lastlayer._channels import own_channel_dim
 from lastlayer._checks import check_channel_dim, check_choice
 from lastlayer._random import kept_generators
-from lastlayer.regularizers.acting import Hook, Observed, observe
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
@@ -24,9 +24,9 @@ from lastlayer.regularizers.channels import (
     find_channel_dim,
     is_batch_first,
     map_dims,
-    own_channel_dim,
 )
-from lastlayer.regularizers.following import layers_around, next_layer
+from lastlayer.regularizers.hooks import Hook, Observed, observe
+from lastlayer.regularizers.next_layer import layers_around, next_layer
 from lastlayer.regularizers.places import KINDS, find_places
 
 POSITIONS = ("after", "before")

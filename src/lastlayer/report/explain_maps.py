@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
 from lastlayer.functional.class_maps import METHODS
+from lastlayer.functional.map_boxes import boxes_from_maps
 from lastlayer.information import ClassMaps
 from lastlayer.report.examples import easy_and_hard
 from lastlayer.report.maps import map_overlays
@@ -25,6 +27,8 @@ def explain_maps(
     window: int | None = None,
     data_dir: str | None = None,
     count: int = 5,
+    threshold: float | None = None,
+    truth: Tensor | None = None,
     out: Path | None = None,
 ) -> Path:
     """Draw class maps of easy and hard test images of a run, beside plain CAM.
@@ -38,6 +42,9 @@ def explain_maps(
         window: side in cells of a window over which maps are meant; None for single cells.
         data_dir: folder of the data's files, where it is not the run's any more.
         count: images of either kind.
+        threshold: share of a map's range that a pixel must reach to lie in the box that is drawn of
+            the map's largest part; None for no boxes.
+        truth: (N, M, 4) true boxes of all test images, to be drawn beside.
         out: the picture; ``figures/METHOD.png`` in the run if None.
 
     Returns:
@@ -66,10 +73,16 @@ def explain_maps(
         TITLES[name]: ClassMaps(classifier, method=name, window=window)(inputs, predicted).maps
         for name in wanted
     }
+    boxes = None
+    if threshold is not None:
+        size = images.shape[-2:]
+        boxes = {name: boxes_from_maps(found, threshold, size=size) for name, found in maps.items()}
     names = run.summary()["class_names"]
     titles = [
         str(names[true]) if true == guess else f"{names[true]}, taken for {names[guess]}"
         for true, guess in zip(test.target[rows].tolist(), predicted.tolist(), strict=True)
     ]
-    figure = map_overlays(images, maps, titles=titles)
+    figure = map_overlays(
+        images, maps, titles=titles, boxes=boxes, truth=None if truth is None else truth[rows]
+    )
     return save_figure(figure, run.path / "figures" / f"{method}.png" if out is None else out)

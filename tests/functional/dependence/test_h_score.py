@@ -23,6 +23,7 @@ from lastlayer.functional.dependence import (
     ledoit_wolf_alpha,
     shrunk_h_score,
 )
+from lastlayer.functional.dependence.class_spread import class_spread
 
 
 def problem(
@@ -238,6 +239,35 @@ def test_sums_survive_a_large_mean_and_dependent_features():
     sums = in_batches(more, target, [100] * 3)
     assert sums.spread().rank == 7
     torch.testing.assert_close(sums.h_score(), h_score(features, target), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("n", [30, 60, 61, 62, 200])  # fewer examples than features, and more
+@pytest.mark.parametrize("kind", ["full", "dependent", "constant"])
+def test_sums_of_few_or_many_examples_leave_out_what_the_svd_of_all_leaves_out(n, kind):
+    features, target = problem(n, 61)
+    if kind == "dependent":
+        features[:, 50:] = features[:, :11] - 2 * features[:, 11:22]
+    elif kind == "constant":
+        features[:, 7] = 0.1
+    sums = in_batches(features, target, [25, n - 25])
+    value, rank = sums.h_score_and_rank()
+    expected = class_spread(features, target)
+    assert rank == expected.rank == sums.spread().rank
+    for found in (value, sums.spread().between.sum()):
+        torch.testing.assert_close(found, expected.between.sum(), atol=1e-8, rtol=0)
+    shrunk = shrunk_h_score(features, target)
+    torch.testing.assert_close(sums.shrunk_h_score(), shrunk, atol=1e-8, rtol=0)
+    assert sums.sizes == (61, 4, n)
+
+
+def test_sums_leave_out_directions_below_a_given_share_of_the_largest():
+    features, target = problem(200, 5)
+    features[:, 4] = features[:, 3] + 1e-3 * features[:, 4]  # an eigenvalue of about 2e-7
+    sums = in_batches(features, target, [200])
+    assert [sums.h_score_and_rank(rtol=rtol)[1] for rtol in (None, 1e-9, 1e-5)] == [5, 5, 4]
+    kept = class_spread(features, target, rtol=1e-5**0.5).between.sum()
+    torch.testing.assert_close(sums.h_score(rtol=1e-5), kept, atol=1e-8, rtol=0)
+    assert float(sums.h_score()) > float(kept)
 
 
 def test_sums_of_constant_features_or_one_class_score_zero():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2_contingency, entropy
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from lastlayer.functional import information as fi
 
@@ -97,3 +99,27 @@ def test_bad_tables_are_refused():
         fi.mutual_information(torch.ones(1, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="counts must be a table"):
         fi.plug_in_information(torch.tensor([[-1.0, 3.0]]))
+
+
+@pytest.mark.parametrize("counts", [([2, 2], [2, 2]), ([5, 0, 2], [1, 3, 3]), ([1] * 6, [4, 2])])
+def test_the_null_of_the_plug_in_information_is_its_mean_over_all_orders_of_the_labels(counts):
+    x, y = (torch.arange(len(c)).repeat_interleave(torch.tensor(c)) for c in counts)
+    size = [len(c) for c in counts]
+    orders = torch.tensor(list(itertools.permutations(range(len(y)))))
+    cells = torch.nn.functional.one_hot(x * size[1] + y[orders], size[0] * size[1]).sum(1)
+    tables, number = torch.unique(cells, dim=0, return_counts=True)
+    each = torch.stack([fi.plug_in_information(table.reshape(size)) for table in tables])
+    found = fi.plug_in_information_null(*map(torch.tensor, counts))
+    torch.testing.assert_close(found, each @ number.double() / len(orders), atol=1e-12, rtol=0)
+
+
+def test_the_null_of_the_plug_in_information_is_scikit_learns_for_large_counts():
+    x, y = torch.tensor([400, 90, 10, 0]), torch.tensor([100, 150, 250])
+    labels = (np.repeat(np.arange(len(counts)), counts) for counts in (x, y))
+    expected = expected_mutual_information(contingency_matrix(*labels, sparse=True), 500)
+    found = fi.plug_in_information_null(x, y)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+    large = fi.plug_in_information_null(torch.tensor([4000, 6000]), torch.tensor([2500, 7500]))
+    assert float(large) == pytest.approx(1 / 20_000, rel=1e-3)
+    with pytest.raises(ValueError, match=r"y_counts must be counts .* sums 500 and 3"):
+        fi.plug_in_information_null(x, torch.tensor([1, 2]))

@@ -46,9 +46,10 @@ def ledoit_wolf_alpha(features: Tensor) -> Tensor:
     check_finite("features", features)
     centered = features.detach().double()
     centered = centered - centered.mean(0)
-    variance = torch.linalg.svdvals(centered).square() / len(centered)
+    n, width = features.shape
+    products = centered @ centered.T if n < width else centered.T @ centered
     fourth = centered.square().sum(1).square().sum()
-    return alpha_from_moments(variance, features.shape[1], len(features), fourth)
+    return alpha_from_moments(products / n, width, n, fourth)
 
 
 def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = None) -> Tensor:
@@ -90,12 +91,12 @@ def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = No
 
 
 def alpha_from_moments(
-    variance: Tensor, num_features: int, num_examples: int, fourth: Tensor
+    matrix: Tensor, num_features: int, num_examples: int, fourth: Tensor
 ) -> Tensor:
     r"""Ledoit and Wolf's share from sums.
 
     Args:
-        variance: (r,) the eigenvalues of S above 0.
+        matrix: (m, m) symmetric, with the eigenvalues of S that are not 0 among its own.
         num_features: d.
         num_examples: n.
         fourth: 0-d, :math:`\sum_i \|x_i\|^4` of the centered rows.
@@ -104,12 +105,14 @@ def alpha_from_moments(
         A 0-d tensor in [0, 1].
 
     Example:
-        >>> alpha_from_moments(torch.tensor([2.0, 0.5]), 2, 4, torch.tensor(34.0))
+        >>> alpha_from_moments(torch.diag(torch.tensor([2.0, 0.5])), 2, 4, torch.tensor(34.0))
         tensor(0.9444)
     """
-    mean = variance.sum() / num_features
-    from_sphere = (variance - mean).square().sum() + (num_features - len(variance)) * mean.square()
-    noise = (fourth / num_examples - variance.square().sum()) / num_examples
+    mean = matrix.trace() / num_features
+    eye = torch.eye(len(matrix)).to(matrix)
+    missing = num_features - len(matrix)
+    from_sphere = (matrix - mean * eye).square().sum() + missing * mean.square()
+    noise = (fourth / num_examples - matrix.square().sum()) / num_examples
     noise = torch.minimum(noise.clamp_min(0.0), from_sphere)
     return torch.where(noise > 0, noise / from_sphere.where(noise > 0, 1.0), 0.0)
 

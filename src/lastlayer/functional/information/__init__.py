@@ -29,6 +29,7 @@ from lastlayer.functional.information.joint import (
     joint_pointwise_information,
     mutual_information,
     plug_in_information,
+    plug_in_information_null,
 )
 from lastlayer.functional.information.label_bounds import (
     BoundEstimate,
@@ -78,6 +79,7 @@ __all__ = [
     "pc_softmax",
     "pc_softmax_loss",
     "plug_in_information",
+    "plug_in_information_null",
     "pointwise_information",
     "post_compensated_log_prob",
     "probability_corrected_log_prob",

@@ -165,3 +165,55 @@ def plug_in_information(counts: Tensor, *, correction: str = "none") -> Tensor:
         return value
     rows, columns = int((table.sum(1) > 0).sum()), int((table.sum(0) > 0).sum())
     return value - (rows - 1) * (columns - 1) / (2 * n)
+
+
+def plug_in_information_null(x_counts: Tensor, y_counts: Tensor) -> Tensor:
+    r"""Expected plug-in information of two variables that know nothing of each other.
+
+    .. math:: \operatorname{E} \hat I = \sum_{x, y} \sum_m \frac mn \log \frac{n m}{a_x b_y}\,
+        P(N_{xy} = m), \qquad N_{xy} \sim \mathrm{Hypergeometric}(n, a_x, b_y)
+
+    It is the exact mean of :func:`plug_in_information` over all orders of the labels, whose counts
+    a and b stay; :math:`(K_x - 1)(K_y - 1) / 2n` to first order.
+
+    Args:
+        x_counts: (X,) counts a of the values of X.
+        y_counts: (Y,) counts b of the values of Y, of the same sum n >= 1.
+
+    Returns:
+        A float64 scalar, in nats.
+
+    Raises:
+        ValueError: if these are no counts of one sum.
+
+    Example:
+        >>> plug_in_information_null(torch.tensor([2, 2]), torch.tensor([2, 2]))
+        tensor(0.2310, dtype=torch.float64)
+
+    Source: Vinh, Epps, Bailey, JMLR 11, 2010 (the adjustment of clusterings for chance).
+    """
+    n = int(x_counts.sum())
+    for name, counts in {"x_counts": x_counts, "y_counts": y_counts}.items():
+        if counts.dim() != 1 or bool((counts < 0).any()) or int(counts.sum()) != n or n < 1:
+            raise ValueError(
+                f"{name} must be counts of at least 0, of one sum of at least 1 for both; "
+                f"got shape {tuple(counts.shape)} and sums {n} and {int(y_counts.sum())}"
+            )
+    b = y_counts[y_counts > 0].double().unsqueeze(1)
+    total = b.new_zeros(())
+    for a in x_counts[x_counts > 0].tolist():
+        m = torch.arange(1, min(a, int(b.max())) + 1, device=b.device).double()
+        log_probability = (
+            _log_choose(b, m)
+            + _log_choose(n - b, a - m)
+            - _log_choose(b.new_tensor(n), b.new_tensor(a))
+        )
+        terms = m / n * (n * m / (a * b)).log() * log_probability.exp()
+        possible = (m <= b) & (a - m <= n - b)
+        total = total + torch.where(possible, terms, 0.0).sum()
+    return total
+
+
+def _log_choose(n: Tensor, k: Tensor) -> Tensor:
+    """Return the logarithm of the binomial coefficient; anything where k is not in [0, n]."""
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0.0) + 1)

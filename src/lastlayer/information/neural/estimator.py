@@ -1,22 +1,26 @@
-"""What every neural estimator shares: encoding of the variables, training, one interface."""
+"""Neural estimators of information: what they share, and the classifiers among them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lastlayer._checks import check_count, check_positive
+from lastlayer._checks import check_choice, check_count, check_positive
 from lastlayer._random import seeded
-from lastlayer.information.result import InformationEstimate
+from lastlayer.functional.information import label_counts, pc_softmax_loss
+from lastlayer.information.estimate import InformationEstimate, estimate_information
 
 #: Called after every epoch with its number, the number of epochs and its mean objective in nats.
 Progress = Callable[[int, int, float], object]
+
+CLASSIFIERS = ("cross-entropy", "pc-softmax")
 
 
 class Variable(NamedTuple):
@@ -197,6 +201,69 @@ class NeuralEstimator(ABC):
         for variable, values in zip(self._variables, (x, y), strict=True):
             variable.check(values)
         return self._variables[0].encode(x)
+
+
+class ClassifierEstimator(NeuralEstimator):
+    r"""A classifier, read as :math:`H(Y) - \mathrm{CE}` or as :math:`\mathrm E \log \mathrm{PC}_y`.
+
+    Args:
+        kind: ``"cross-entropy"`` or ``"pc-softmax"``: the loss, and how the logits are read.
+        **options: see :class:`NeuralEstimator`.
+
+    Raises:
+        ValueError: if an argument is out of range; when fitted, if y is not discrete.
+
+    Example:
+        >>> y = torch.arange(200) % 2
+        >>> x = y.float().unsqueeze(-1)
+        >>> estimator = ClassifierEstimator("pc-softmax", hidden=(8,), epochs=50, batch_size=50,
+        ...                                 learning_rate=0.05).fit(x, y)
+        >>> round(estimator.estimate(x[:10], y[:10]).value, 2)
+        0.69
+    """
+
+    def __init__(self, kind: str = "cross-entropy", **options: Any) -> None:
+        check_choice("kind", kind, CLASSIFIERS)
+        super().__init__(**options)
+        self.kind = kind
+
+    def _build(self, x: Variable, y: Variable) -> nn.Module:
+        if not y.discrete:
+            raise ValueError(f"y must be (N,) int64 labels for a classifier; got {y}")
+        self.network = mlp((x.width, *self.hidden, y.width))
+        self._num_classes = y.width
+        return self.network
+
+    def _prepare(self, y: Tensor) -> None:
+        self._prior = label_counts(y, self._num_classes) / len(y)
+
+    def _objective(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        logits = self.network(x)
+        if self.kind == "pc-softmax":
+            return -pc_softmax_loss(logits, y, self._prior)
+        return -F.cross_entropy(logits, y)
+
+    def _estimate(self, x: Tensor, y: Tensor, held_out: bool) -> InformationEstimate:
+        return estimate_information(self.network(x), y, kind=self.kind, held_out=held_out)
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Return fully connected layers with ReLU in between.
+
+    Args:
+        sizes: width of the input, of every hidden layer and of the output.
+
+    Returns:
+        (N, sizes[0]) to (N, sizes[-1]).
+
+    Example:
+        >>> mlp((2, 8, 3))(torch.zeros(4, 2)).shape
+        torch.Size([4, 3])
+    """
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def _cosine(steps: int) -> Callable[[int], float]:

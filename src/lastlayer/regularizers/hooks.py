@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lastlayer._inputs import call, evaluating, take_apart
 from lastlayer._random import kept_generators
 from lastlayer.regularizers.base import Regularizer
 
@@ -196,25 +197,18 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     handles = [_watch(model.get_submodule(name), name, position, seen) for name in names]
     for name, module in model.named_modules():
         handles.append(module.register_forward_hook(_noting(name, order)))
-    training = {module: module.training for module in model.modules()}
-    arguments: tuple[Any, ...] = example if isinstance(example, tuple) else (example,)
-    options: Mapping[str, Any] = {}
-    if isinstance(example, Mapping):
-        arguments, options = (), example
     try:
-        with torch.no_grad(), kept_generators():
-            model.eval()(*arguments, **options)
+        with torch.no_grad(), kept_generators(), evaluating(model):
+            call(model, example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     for name in names:
         if name not in seen:
             raise ValueError(f"where: {name!r} is not called when the network runs on the example")
         if seen[name] is None:
             raise TypeError(f"where: {name!r} has no floating-point tensor {position} it")
-    values = [*arguments, *options.values()]
+    values = take_apart(example)[1].values()
     size = next(len(value) for value in values if isinstance(value, Tensor) and value.dim())
     features = {name: value for name, value in seen.items() if value is not None}
     return Observed(features, size, order)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lastlayer._checks import check_choice, check_prior
 from lastlayer.functional import information as fi
 from lastlayer.functional.information.label_bounds import check_target_prior
-from lastlayer.information.inputs import checked_scores, warn_of_training
+from lastlayer.information.estimate import checked_scores, warn_of_training
 
 
 class ClassInformation(NamedTuple):

@@ -1,17 +1,15 @@
-"""The H-score of features beside what chance would give, and a table of several."""
+"""The H-score of features beside what chance would give."""
 
 from __future__ import annotations
 
 import warnings as python_warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from lastlayer.functional import dependence as dp
-from lastlayer.functional.dependence.class_spread import ClassSpread, class_spread
-
-HEADINGS = ("layer", "features", "rank", "H", "null", "H - null", "shrunk", "max")
+from lastlayer.functional.dependence.class_spread import class_spread
 
 
 @dataclass(frozen=True)
@@ -85,54 +83,31 @@ def h_score(features: Tensor, target: Tensor, *, rtol: float | None = None) -> H
 
     Source: Bao et al., ICIP 2019; Xu, Huang, Zheng, Wornell, Entropy 24(1), 2022.
     """
-    spread = class_spread(features, target, rtol=rtol)
-    score = score_of(spread, float(dp.shrunk_h_score(features, target)))
+    score = score_of_features(features, target, rtol=rtol)
     for warning in score.warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=2)
     return score
 
 
-@dataclass(frozen=True)
-class FeatureReport:
-    """H-scores by layer, in the order of the network.
-
-    Attributes:
-        scores: layer name to its :class:`HScore`.
-        left_out: layer name to why it has no score.
-    """
-
-    scores: dict[str, HScore]
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every number by layer and name, for JSON."""
-        return {name: score.as_dict() for name, score in self.scores.items()}
-
-    def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [HEADINGS]
-        for name, s in self.scores.items():
-            numbers = (f"{x:.3f}" for x in (s.value, s.null, s.above_null, s.shrunk))
-            rows.append((name, str(s.num_features), str(s.rank), *numbers, str(s.maximum)))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
-            lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
-        notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
-        missing = (f"{name} is left out: it {why}" for name, why in self.left_out.items())
-        return "\n".join((*lines, *notes, *missing))
+def score_of_features(features: Tensor, target: Tensor, *, rtol: float | None = None) -> HScore:
+    """Score features as :func:`h_score` does, without a warning."""
+    spread = class_spread(features, target, rtol=rtol)
+    sizes = (spread.num_features, spread.num_classes, spread.num_examples)
+    return described(spread.between.sum(), dp.shrunk_h_score(features, target), spread.rank, *sizes)
 
 
-def score_of(spread: ClassSpread, shrunk: float) -> HScore:
-    """Put a standardised spread and the shrunk H-score into words."""
-    sizes = (spread.rank, spread.num_classes, spread.num_examples)
+def described(
+    value: Tensor, shrunk: Tensor, rank: int, num_features: int, num_classes: int, num_examples: int
+) -> HScore:
+    """Put an H-score and its shrunk value into words."""
+    sizes = (rank, num_classes, num_examples)
     return HScore(
-        value=float(spread.between.sum()),
+        value=float(value),
         null=dp.h_score_null(*sizes),
-        shrunk=shrunk,
-        rank=spread.rank,
-        num_features=spread.num_features,
-        num_classes=spread.num_classes,
-        num_examples=spread.num_examples,
+        shrunk=float(shrunk),
+        rank=rank,
+        num_features=num_features,
+        num_classes=num_classes,
+        num_examples=num_examples,
         warnings=dp.h_score_warnings(*sizes),
     )

@@ -1,4 +1,4 @@
-"""Watch one forward pass for the last feature map and the last linear layer."""
+"""One forward pass, traced for the last feature map and the last linear layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LinearCall(NamedTuple):
     maps: Maps
 
 
-class Watch(TorchFunctionMode):
+class ForwardTrace(TorchFunctionMode):
     """Remembers the last feature map that any function was given, and the last linear layer.
 
     Functions are watched rather than modules: a ReLU or a mean over cells that is a line of code in

@@ -1,4 +1,4 @@
-"""infoCAM through other packages' tools, and what the bridges are made of."""
+"""infoCAM through other packages' tools, and what the adapters are made of."""
 
 from __future__ import annotations
 

@@ -11,15 +11,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lastlayer._channels import Channels, output_channel_dim
 from lastlayer._checks import as_label_tensor, check_count
-from lastlayer._inputs import Inputs, batches, call, num_examples
+from lastlayer._inputs import Inputs, batches, call, evaluating, num_examples
 from lastlayer._patterns import matching_names
-from lastlayer.functional import dependence as dp
-from lastlayer.functional.dependence.class_spread import class_spread
 from lastlayer.functional.dependence.streaming import HScoreSums
-from lastlayer.information.channels import Place, pool_features
-from lastlayer.information.channels import channel_dim as channel_dim_of
-from lastlayer.information.features import FeatureReport, HScore, score_of
+from lastlayer.information.h_score import HScore, described, score_of_features
+
+HEADINGS = ("layer", "features", "rank", "H", "null", "H - null", "shrunk", "max")
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """H-scores by layer, in the order of the network.
+
+    Attributes:
+        scores: layer name to its :class:`HScore`.
+        left_out: layer name to why it has no score.
+    """
+
+    scores: dict[str, HScore]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number by layer and name, for JSON."""
+        return {name: score.as_dict() for name, score in self.scores.items()}
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [HEADINGS]
+        for name, s in self.scores.items():
+            numbers = (f"{x:.3f}" for x in (s.value, s.null, s.above_null, s.shrunk))
+            rows.append((name, str(s.num_features), str(s.rank), *numbers, str(s.maximum)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
+            lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
+        notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
+        missing = (f"{name} is left out: it {why}" for name, why in self.left_out.items())
+        return "\n".join((*lines, *notes, *missing))
 
 
 def feature_report(
@@ -77,7 +107,7 @@ def feature_report(
                 f"got {'an empty one' if isinstance(source, Mapping) else type(source).__name__}"
             )
         pooled = {name: _pooled(name, x, channel_dim, pool) for name, x in source.items()}
-        return FeatureReport({name: _of_batch(x, target) for name, x in pooled.items()})
+        return FeatureReport({name: score_of_features(x, target) for name, x in pooled.items()})
     if inputs is None:
         raise TypeError("inputs must be given with a network")
     if num_examples(inputs) != len(target):
@@ -165,15 +195,12 @@ class LayerScores:
         """
         if not self._handles:
             raise RuntimeError("update must be called inside the with block")
-        training = [module for module in self._model.modules() if module.training]
         batch = self._batch = _Batch(len(target))
         try:
-            self._model.eval()
-            call(self._model, inputs)
+            with evaluating(self._model):
+                call(self._model, inputs)
         finally:
             self._batch = None
-            for module in training:
-                module.training = True
         for name in self._sums.keys() - batch.problems.keys() - batch.features.keys():
             batch.problems[name] = "did not run"
         self._leave_out(batch.problems)
@@ -202,8 +229,8 @@ class LayerScores:
         if not isinstance(output, Tensor):
             batch.problems[name] = f"returns {type(output).__name__}, not a tensor"
             return
-        dim = channel_dim_of(module, output, batch.before)
-        batch.before = None if dim is None or output.dim() <= 2 else Place(dim, output.shape)
+        dim = output_channel_dim(module, output, batch.before)
+        batch.before = None if dim is None or output.dim() <= 2 else Channels(dim, output.shape)
         if name in self._sums:
             self._take(batch, name, output, self._channel_dim if dim is None else dim)
 
@@ -240,13 +267,13 @@ class _Batch:
         size: number of examples.
         features: (N, D) of the chosen layers.
         problems: why a module cannot be scored.
-        before: place of the features in what the last module returned.
+        before: the channels of what the last module returned.
     """
 
     size: int
     features: dict[str, Tensor] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    before: Place | None = None
+    before: Channels | None = None
 
 
 def _pooled(
@@ -262,6 +289,30 @@ def _pooled(
             "its features: 1 for (N, C, H, W), -1 for (N, T, D)"
         )
     return pool_features(features, 1 if dim is None else dim)
+
+
+def pool_features(output: Tensor, dim: int) -> Tensor:
+    """Return (N, D) features of an output: the mean over all other dimensions.
+
+    Args:
+        output: (N, ...), with the features in ``dim``; (N, D) stays as it is.
+        dim: which dimension they are, not 0.
+
+    Raises:
+        ValueError: if the output has no such dimension.
+
+    Example:
+        >>> pool_features(torch.ones(2, 4, 4, 3), -1).shape
+        torch.Size([2, 3])
+    """
+    if output.dim() <= 2:
+        return output
+    if not -output.dim() < dim < output.dim() or dim == 0:
+        raise ValueError(
+            f"channel_dim must be a dimension of features of shape {tuple(output.shape)} other "
+            f"than the first; got {dim}"
+        )
+    return output.movedim(dim, 1).flatten(2).double().mean(2)
 
 
 def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
@@ -290,9 +341,6 @@ def _has_matrix(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.dim() >= 2
 
 
-def _of_batch(features: Tensor, target: Tensor) -> HScore:
-    return score_of(class_spread(features, target), float(dp.shrunk_h_score(features, target)))
-
-
 def _of_sums(sums: HScoreSums) -> HScore:
-    return score_of(sums.spread(), float(sums.shrunk_h_score()))
+    value, rank = sums.h_score_and_rank()
+    return described(value, sums.shrunk_h_score(), rank, *sums.sizes)

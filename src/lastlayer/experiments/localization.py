@@ -1,0 +1,148 @@
+"""How well boxes from a run's class maps meet the objects in its test images."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lastlayer.data.canvases import canvas_boxes
+from lastlayer.functional.class_maps import METHODS
+from lastlayer.information import ClassMaps, localization
+from lastlayer.information.localization import Localization
+from lastlayer.training import RunConfig, RunDirectory
+from lastlayer.training.fit import load_classifier, load_run_splits
+
+COLUMNS = ("example", "left", "top", "right", "bottom")
+
+
+class RunLocalization(NamedTuple):
+    """True boxes of a run's test images, and how well those from maps meet them.
+
+    Attributes:
+        boxes: (N, M, 4) int64.
+        methods: by ``"cam"``, ``"infocam"``, ``"infocam+"``: boxes of the true classes' maps.
+    """
+
+    boxes: Tensor
+    methods: dict[str, Localization]
+
+
+def run_localization(
+    path: str | Path,
+    *,
+    box_file: Path | None = None,
+    window: int | None = None,
+    threshold: float = 0.5,
+    data_dir: str | None = None,
+) -> RunLocalization | None:
+    """Measure boxes from the class maps of a run's test images against true ones.
+
+    Args:
+        path: a finished run whose backbone ends in average pooling.
+        box_file: true boxes, see :func:`read_boxes`; None for those of the data source.
+        window: side in cells of a window over which maps are meant; None for single cells.
+        threshold: share of a map's range that a pixel of a box must reach.
+        data_dir: folder of the data's files, where it is not the run's any more.
+
+    Returns:
+        The :class:`RunLocalization`; None if there is no file and the source knows no boxes.
+
+    Raises:
+        ValueError: if the inputs are no images, the network does not end in average pooling, or the
+            boxes are not those of the test images.
+        FileNotFoundError: if the run or the file is missing.
+    """
+    run = RunDirectory.open(path)
+    test = load_run_splits(run, data_dir=data_dir).test
+    if box_file is None:
+        found = _boxes_of_source(run.config(), data_dir)
+    else:
+        found = read_boxes(box_file, len(test))
+    if found is None:
+        return None
+    if test.inputs.dim() != 4:
+        raise ValueError(f"boxes need images; the inputs of {run.path} have another shape")
+    predictions = run.predictions()
+    if not torch.equal(predictions["target"], test.target):
+        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    classifier = load_classifier(run)
+    images = test.inputs.to(classifier.head.classifier.weight)
+    methods = {}
+    for method in METHODS:
+        out = ClassMaps(classifier, method=method, window=window)(images, test.target)
+        methods[method] = localization(
+            out.maps,
+            found,
+            predictions["log_prob"].argmax(1),
+            test.target,
+            size=test.inputs.shape[-2:],
+            threshold=threshold,
+        )
+    return RunLocalization(found, methods)
+
+
+def read_boxes(path: Path, num_examples: int) -> Tensor:
+    """Read boxes of examples from a file.
+
+    Boxes are left, top, right and bottom in pixels, half open: the right and bottom edges are the
+    first column and row beyond. A ``.csv`` file has one box a line, below the heading
+    ``example,left,top,right,bottom``; examples are counted from 0, and may have several boxes, or
+    none. A ``.npy`` file has an array (N, 4) or (N, M, 4), empty boxes where there are fewer.
+
+    Args:
+        path: the file.
+        num_examples: N.
+
+    Returns:
+        (N, M, 4) int64.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of these, or of another number of examples.
+    """
+    if path.suffix == ".npy":
+        array = np.load(path)
+        boxes = torch.from_numpy(array[:, None] if array.ndim == 2 else array)
+        if boxes.dim() != 3 or boxes.shape[::2] != (num_examples, 4):
+            raise ValueError(
+                f"{path} must hold boxes (N, 4) or (N, M, 4) of {num_examples} test examples; "
+                f"got {array.shape}"
+            )
+        return boxes.long()
+    if path.suffix != ".csv":
+        raise ValueError(f"a file of boxes must end in .csv or .npy; got {str(path)!r}")
+    of_example: list[list[list[int]]] = [[] for _ in range(num_examples)]
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} must begin with the line {','.join(COLUMNS)}")
+        for row in reader:
+            try:
+                example, *box = (int(row[column]) for column in COLUMNS)
+                if example < 0:
+                    raise IndexError(example)
+                of_example[example].append(box)
+            except (TypeError, ValueError, IndexError) as error:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: expected five whole numbers, the first below "
+                    f"{num_examples}; got {','.join(map(str, row.values()))!r}"
+                ) from error
+    boxes = torch.zeros(num_examples, max(1, *map(len, of_example)), 4, dtype=torch.int64)
+    for known, rows in zip(of_example, boxes, strict=True):
+        if known:
+            rows[: len(known)] = torch.tensor(known)
+    return boxes
+
+
+def _boxes_of_source(config: RunConfig, data_dir: str | None) -> Tensor | None:
+    """Return the boxes that a data source knows of its test images; None if it knows none."""
+    if config.data.name != "digit-canvas":
+        return None
+    folder = config.data.data_dir if data_dir is None else data_dir
+    boxes = canvas_boxes(None if folder is None else Path(folder), **config.data.options)
+    return boxes.unsqueeze(1)
