@@ -14,7 +14,7 @@ from lastlayer.longtail import long_tail_counts
 from lastlayer.models import BACKBONES
 from lastlayer.regularizers import REGULARIZERS
 from lastlayer.report import ComparisonRow
-from lastlayer.report.pages import published_table
+from lastlayer.report.page import published_table
 from lastlayer.training.build import backbone_name, build_classifier
 from lastlayer.training.sections import HeadConfig, RegularizerConfig
 from lastlayer.training.stage_sections import ClassifierStageConfig

@@ -22,7 +22,7 @@ from lastlayer.report import (
     task_matrix_figure,
 )
 from lastlayer.report.incremental_page import write_incremental
-from lastlayer.report.runs import incremental_rows
+from lastlayer.report.rows import incremental_rows
 
 NAN = math.nan
 

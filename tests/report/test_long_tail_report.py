@@ -15,8 +15,8 @@ from lastlayer.report import (
     long_tail_table,
     tail_confusion_figure,
 )
-from lastlayer.report.pages import write_comparison
-from lastlayer.report.runs import long_tail_rows
+from lastlayer.report.page import write_comparison
+from lastlayer.report.rows import long_tail_rows
 
 
 def row(head, few, seeds=(0, 1), **changes):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from lastlayer.report import TextTable
-from lastlayer.report.pages import write_comparison
+from lastlayer.report.page import write_comparison
 from lastlayer.training import RunConfig, RunDirectory
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lastlayer.evaluation import reliability
-from lastlayer.report.runs import comparison_rows, learning_records, reliability_tables
+from lastlayer.report.rows import comparison_rows, learning_records, reliability_tables
 from lastlayer.training import RunConfig, RunDirectory
 
 

@@ -23,8 +23,8 @@ def run_comparison(
     """Train, write and print one comparison; exit with 1 if a run failed."""
     from lastlayer.experiments import plan, run
     from lastlayer.report import comparison_table, long_tail_table
-    from lastlayer.report.pages import published_table, write_comparison
-    from lastlayer.report.runs import comparison_rows, long_tail_rows
+    from lastlayer.report.page import published_table, write_comparison
+    from lastlayer.report.rows import comparison_rows, long_tail_rows
 
     folder = out or Path("runs") / f"compare-{settings_digest(recipe, changes)}"
     planned = plan(recipe, heads, seeds, folder, changes)

@@ -147,7 +147,7 @@ def run_learning(
     from lastlayer.experiments.incremental import plan_methods, run_methods
     from lastlayer.report.incremental import incremental_table
     from lastlayer.report.incremental_page import published_accuracies, write_incremental
-    from lastlayer.report.runs import incremental_rows
+    from lastlayer.report.rows import incremental_rows
 
     planned = plan_methods(recipe, methods, seeds, folder, changes)
     say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")

@@ -3,15 +3,15 @@
 matplotlib, rich and jinja2 load when a figure or page is made, not when this package is imported.
 """
 
-from lastlayer.report.comparison import ComparisonRow, comparison_table
+from lastlayer.report.results_table import ComparisonRow, comparison_table
 from lastlayer.report.convergence import SolverCurve, convergence_figure, path_figure
 from lastlayer.report.curves import Curve, learning_curves
-from lastlayer.report.diagnostics import confusion_figure, reliability_figure
-from lastlayer.report.dots import comparison_figure
+from lastlayer.report.reliability import confusion_figure, reliability_figure
+from lastlayer.report.dot_plot import comparison_figure
 from lastlayer.report.html import html_report
 from lastlayer.report.incremental import IncrementalRow, incremental_table
-from lastlayer.report.incremental_curves import accuracy_curve_figure, old_new_figure
-from lastlayer.report.long_tail import (
+from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
+from lastlayer.report.group_figures import (
     LongTailRow,
     class_accuracy_figure,
     long_tail_table,
@@ -22,7 +22,7 @@ from lastlayer.report.rates import rates_figure
 from lastlayer.report.retain import retain_confusion, retain_panels
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
-from lastlayer.report.table import TextTable
+from lastlayer.report.text_table import TextTable
 from lastlayer.report.task_maps import task_confusion_figure, task_matrix_figure
 
 __all__ = [

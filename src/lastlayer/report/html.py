@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lastlayer.report.style import figure_bytes, write_atomically
-from lastlayer.report.table import TextTable
+from lastlayer.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from lastlayer.report.cells import difference_cell, spread_cell
-from lastlayer.report.table import TextTable, find_baseline
+from lastlayer.report.format_cells import difference_cell, spread_cell
+from lastlayer.report.text_table import TextTable, find_baseline
 
 #: Fields with one entry per seed.
 PER_SEED = (

@@ -11,10 +11,10 @@ import numpy as np
 from lastlayer._checks import check_choice
 from lastlayer.report.html import html_report
 from lastlayer.report.incremental import IncrementalRow, incremental_table
-from lastlayer.report.incremental_curves import accuracy_curve_figure, old_new_figure
-from lastlayer.report.pages import beside_published, without_nan, write_record
+from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
+from lastlayer.report.page import beside_published, without_nan, write_record
 from lastlayer.report.style import save_figure, write_atomically
-from lastlayer.report.table import TextTable
+from lastlayer.report.text_table import TextTable
 from lastlayer.report.task_maps import task_confusion_figure, task_matrix_figure
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lastlayer.evaluation.class_tasks import task_confusion
-from lastlayer.report.heat_map import heat_map
+from lastlayer.report.heat_maps import heat_map
 from lastlayer.report.style import WRONG, as_array
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from lastlayer._checks import check_choice
-from lastlayer.report.cells import difference_cell, spread_cell
-from lastlayer.report.table import TextTable, find_baseline
+from lastlayer.report.format_cells import difference_cell, spread_cell
+from lastlayer.report.text_table import TextTable, find_baseline
 
 MEASURES = {  # field -> (column, unit factor, decimals)
     "error": ("Error %", 100.0, 2),

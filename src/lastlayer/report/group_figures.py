@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lastlayer.report.cells import difference_cell, spread_cell
+from lastlayer.report.format_cells import difference_cell, spread_cell
 from lastlayer.report.style import COLORS, MARKERS, MUTED, new_figure, style
-from lastlayer.report.table import TextTable, find_baseline
+from lastlayer.report.text_table import TextTable, find_baseline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lastlayer.evaluation.calibration import Reliability
-from lastlayer.report.heat_map import heat_map
+from lastlayer.report.heat_maps import heat_map
 from lastlayer.report.style import (
     COLORS,
     MARKERS,

@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lastlayer.report.comparison import ComparisonRow, comparison_table
+from lastlayer.report.results_table import ComparisonRow, comparison_table
 from lastlayer.report.curves import learning_curves
-from lastlayer.report.diagnostics import reliability_figure
-from lastlayer.report.dots import comparison_figure
+from lastlayer.report.reliability import reliability_figure
+from lastlayer.report.dot_plot import comparison_figure
 from lastlayer.report.html import html_report
-from lastlayer.report.long_tail import (
+from lastlayer.report.group_figures import (
     LongTailRow,
     class_accuracy_figure,
     long_tail_table,
     tail_confusion_figure,
 )
 from lastlayer.report.rates import rates_figure
-from lastlayer.report.runs import (
+from lastlayer.report.rows import (
     Runs,
     comparison_rows,
     learning_records,
@@ -30,7 +30,7 @@ from lastlayer.report.runs import (
     sampling_rates,
 )
 from lastlayer.report.style import save_figure, write_atomically
-from lastlayer.report.table import TextTable
+from lastlayer.report.text_table import TextTable
 from lastlayer.training.run_directory import describe_environment, without_infinities
 
 

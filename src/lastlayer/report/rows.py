@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from lastlayer.evaluation import Reliability, reliability, task_confusion
-from lastlayer.report.comparison import ComparisonRow
+from lastlayer.report.results_table import ComparisonRow
 from lastlayer.report.curves import Curve
 from lastlayer.report.incremental import IncrementalRow
-from lastlayer.report.long_tail import LongTailRow
+from lastlayer.report.group_figures import LongTailRow
 from lastlayer.training import RunDirectory
 
 #: Paths of finished runs by the label of their head.

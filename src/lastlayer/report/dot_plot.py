@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastlayer._checks import check_choice
 from lastlayer.evaluation.intervals import Interval, mean_interval
-from lastlayer.report.comparison import MEASURES, ComparisonRow
+from lastlayer.report.results_table import MEASURES, ComparisonRow
 from lastlayer.report.style import COLORS, MUTED, new_figure, style
 
 if TYPE_CHECKING:
