@@ -8,8 +8,6 @@ from typing import Any
 
 from lastlayer.cli.console import complain, grid_progress, print_table, say
 
-ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
-
 
 def run_comparison(
     recipe: Any,
@@ -22,9 +20,6 @@ def run_comparison(
 ) -> None:
     """Train, write and print one comparison; exit with 1 if a run failed."""
     from lastlayer.experiments import plan, run
-    from lastlayer.report import comparison_table, long_tail_table
-    from lastlayer.report.page import published_table, write_comparison
-    from lastlayer.report.rows import comparison_rows, long_tail_rows
 
     folder = out or Path("runs") / f"compare-{settings_digest(recipe, changes)}"
     planned = plan(recipe, heads, seeds, folder, changes)
@@ -34,29 +29,35 @@ def run_comparison(
     runs: dict[str, list[Path]] = {head: [] for head in heads}
     for job in planned:
         runs[job.label].append(job.path)
-    rows = comparison_rows(runs)
-    if rows:
-        published = published_table(rows, recipe.published, recipe.published_note)
-        pictures = _explain_one(runs)
-        write_comparison(
-            folder,
-            runs,
-            title=recipe.title,
-            intro=recipe.source,
-            published=published,
-            extra_figures=pictures,
-        )
-        print_table(
-            comparison_table(rows),
-            comparison_table(rows, measures=ESSENTIAL, differences=("error",)),
-        )
-        tails = long_tail_rows(runs)
-        if tails:
-            print_table(long_tail_table(tails))
-        if published is not None:
-            print_table(published)
-        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    report_runs(folder, runs, recipe, recipe.source, _explain_one(runs))
     stop_if(errors)
+
+
+def report_runs(
+    folder: Path,
+    runs: dict[str, list[Path]],
+    recipe: Any,
+    intro: str,
+    extra_figures: dict[str, Path] | None = None,
+) -> None:
+    """Write what the finished ones of these runs show, and print its tables."""
+    from lastlayer.report import write_comparison
+    from lastlayer.training import RunDirectory
+
+    if not any(RunDirectory(path).finished for paths in runs.values() for path in paths):
+        return
+    report = write_comparison(
+        folder,
+        runs,
+        title=recipe.title,
+        intro=intro,
+        published=recipe.published,
+        published_note=recipe.published_note,
+        extra_figures=extra_figures,
+    )
+    for wide, *narrower in report.tables:
+        print_table(wide, *narrower)
+    say(f"report: {report.page}  table: {report.markdown}")
 
 
 def print_trials(trials: Sequence[Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lastlayer.cli.app import app
-from lastlayer.cli.comparison import settings_digest, split_heads, stop_if
-from lastlayer.cli.console import grid_progress, print_table, say
+from lastlayer.cli.comparison import report_runs, settings_digest, split_heads, stop_if
+from lastlayer.cli.console import grid_progress, say
 
 
 @Parameter(name="*")
@@ -145,9 +145,6 @@ def run_learning(
 ) -> None:
     """Train, write and print one comparison of methods; exit with 1 if a run failed."""
     from lastlayer.experiments.incremental import plan_methods, run_methods
-    from lastlayer.report.incremental import incremental_table
-    from lastlayer.report.incremental_page import published_accuracies, write_incremental
-    from lastlayer.report.rows import incremental_rows
 
     planned = plan_methods(recipe, methods, seeds, folder, changes)
     say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
@@ -156,16 +153,7 @@ def run_learning(
     runs: dict[str, list[Path]] = {method: [] for method in methods}
     for job in planned:
         runs[job.label].append(job.path)
-    rows = incremental_rows(runs)
-    if rows:
-        published = published_accuracies(rows, recipe.published, recipe.published_note)
-        # What is kept of old classes, but for methods that say so themselves.
-        config: Any = planned[0].config
-        kept = config.memory.describe()
-        intro = f"{recipe.source}. Memory: {kept}."
-        write_incremental(folder, rows, title=recipe.title, intro=intro, published=published)
-        print_table(incremental_table(rows))
-        if published is not None:
-            print_table(published)
-        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    # What is kept of old classes, but for methods that say so themselves.
+    config: Any = planned[0].config
+    report_runs(folder, runs, recipe, f"{recipe.source}. Memory: {config.memory.describe()}.")
     stop_if(errors)

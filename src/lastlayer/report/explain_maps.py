@@ -9,7 +9,7 @@ import torch
 from lastlayer._checks import check_choice, check_count
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps
-from lastlayer.report.examples import easy_and_hard
+from lastlayer.report.explain import easy_and_hard
 from lastlayer.report.maps import map_overlays
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory

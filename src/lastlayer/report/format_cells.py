@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
 from lastlayer.evaluation.intervals import mean_sd, paired_difference
+from lastlayer.evaluation.measures import Measure, Unit
+from lastlayer.report.rows import Row
 
 NOTHING = "–"
 
 
-class Seeded(Protocol):
-    """Results with one value per seed."""
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds run."""
-
-
-Row = TypeVar("Row", bound=Seeded)
-
-
-def spread_cell(
-    values: Sequence[float], factor: float = 100.0, digits: int = 2, *, undefined: str = NOTHING
-) -> str:
+def spread_cell(values: Sequence[float], unit: Unit) -> str:
     """Mean ± standard deviation; the mean alone of a single value.
 
     Args:
-        values: one number per seed; a dash if there is none.
-        factor: what they are multiplied by, 100 for per cent.
-        digits: decimals shown.
-        undefined: what is shown if a value is NaN.
+        values: one number per seed; a dash if there is none, or one is NaN.
+        unit: how they are shown.
 
-    >>> spread_cell([0.5, 0.7]), spread_cell([1.0]), spread_cell([math.nan])
+    >>> from lastlayer.evaluation.measures import SHARE
+    >>> spread_cell([0.5, 0.7], SHARE), spread_cell([1.0], SHARE), spread_cell([math.nan], SHARE)
     ('60.00 ± 14.14', '100.00', '–')
     """
-    if not values:
+    if not values or any(map(math.isnan, values)):
         return NOTHING
-    if any(map(math.isnan, values)):
-        return undefined
-    mean, sd = mean_sd([factor * value for value in values])
-    return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
+    mean, sd = mean_sd([unit.factor * value for value in values])
+    shown = f"{mean:.{unit.decimals}f}"
+    return shown if math.isnan(sd) else f"{shown} ± {sd:.{unit.decimals}f}"
 
 
-def difference_cell(
-    row: Row,
-    reference: Row,
-    measure: Callable[[Row], Sequence[float]],
-    factor: float = 100.0,
-    digits: int = 2,
-) -> str:
+def difference_cell(row: Row, reference: Row, measure: Measure) -> str:
     """Mean paired difference with its 95 % Student-t interval, over the seeds both have.
 
     Args:
         row: the results shown.
         reference: those they are held against.
-        measure: takes the values, one per seed, from a row.
-        factor: what they are multiplied by.
-        digits: decimals shown.
+        measure: what is compared.
 
     Returns:
         The cell: without an interval for one shared seed, a dash for none. Seeds where one of both
@@ -66,15 +44,19 @@ def difference_cell(
     """
     if row is reference:
         return "baseline"
-    mine, theirs = (dict(zip(each.seeds, measure(each), strict=False)) for each in (row, reference))
-    pairs = [
-        (factor * mine[seed], factor * theirs[seed])
-        for seed in mine
-        if seed in theirs and not (math.isnan(mine[seed]) or math.isnan(theirs[seed]))
-    ]
-    if not pairs:
+    factor, digits = measure.unit.factor, measure.unit.decimals
+    mine, theirs = (
+        {
+            seed: factor * value
+            for seed, value in zip(each.seeds, each.values.get(measure.name, ()), strict=False)
+            if not math.isnan(value)
+        }
+        for each in (row, reference)
+    )
+    shared = [seed for seed in mine if seed in theirs]
+    if not shared:
         return NOTHING
-    mean, low, high, _ = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    mean, low, high, _ = paired_difference([mine[s] for s in shared], [theirs[s] for s in shared])
     if math.isnan(mean):  # infinity minus infinity
         return NOTHING
     interval = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) else ""

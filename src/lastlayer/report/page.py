@@ -1,37 +1,50 @@
-"""What a comparison leaves beside its runs: table, figures and one page that holds them all."""
+"""What a comparison leaves beside its runs: table, record, figures and one page of them all."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from lastlayer.report.results_table import ComparisonRow, comparison_table
-from lastlayer.report.curves import learning_curves
-from lastlayer.report.reliability import reliability_figure
+import numpy as np
+
+from lastlayer._checks import check_choice
+from lastlayer.evaluation import MEASURES
+from lastlayer.report.curves import learning_curves, rates_figure, reliability_figure
 from lastlayer.report.dot_plot import comparison_figure
+from lastlayer.report.group_figures import class_accuracy_figure, tail_confusion_figure
+from lastlayer.report.heat_maps import task_confusion_figure, task_matrix_figure
 from lastlayer.report.html import html_report
-from lastlayer.report.group_figures import (
-    LongTailRow,
-    class_accuracy_figure,
-    long_tail_table,
-    tail_confusion_figure,
-)
-from lastlayer.report.rates import rates_figure
-from lastlayer.report.rows import (
+from lastlayer.report.kinds import KINDS
+from lastlayer.report.results_table import published_table, wide_and_narrow
+from lastlayer.report.rows import Row, write_record
+from lastlayer.report.run_files import (
     Runs,
-    comparison_rows,
+    collect_rows,
     learning_records,
-    long_tail_rows,
     reliability_tables,
     sampling_rates,
 )
 from lastlayer.report.style import save_figure, write_atomically
+from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
 from lastlayer.report.text_table import TextTable
-from lastlayer.training.run_directory import describe_environment, without_infinities
+
+#: Figures by caption.
+Figures = dict[str, Path]
+
+
+class Report(NamedTuple):
+    """What was written.
+
+    Attributes:
+        page: the HTML file.
+        markdown: the file with the tables.
+        tables: every table, each followed by one for narrow terminals if there is such.
+    """
+
+    page: Path
+    markdown: Path
+    tables: list[tuple[TextTable, ...]]
 
 
 def write_comparison(
@@ -40,68 +53,86 @@ def write_comparison(
     *,
     title: str,
     intro: str = "",
-    published: TextTable | None = None,
+    baseline: str | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    published_note: str = "",
+    detailed: Sequence[str] | None = None,
     extra_figures: Mapping[str, Path] | None = None,
-) -> list[ComparisonRow]:
+) -> Report:
     """Write ``comparison.md``, ``comparison.json``, ``figures/`` and ``report.html``.
 
     Args:
         out: folder of the comparison.
-        runs: paths of the runs by head.
+        runs: paths of the runs by variant.
         title: heading of the page.
         intro: text under it.
-        published: table of published numbers beside ours.
+        baseline: variant that differences are taken to; the first if None.
+        published: published numbers in per cent by variant and source.
+        published_note: what to know about them.
+        detailed: methods whose tasks are drawn one by one; the baseline and that of the highest
+            average incremental accuracy, joint training left out, if None.
         extra_figures: further figures, caption to file.
 
     Returns:
-        The table's rows.
+        The files and the tables.
 
     Raises:
-        ValueError: if no run is finished.
+        ValueError: if no run is finished, tasks differ, or ``baseline`` or an entry of ``detailed``
+            is not among the variants.
     """
-    rows = comparison_rows(runs)
+    rows = {table: found for table, found in collect_rows(runs).items() if found}
     if not rows:
         raise ValueError(f"no finished run in {out}")
-    table = comparison_table(rows)
+    tables = {table: wide_and_narrow(found, baseline) for table, found in rows.items()}
+    figures: Figures = {}
+    if "heads" in rows:
+        figures |= _of_heads(rows["heads"], runs, out / "figures")
+    if "groups" in rows:
+        figures |= _of_groups(rows["groups"], out / "figures")
+    if "tasks" in rows:
+        figures |= _of_tasks(rows["tasks"], out / "figures", baseline, detailed)
+    beside = published_table(next(iter(rows.values())), published or {}, published_note)
+    shown = [wide for wide, *_ in tables.values()] + ([] if beside is None else [beside])
+    markdown = "\n".join(table.to_markdown() for table in shown)
+    write_atomically(out / "comparison.md", f"# {title}\n\n{intro}\n\n{markdown}".encode())
+    write_record(out / "comparison.json", title, rows)
+    page = html_report(
+        out / "report.html",
+        title,
+        intro=intro,
+        tables={KINDS[table].heading: wide for table, (wide, *_) in tables.items()},
+        figures=figures | dict(extra_figures or {}),
+        sections={} if beside is None else {"Published numbers": beside.to_markdown()},
+    )
+    printed = [*tables.values(), *([] if beside is None else [(beside,)])]
+    return Report(page, out / "comparison.md", printed)
+
+
+def _of_heads(rows: Sequence[Row], runs: Runs, folder: Path) -> Figures:
     figures = {
         "Error, NLL and calibration: every seed, mean and 95 % interval": save_figure(
-            comparison_figure(rows), out / "figures" / "comparison.png"
+            comparison_figure(rows), folder / "comparison.png"
         ),
         "Reliability, all seeds pooled": save_figure(
-            reliability_figure(reliability_tables(runs)), out / "figures" / "reliability.png"
+            reliability_figure(reliability_tables(runs)), folder / "reliability.png"
         ),
     }
     curves = learning_records(runs)
     if curves:
         figures["Cross entropy while training"] = save_figure(
-            learning_curves(curves), out / "figures" / "curves.png"
+            learning_curves(curves), folder / "curves.png"
         )
-    figures |= _rates_figures(out, runs)
-    tails = long_tail_rows(runs)
-    markdown = table.to_markdown()
-    if tails:
-        figures |= _long_tail_figures(tails, out / "figures")
-        markdown += "\n" + long_tail_table(tails).to_markdown()
-    if published is not None:
-        markdown += "\n" + published.to_markdown()
-    write_atomically(out / "comparison.md", f"# {title}\n\n{intro}\n\n{markdown}".encode())
-    entries: dict[str, Any] = {"rows": [asdict(row) for row in rows]}
-    if tails:
-        entries["long_tail"] = [without_nan(asdict(row)) for row in tails]
-    write_record(out / "comparison.json", title, entries, indent=1)
-    html_report(
-        out / "report.html",
-        title,
-        intro=intro,
-        table=table,
-        figures=figures | dict(extra_figures or {}),
-        tables={"Groups of classes": long_tail_table(tails)} if tails else {},
-        sections={} if published is None else {"Published numbers": published.to_markdown()},
-    )
-    return rows
+    for paths in runs.values():  # the first run of every head whose sampler learned
+        found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
+        if found is not None:
+            path, learned = found
+            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(
+                rates_figure(*learned), folder / f"rates-{path.name}.png"
+            )
+    return figures
 
 
-def _long_tail_figures(rows: list[LongTailRow], folder: Path) -> dict[str, Path]:
+def _of_groups(rows: Sequence[Row], folder: Path) -> Figures:
     return {
         "Accuracy of each class against its training examples, mean over seeds": save_figure(
             class_accuracy_figure(rows), folder / "class-accuracy.png"
@@ -112,87 +143,41 @@ def _long_tail_figures(rows: list[LongTailRow], folder: Path) -> dict[str, Path]
     }
 
 
-def _rates_figures(out: Path, runs: Runs) -> dict[str, Path]:
-    """Draw the rates that samplers learned, of the first run of every head that has them."""
-    figures = {}
-    for paths in runs.values():
-        found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
-        if found is not None:
-            path, learned = found
-            figure = rates_figure(
-                learned.steps, learned.rates, learned.class_counts, learned.class_names
-            )
-            file = out / "figures" / f"rates-{path.name}.png"
-            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(figure, file)
+def _of_tasks(
+    rows: Sequence[Row], folder: Path, baseline: str | None, detailed: Sequence[str] | None
+) -> Figures:
+    figures = {
+        "Accuracy on the classes seen, mean and 95 % interval over seeds": save_figure(
+            accuracy_curve_figure(rows), folder / "accuracy.png"
+        )
+    }
+    if len(rows[0].shared["class_sizes"]) > 1:
+        caption = "Old classes taken for new and new for old, after the last task"
+        figures[caption] = save_figure(old_new_figure(rows), folder / "old-new.png")
+    by_name = {row.name: row for row in rows}
+    if detailed is None:
+        detailed = [baseline or rows[0].name, _best(rows).name]
+    for name in detailed:
+        check_choice("detailed", name, by_name)
+    for number, name in enumerate(dict.fromkeys(detailed), start=1):
+        matrix = np.mean(by_name[name].details["matrices"], axis=0)
+        confusion = np.sum(by_name[name].details["task_confusions"], axis=0)
+        caption = f"{name}: accuracy on each task after each task, %, mean over seeds"
+        figures[caption] = save_figure(task_matrix_figure(matrix), folder / f"tasks-{number}.png")
+        caption = (
+            f"{name}: which task's classes examples are taken for in the end, % of each row, all "
+            "seeds; framed: old taken for new"
+        )
+        figures[caption] = save_figure(
+            task_confusion_figure(confusion, [1] * len(confusion)),
+            folder / f"taken-for-{number}.png",
+        )
     return figures
 
 
-def published_table(
-    rows: list[ComparisonRow], published: Mapping[str, Mapping[str, float]], note: str = ""
-) -> TextTable | None:
-    """Return our test error beside the published ones, in per cent; None if none were published.
-
-    Args:
-        rows: our results.
-        published: error in per cent by head and source.
-        note: what to know about the published numbers.
-    """
-    ours = {row.head: 100 * sum(row.error) / len(row.error) for row in rows}
-    return beside_published(ours, published, note, names="Head", measure="Test error")
-
-
-def beside_published(
-    ours: Mapping[str, float],
-    published: Mapping[str, Mapping[str, float]],
-    note: str,
-    *,
-    names: str,
-    measure: str,
-) -> TextTable | None:
-    """Return our numbers beside the published ones, in per cent; None if none were published.
-
-    Args:
-        ours: a number by head or method, options included.
-        published: numbers by head or method, without options, and source.
-        note: what to know about the published numbers.
-        names: what the rows are.
-        measure: what the numbers are.
-    """
-    sources = list(dict.fromkeys(source for by in published.values() for source in by))
-    if not sources:
-        return None
-    cells = []
-    for name, number in ours.items():
-        by_source = published.get("+".join(w.partition(":")[0] for w in name.split("+")), {})
-        numbers = [f"{by_source[s]:.2f}" if s in by_source else "–" for s in sources]
-        cells.append((name, f"{number:.2f}", *numbers))
-    text = f"{measure} in per cent; ours is the mean over seeds." + (f" {note}." if note else "")
-    return TextTable((names, "Ours", *sources), tuple(cells), text)
-
-
-def write_record(
-    path: Path, title: str, entries: Mapping[str, Any], *, indent: int | None = None
-) -> None:
-    """Write a comparison's numbers as JSON, with the environment they come from.
-
-    Args:
-        path: the file.
-        title: heading of the comparison.
-        entries: the numbers by name; infinity becomes null.
-        indent: spaces a level; None for one line, far smaller where there are matrices.
-
-    Raises:
-        ValueError: if an entry holds NaN.
-    """
-    record = {"title": title, "environment": describe_environment(), **entries}
-    text = json.dumps(without_infinities(record), indent=indent, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
-
-
-def without_nan(value: Any) -> Any:
-    """Return nested data with null for NaN: what has no example has no accuracy."""
-    if isinstance(value, dict):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _best(rows: Sequence[Row]) -> Row:
+    """Return the row that is best by what papers give, joint training left out."""
+    measure = MEASURES.get("average_incremental_accuracy")
+    sign = 1 if measure.direction == "higher" else -1
+    able = [row for row in rows if row.name != "joint"] or rows
+    return max(able, key=lambda row: sign * float(np.mean(row.values[measure.name])))

@@ -1,238 +1,183 @@
-"""From run directories to what is shown: the only place where the report reads files."""
+"""Results of one variant over seeds, and their record in a file."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from lastlayer.evaluation import Reliability, reliability, task_confusion
-from lastlayer.report.results_table import ComparisonRow
-from lastlayer.report.curves import Curve
-from lastlayer.report.incremental import IncrementalRow
-from lastlayer.report.group_figures import LongTailRow
-from lastlayer.training import RunDirectory
-
-#: Paths of finished runs by the label of their head.
-Runs = Mapping[str, Sequence[Path]]
+from lastlayer._checks import check_choice
+from lastlayer.evaluation.catalog import MEASURES, measures_of, or_nan
+from lastlayer.report.kinds import KINDS
+from lastlayer.report.style import write_atomically
 
 
-def comparison_rows(runs: Runs) -> list[ComparisonRow]:
-    """Return one row per head from its finished runs.
-
-    Args:
-        runs: paths by head; heads without a finished run are left out.
-
-    Raises:
-        ValueError: if a run's summary is corrupt.
-    """
-    rows = []
-    for head, paths in runs.items():
-        summaries = [RunDirectory(path).summary() for path in paths if RunDirectory(path).finished]
-        if not summaries:
-            continue
-        measures = [summary["metrics"] for summary in summaries]
-        scaled = [s["temperature_scaled"] for s in summaries if "temperature_scaled" in s]
-        every_scaled = scaled if len(scaled) == len(summaries) else []
-        rows.append(
-            ComparisonRow(
-                head=head,
-                seeds=[int(summary["seed"]) for summary in summaries],
-                error=[m["error"] for m in measures],
-                nll=[m["nll"] for m in measures],
-                brier=[m["brier"] for m in measures],
-                ece=[m["ece"] for m in measures],
-                ece_pooled=[m["ece_pooled"] for m in measures],
-                seconds=[summary["seconds"] for summary in summaries],
-                nll_scaled=[m["nll"] for m in every_scaled],
-                ece_scaled=[m["ece"] for m in every_scaled],
-            )
-        )
-    return rows
-
-
-def long_tail_rows(runs: Runs) -> list[LongTailRow]:
-    """Return one row per head from its finished runs on long-tailed data.
-
-    Args:
-        runs: paths by head; heads without such a run are left out. Seeds whose data were grouped
-            in another way than the first one's are left out too.
-
-    Raises:
-        ValueError: if a run's summary is corrupt.
-    """
-    found = []
-    for head, paths in runs.items():
-        summaries = [RunDirectory(path).summary() for path in paths if RunDirectory(path).finished]
-        found += [(head, s, s["long_tail"]) for s in summaries if "long_tail" in s]
-    rows = []
-    for head in runs:
-        own = [
-            (summary, tail)
-            for name, summary, tail in found
-            if name == head and tail["grouping"] == found[0][2]["grouping"]
-        ]
-        if not own:
-            continue
-        groups = tuple(own[0][1]["group_accuracy"])
-        rows.append(
-            LongTailRow(
-                head=head,
-                seeds=[int(summary["seed"]) for summary, _ in own],
-                groups=groups,
-                note=own[0][1]["groups"],
-                balanced_accuracy=[tail["balanced_accuracy"] for _, tail in own],
-                group_accuracy={
-                    name: [_number(tail["group_accuracy"][name]) for _, tail in own]
-                    for name in groups
-                },
-                group_confusion=[
-                    [[_number(value) for value in row] for row in tail["group_confusion"]]
-                    for _, tail in own
-                ],
-                class_counts=[summary["class_counts"] for summary, _ in own],
-                class_accuracy=[[_number(v) for v in tail["class_accuracy"]] for _, tail in own],
-            )
-        )
-    return rows
-
-
-def incremental_rows(runs: Runs) -> list[IncrementalRow]:
-    """Return one row per method from its finished runs on classes that arrive task by task.
-
-    A row holds what the run's own predictor (its classifier, or the nearest mean) reached.
-
-    Args:
-        runs: paths by method; methods without such a run are left out.
-
-    Raises:
-        ValueError: if a run's summary is corrupt, or two runs have tasks of other sizes.
-    """
-    rows = []
-    first: tuple[Path, list[int]] | None = None
-    for method, paths in runs.items():
-        summaries = {
-            path: RunDirectory(path).summary() for path in paths if RunDirectory(path).finished
-        }
-        own = {path: s for path, s in summaries.items() if "incremental" in s}
-        for path, summary in own.items():
-            sizes = summary["incremental"]["sizes"]
-            first = first or (path, sizes)
-            if sizes != first[1]:
-                raise ValueError(
-                    "runs must have tasks of the same sizes; "
-                    f"{first[0]} has {first[1]}, {path} {sizes}"
-                )
-        if own:
-            rows.append(_incremental_row(method, own))
-    return rows
-
-
-def _incremental_row(method: str, summaries: Mapping[Path, dict[str, Any]]) -> IncrementalRow:
-    results = [_of_predictor(path, s["incremental"]) for path, s in summaries.items()]
-    entries = [summary["incremental"] for summary in summaries.values()]
-    measures = [result["measures"] for result in results]
-    sizes = entries[0]["sizes"]
-    single = (
-        "average_incremental_accuracy",
-        "final_accuracy",
-        "forgetting",
-        "backward_transfer",
-    )
-    return IncrementalRow(
-        method=method,
-        seeds=[int(summary["seed"]) for summary in summaries.values()],
-        class_sizes=sizes,
-        matrices=[[[_number(v) for v in line] for line in m["matrix"]] for m in measures],
-        accuracies=[m["accuracies"] for m in measures],
-        **{name: [_number(m[name]) for m in measures] for name in single},
-        old_as_new=[_number(m["old_as_new"][-1]) for m in measures],
-        new_as_old=[_number(m["new_as_old"][-1]) for m in measures],
-        task_confusions=[
-            task_confusion(result["confusions"][-1], sizes).tolist() for result in results
-        ],
-        seconds=[summary["seconds"] for summary in summaries.values()],
-    )
-
-
-def _of_predictor(path: Path, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the run's own predictor reached."""
-    predictor = entry["predictor"]
-    result: Mapping[str, Any] | None = entry.get(predictor)
-    if result is None:
-        raise ValueError(
-            f"{path}: the summary is corrupt: it has no result of its predictor {predictor!r}"
-        )
-    return result
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def learning_records(runs: Runs, measure: str = "nll") -> list[Curve]:
-    """Return one curve per run and split from the records of training."""
-    curves = []
-    for head, paths in runs.items():
-        for path in paths:
-            records = RunDirectory(path).metrics()
-            for split in ("train", "validation"):
-                points = [(r["step"], r.get(measure)) for r in records if r["split"] == split]
-                kept = [(step, value) for step, value in points if value is not None]
-                if kept:
-                    steps, values = zip(*kept, strict=True)
-                    curves.append(Curve(head, split, np.asarray(steps), np.asarray(values)))
-    return curves
-
-
-@dataclass(frozen=True, eq=False)
-class SamplingRates:
-    """What a finished run's sampler learned.
+@dataclass(frozen=True)
+class Row:
+    """One variant's results, one value per seed in each list.
 
     Attributes:
-        steps: (T,) training steps.
-        rates: (T, K) rates of the classes.
-        class_counts: (K,) training examples.
-        class_names: K names.
+        name: of the head or method.
+        seeds: the seeds run.
+        values: by name of a measure of :data:`lastlayer.evaluation.MEASURES`, the numbers as they
+            are stored: shares, not per cent.
+        table: which measures it holds, ``"heads"``, ``"groups"`` or ``"tasks"``.
+        shared: what all seeds have in common: the names of the ``groups`` of classes, the most
+            frequent first, and a ``note`` on what they are; the ``class_sizes`` of tasks.
+        details: what figures need beside measures, one entry per seed.
+
+    Raises:
+        ValueError: if a seed comes twice, or a list has another length.
+
+    >>> Row("softmax", [0, 1], {"error": [0.1, 0.2]}).values["error"]
+    [0.1, 0.2]
     """
 
-    steps: np.ndarray
-    rates: np.ndarray
-    class_counts: list[int]
-    class_names: list[str]
+    name: str
+    seeds: list[int]
+    values: dict[str, list[float]]
+    table: str = "heads"
+    shared: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice("table", self.table, KINDS)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(
+                f"seeds of {self.name!r} must be distinct, one or more; got {self.seeds}"
+            )
+        for name, entries in (self.values | self.details).items():
+            if len(entries) != len(self.seeds):
+                raise ValueError(
+                    f"{name} of {self.name!r} must hold {len(self.seeds)} values, one per seed; "
+                    f"got {len(entries)}"
+                )
 
 
-def sampling_rates(path: Path) -> SamplingRates | None:
-    """Return the rates that a run's sampler learned; None if it has none or is not finished."""
-    run = RunDirectory(path)
-    if not run.finished:
-        return None
-    records = [record for record in run.metrics() if record["split"] == "rates"]
-    summary = run.summary()
-    if not records or "class_counts" not in summary:
-        return None
-    return SamplingRates(
-        np.asarray([record["step"] for record in records]),
-        np.asarray([record["rates"] for record in records]),
-        summary["class_counts"],
-        summary["class_names"],
+def check_rows(rows: Sequence[Row]) -> None:
+    """Raise ``ValueError`` unless there is a row, and all are of one table, its groups or tasks."""
+    if not rows:
+        raise ValueError("rows must not be empty")
+    first = rows[0]
+    for row in rows:
+        if row.table != first.table:
+            raise ValueError(f"rows must be of one table; got {first.table} and {row.table}")
+        if row.shared.get("groups") != first.shared.get("groups"):
+            raise ValueError("rows must have the same groups of classes")
+        if row.shared.get("class_sizes") != first.shared.get("class_sizes"):
+            raise ValueError(
+                f"rows must be of the same tasks; {first.name!r} has {first.shared['class_sizes']} "
+                f"classes, {row.name!r} {row.shared['class_sizes']}"
+            )
+        if row.table == "tasks":
+            _check_shapes(row)
+
+
+def _check_shapes(row: Row) -> None:
+    tasks = len(row.shared["class_sizes"])
+    shapes = {"matrices": (tasks, tasks), "accuracies": (tasks,), "task_confusions": (tasks, tasks)}
+    for name, shape in shapes.items():
+        for seed, values in zip(row.seeds, row.details[name], strict=True):
+            if np.shape(values) != shape:
+                raise ValueError(
+                    f"{name} of {row.name!r} must be {shape} for {tasks} tasks; seed {seed} has "
+                    f"{np.shape(values)}"
+                )
+
+
+def write_record(path: Path, title: str, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Write the rows of a comparison as JSON, with the environment they come from.
+
+    A row's entries stand side by side: the variant under ``head`` or ``method``, its seeds, and by
+    name what it shares, its measures and details. NaN and infinity are null.
+
+    Args:
+        path: the file.
+        title: heading of the comparison.
+        tables: rows by table.
+    """
+    from lastlayer.training.run_directory import describe_environment, without_infinities
+
+    used = {name for rows in tables.values() for row in rows for name in row.values}
+    record: dict[str, Any] = {
+        "title": title,
+        "environment": describe_environment(),
+        "measures": {
+            name: {"unit": measure.unit.name, "direction": measure.direction}
+            for name, measure in ((name, MEASURES.get(name)) for name in MEASURES.names())
+            if name in used
+        },
+    }
+    for table, rows in tables.items():
+        if rows:
+            record[KINDS[table].record] = [_entries(row) for row in rows]
+    # On one line, matrices of tasks take far less room.
+    indent = None if tables.get("tasks") else 1
+    text = json.dumps(without_infinities(_without_nan(record)), indent=indent, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, list[Row]]:
+    """Return the rows of a ``comparison.json``, of any version, by table.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not the record of a comparison.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            table: [
+                _row_of(table, entries)
+                for entries in record.get(kind.record, [])
+                if kind.noun.lower() in entries
+            ]
+            for table, kind in KINDS.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the record of a comparison: {error!r}") from error
+
+
+def _entries(row: Row) -> dict[str, Any]:
+    name = {KINDS[row.table].noun.lower(): row.name}
+    return name | {"seeds": row.seeds} | row.shared | row.values | row.details
+
+
+def _row_of(table: str, entries: dict[str, Any]) -> Row:
+    kind = KINDS[table]
+    if "group_accuracy" in entries:  # before version 0.2 by the names of the groups
+        by_group = entries["group_accuracy"].values()
+        names = ("frequent_accuracy", "medium_accuracy", "rare_accuracy")
+        into_first = [confusion[-1][0] for confusion in entries["group_confusion"]]
+        entries |= dict(zip(names, by_group, strict=True)) | {"rare_as_frequent": into_first}
+    return Row(
+        entries[kind.noun.lower()],
+        entries["seeds"],
+        {
+            name: [measure.null if value is None else value for value in entries[name]]
+            for name, measure in measures_of(table).items()
+            if entries.get(name)
+        },
+        table,
+        {name: entries[name] for name in kind.shared},
+        {name: with_nan(entries[name]) for name in kind.details},
     )
 
 
-def reliability_tables(runs: Runs, kind: str = "top1") -> dict[str, Reliability]:
-    """Return one reliability table per head over the predictions of all its runs."""
-    tables = {}
-    for head, paths in runs.items():
-        finished = [run for run in map(RunDirectory, paths) if run.finished]
-        if not finished:
-            continue
-        predictions = [run.predictions() for run in finished]
-        log_prob = torch.cat([p["log_prob"] for p in predictions])
-        target = torch.cat([p["target"] for p in predictions])
-        tables[head] = reliability(log_prob, target, kind=kind)
-    return tables
+def _without_nan(value: Any) -> Any:
+    """Return nested data with null for NaN: what has no example has no accuracy."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def with_nan(value: Any) -> Any:
+    """Return nested lists with NaN for null."""
+    return [with_nan(entry) for entry in value] if isinstance(value, list) else or_nan(value)
