@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
+import numpy as np
 import pytest
+from scipy import stats
 
+from lastlayer.data import load
 from lastlayer.experiments.information import run_information
 from lastlayer.training import RunConfig, RunDirectory, train
 
@@ -45,6 +49,16 @@ def test_it_prints_estimates_classes_and_layers_and_writes_them(lastlayer, runs,
         found["estimates"]["as predicted"]["nats"] / math.log(2)
     )
     assert [row["name"] for row in found["classes"]] == [str(k) for k in range(10)]
+
+
+def test_the_share_of_label_entropy_is_nats_over_nats(lastlayer, runs):
+    printed = lastlayer("information", runs["softmax"])
+    line = next(line for line in printed.out.splitlines() if "as predicted" in line)
+    nats, _, _, bits, share = map(float, re.findall(r"-?\d+\.\d+", line))
+    entropy = stats.entropy(np.bincount(load("digits").test.target))  # in nats
+    assert bits == pytest.approx(nats / math.log(2), abs=2e-4)
+    assert share == pytest.approx(100 * nats / entropy, abs=0.06)
+    assert 0 < share < 100
 
 
 def test_a_missing_run_and_no_masks_are_one_line(lastlayer, runs, tmp_path):

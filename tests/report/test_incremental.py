@@ -20,6 +20,7 @@ from lastlayer.report import (
     task_matrix_figure,
     write_comparison,
 )
+from lastlayer.report.figures import draw_figure
 from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
 
 NAN = math.nan
@@ -370,3 +371,20 @@ def test_the_same_rows_give_the_same_files_bitwise(runs, tmp_path):
     assert len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_figures_by_name_are_drawn_from_the_record_of_a_comparison(runs, tmp_path):
+    write_comparison(tmp_path, runs, title="t")
+    ce, bs = collect_rows(runs)["tasks"]
+    drawn = draw_figure("tasks", [tmp_path], variant="balanced-softmax").axes[0].images[0]
+    expected = 100 * np.mean(bs.details["matrices"], axis=0)
+    np.testing.assert_allclose(drawn.get_array().filled(NAN), expected)
+    drawn = draw_figure("taken-for", [tmp_path / "comparison.json"], variant="cross-entropy")
+    counts = np.sum(ce.details["task_confusions"], axis=0)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(drawn.axes[0].images[0].get_array(), shares)
+    lines = draw_figure("accuracy", [tmp_path]).axes[0].lines
+    means = 100 * np.mean(bs.details["accuracies"], axis=0)
+    assert lines[1].get_ydata() == pytest.approx(means)
+    labels = draw_figure("old-new", [tmp_path]).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["cross-entropy", "balanced-softmax"]

@@ -9,6 +9,7 @@ import pytest
 
 from lastlayer.experiments import Recipe, plan, run
 from lastlayer.report import Row, collect_rows, results_table, write_comparison
+from lastlayer.report.figures import draw_figure
 from lastlayer.report.group_figures import class_accuracy_figure, tail_confusion_figure
 
 
@@ -99,5 +100,11 @@ def test_a_long_tailed_comparison_has_table_and_figures(tmp_path):
     assert "<h2>Groups of classes</h2>" in (tmp_path / "report.html").read_text()
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert [r["head"] for r in record["long_tail"]] == ["softmax", "balanced-softmax"]
+    line = draw_figure("class-accuracy", [tmp_path]).axes[0].lines[0]
+    assert line.get_xdata().tolist() == sorted(rows[0].details["class_counts"][0], reverse=True)
+    bars = draw_figure("tail-confusion", [tmp_path]).axes[0].patches
+    assert [bar.get_width() for bar in bars[:2]] == pytest.approx(
+        [100 * r.values["rare_accuracy"][0] for r in rows]
+    )
     for name in ("class-accuracy", "tail-confusion"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 0

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 
-from lastlayer.cli import linear, reading
+from lastlayer.cli import figure, linear, reading
 from lastlayer.cli.app import app
 from lastlayer.cli.comparison import (
     print_trials,
@@ -28,7 +28,7 @@ from lastlayer.cli.console import (
 from lastlayer.cli.incremental import learn, run_learning
 from lastlayer.cli.settings import Settings
 
-__all__ = ["app", "learn", "linear", "main", "reading"]
+__all__ = ["app", "figure", "learn", "linear", "main", "reading"]
 
 
 @app.command

@@ -23,8 +23,8 @@ class Kind:
         heading: of its table on the page.
         record: the entry of ``comparison.json`` that holds its rows.
         applies: takes a finished run's summary; whether the run stands in the table.
-        note: takes what a row's seeds share; the text below the table, where ``{explained}`` stands
-            for what the measures say of themselves and ``{better}`` for which differences are good.
+        note: the text below the table; takes what a row's seeds share, what the measures say of
+            themselves, and which differences are good.
         alike: takes a summary; runs stand side by side if it gives the same.
         must_be_alike: what it gives, if other runs are refused; None if they are left out.
         shared: what all seeds of a row have in common.
@@ -36,7 +36,7 @@ class Kind:
     heading: str
     record: str
     applies: Callable[[Summary], bool]
-    note: Callable[[Mapping[str, Any]], str]
+    note: Callable[[Mapping[str, Any], str, str], str]
     published: tuple[str, str] | None = None
     alike: Callable[[Summary], Any] = lambda summary: None
     must_be_alike: str | None = None
@@ -64,9 +64,9 @@ KINDS = {
         heading="Results",
         record="rows",
         applies=lambda summary: "incremental" not in summary,
-        note=lambda shared: (
+        note=lambda shared, explained, better: (
             "Mean ± standard deviation over seeds. NLL in nats. Δ: paired difference, of errors in "
-            "points, seed by seed, with its 95 % Student-t interval; {better}.{explained}"
+            f"points, seed by seed, with its 95 % Student-t interval; {better}.{explained}"
         ),
         published=("error", "Test error"),
     ),
@@ -75,10 +75,10 @@ KINDS = {
         heading="Groups of classes",
         record="long_tail",
         applies=lambda summary: "long_tail" in summary,
-        note=lambda shared: (
+        note=lambda shared, explained, better: (
             f"{shared['note']} Accuracy is the mean over classes, ± standard deviation over seeds."
-            "{explained} Δ: paired difference in points, seed by seed, with its 95 % Student-t "
-            "interval; {better}."
+            f"{explained} Δ: paired difference in points, seed by seed, with its 95 % Student-t "
+            f"interval; {better}."
         ),
         alike=lambda summary: summary["long_tail"]["grouping"],
         shared={
@@ -96,11 +96,11 @@ KINDS = {
         heading="Results",
         record="rows",
         applies=lambda summary: "incremental" in summary,
-        note=lambda shared: (
+        note=lambda shared, explained, better: (
             f"{describe_tasks(shared['class_sizes'])}. An accuracy is over all test examples of "
             "the classes seen so far, without being told the task: examples count alike, not "
-            "tasks.{explained} ± standard deviation over seeds. Δ: paired difference in points, "
-            "seed by seed, with its 95 % Student-t interval; {better}."
+            f"tasks.{explained} ± standard deviation over seeds. Δ: paired difference in points, "
+            f"seed by seed, with its 95 % Student-t interval; {better}."
         ),
         published=("average_incremental_accuracy", "Average incremental accuracy"),
         alike=lambda summary: summary["incremental"]["sizes"],

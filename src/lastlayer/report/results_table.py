@@ -152,7 +152,4 @@ def _note(row: Row, shown: Sequence[Measure], compared: Sequence[Measure]) -> st
         better = ", ".join(
             f"of {m.heading(row.shared, m.difference)} {BETTER[m.direction]}" for m in compared
         )
-    note = KINDS[row.table].note(row.shared)
-    # Not by str.format: what the groups are said to be may hold braces.
-    note = note.replace("{explained}", "".join(f" {text}" for text in explained))
-    return note.replace("{better}", better)
+    return KINDS[row.table].note(row.shared, "".join(f" {text}" for text in explained), better)

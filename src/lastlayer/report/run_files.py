@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lastlayer._checks import check_choice
+from lastlayer.data import digit_collages
 from lastlayer.evaluation import Reliability, confusion_counts, measures_of, reliability
+from lastlayer.information import filter_object, posterior_threshold
+from lastlayer.information.filtering import Filtered
+from lastlayer.report.convergence import SolverCurve
 from lastlayer.report.curves import Curve
 from lastlayer.report.kinds import KINDS
 from lastlayer.report.rows import Row, with_nan
 from lastlayer.training import RunDirectory
+from lastlayer.training.fit import load_classifier, load_run_splits
 
 #: Paths of runs by the variant they are of.
 Runs = Mapping[str, Sequence[Path]]
@@ -148,12 +156,104 @@ def reliability_tables(runs: Runs, kind: str = "top1") -> dict[str, Reliability]
     return tables
 
 
-def confusion_of(paths: list[Path]) -> torch.Tensor:
-    """Return the (K, K) counts of labels and predictions over the finished runs of one variant."""
-    stored = [RunDirectory(path).predictions() for path in paths]
-    return torch.stack(
-        [
-            confusion_counts(p["log_prob"].argmax(dim=1), p["target"], p["log_prob"].shape[1])
-            for p in stored
-        ]
-    ).sum(dim=0)
+def confusion_counts_of(paths: Sequence[Path]) -> Tensor:
+    """Return the (K, K) counts of labels and predictions over finished runs of one variant."""
+    total = torch.zeros((), dtype=torch.int64)
+    for path in paths:
+        stored = RunDirectory(path).predictions()
+        prediction, num_classes = stored["log_prob"].argmax(dim=1), stored["log_prob"].shape[1]
+        total = total + confusion_counts(prediction, stored["target"], num_classes)
+    return total
+
+
+class Solvers(NamedTuple):
+    """What ``lastlayer fit-linear`` left of its solvers.
+
+    Attributes:
+        curves: their ways to the optimum.
+        paths: by solver, held-out measures along a path of penalties, where there is one.
+    """
+
+    curves: list[SolverCurve]
+    paths: dict[str, dict[str, list[float]]]
+
+
+def read_solvers(paths: Sequence[Path]) -> Solvers:
+    """Read folders of ``lastlayer fit-linear``, or of single solvers in them.
+
+    Raises:
+        FileNotFoundError: if a folder has no finished solver.
+        ValueError: if a file is corrupt.
+    """
+    found = Solvers([], {})
+    for path in paths:
+        files = [path / "history.json"] if (path / "history.json").is_file() else None
+        files = files or sorted(path.glob("*/history.json"))
+        if not files:
+            raise FileNotFoundError(f"{path} is no folder of lastlayer fit-linear")
+        for file in files:
+            name, history = file.parent.resolve().name, _read_json(file)
+            test = history.get("test_accuracy", {"seconds": [], "accuracy": []})
+            seconds, objective, bound = (
+                with_nan(history[entry]) for entry in ("seconds", "objective", "bound")
+            )
+            found.curves.append(
+                SolverCurve(name, seconds, objective, bound, test["seconds"], test["accuracy"])
+            )
+            along = _read_json(file.with_name("summary.json"))["path"]
+            if along is not None:
+                found.paths[name] = along
+    return found
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file} is corrupt: {error}") from error
+
+
+EMPTY = 0.5  # of the mean ink of an image; windows of a collage with less are background
+
+
+def filter_collages(
+    run: RunDirectory, target: int, *, count: int, posterior: float, seed: int, data_dir: str | None
+) -> tuple[Tensor, Filtered, tuple[int, int], int]:
+    """Erase a class from collages of a run's test images, by the run's own classifier.
+
+    Args:
+        run: a finished run on images in [0, 1] with empty background.
+        target: the class.
+        count: collages.
+        posterior: probability of the class above which a window is erased.
+        seed: of the collages.
+        data_dir: folder of the data's files, where it is not the run's any more.
+
+    Returns:
+        The collages, what filtering left of them, the windows' size and their stride.
+
+    Raises:
+        ValueError: if the inputs are no such images, or a number is out of range.
+    """
+    test = load_run_splits(run, data_dir=data_dir).test
+    if test.inputs.dim() != 4:
+        raise ValueError(f"filtering needs images; the inputs of {run.path} have another shape")
+    height, width = test.inputs.shape[-2:]
+    check_choice("target", target, range(len(run.summary()["class_names"])))
+    collages = digit_collages(
+        test.inputs, test.target, count, chosen=target, gap=height // 2, seed=seed
+    ).images
+    prior = torch.tensor(run.summary()["class_counts"], dtype=torch.float64)
+    prior /= prior.sum()
+    stride = max(1, min(height, width) // 8)
+    filtered = filter_object(
+        load_classifier(run),
+        collages,
+        target,
+        (height, width),
+        posterior_threshold(posterior, float(prior[target])),
+        stride=stride,
+        log_prior=prior.log().float(),
+        min_ink=EMPTY * float(test.inputs.float().mean()),
+    )
+    return collages, filtered, (height, width), stride
