@@ -31,12 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_parts.bench import BAD, GOOD, NOT_RUN, Bench
+from gpu_parts.bench import BAD, NOT_RUN, Bench
 from paired import RESULTS
 
 #: Parts that run side by side, and the share of the time that each group has.
 TOGETHER, ALONE = ("correct", "sync", "compile", "training"), ("steps",)
 SHARE_TOGETHER = 0.5
+#: Cases that are printed of every part that are not as they should be.
+MOST_LINES = 30
 MODULES = {"compile": "compiled"}
 
 
@@ -45,10 +47,14 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     if arguments.dry:
         _dry(arguments)
-    elif not torch.cuda.is_available():
+        return report(arguments)
+    # What cuBLAS must know before its first call to be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("OMP_NUM_THREADS", "4")
+    if not torch.cuda.is_available():
         print("no CUDA device is at hand; --dry tries everything on the CPU", file=sys.stderr)
         return 2
-    elif len(arguments.parts) == 1:
+    if len(arguments.parts) == 1:
         _run(arguments.parts[0], "cuda", arguments, arguments.limit)
     else:
         _in_processes(arguments)
@@ -120,12 +126,8 @@ def _start(part: str, arguments: argparse.Namespace, seconds: float) -> subproce
     words += ["--heads", arguments.heads]
     log = path_of(arguments, part).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    # What cuBLAS must know before its first call to be deterministic.
-    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, __file__, *words], stdout=file, stderr=file, env=environment
-        )
+        return subprocess.Popen([sys.executable, __file__, *words], stdout=file, stderr=file)
 
 
 def _wait(processes: dict[str, subprocess.Popen[bytes]], seconds: float) -> None:
@@ -153,11 +155,14 @@ def report(arguments: argparse.Namespace) -> int:
         count = Counter(row["status"] for row in rows)
         told = ", ".join(f"{number} {status}" for status, number in count.items())
         print(f"\n{part} ({document['device']}, {document['seconds']:.0f} s): {told}")
+        found = [row for row in rows if row["status"] in BAD]
+        bad += len(found)
+        for row in found[:MOST_LINES]:
+            print(f"  {row['status']}: {row['case']}: {_reason(row)}")
+        if len(found) > MOST_LINES:
+            print(f"  ... and {len(found) - MOST_LINES} more, in {path}")
         for row in rows:
-            if row["status"] in BAD:
-                bad += 1
-                print(f"  {row['status']}: {row['case']}: {_reason(row)}")
-            elif row["status"] == "note":
+            if row["status"] == "note":
                 print(f"  note: {row['case']}: {row['message']}")
         left_out = [row["case"] for row in rows if row["status"] == NOT_RUN]
         if left_out:

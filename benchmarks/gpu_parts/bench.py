@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import platform
@@ -17,8 +18,8 @@ import torch
 
 import lastlayer
 
-#: What came of a case. A ``"note"`` is neither good nor bad.
-GOOD, BAD = ("ok", "note"), ("wrong", "error")
+#: What may come of a case besides ``"ok"`` and ``"note"``.
+BAD = ("wrong", "error")
 NOT_RUN = "not run"
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(lastlayer.__file__).resolve().parents[1]  # where it is installed elsewhere
@@ -93,7 +94,6 @@ class Bench:
             self.synchronize()
         except Exception as error:
             row = failure(error)
-            error.__traceback__ = None  # which holds the tensors of the case
         try:
             self.synchronize()
         except Exception as error:
@@ -126,9 +126,11 @@ class Bench:
 
 def failure(error: BaseException) -> Row:
     """Return the row of what was raised: its message, and where, innermost last."""
-    text = str(error).strip() or type(error).__name__
-    message = f"{type(error).__name__}: {text}"
-    return {"status": "error", "message": message[:600], "where": places(error)[-5:]}
+    first = error
+    while first.__context__ is not None:  # a capture that breaks raises again at its end
+        first = first.__context__
+    message = f"{type(first).__name__}: {str(first).strip()}"
+    return {"status": "error", "message": message[:600], "where": places(first)[-5:]}
 
 
 def places(error: BaseException) -> list[str]:
@@ -146,6 +148,7 @@ def ours_at(filename: str, line: int | None) -> str | None:
     return None
 
 
+@functools.cache
 def machine(device: str) -> dict[str, Any]:
     """Return the versions and the device behind the figures."""
     found: dict[str, Any] = {

@@ -7,6 +7,8 @@ import io
 from functools import partial
 
 import torch
+from torch import Tensor
+
 from gpu_parts import correct_others
 from gpu_parts.bench import Bench, Row
 from gpu_parts.cases import (
@@ -19,8 +21,6 @@ from gpu_parts.cases import (
     make_losses,
 )
 from gpu_parts.places import VARIANTS, Place, Values, compare
-from torch import Tensor, nn
-
 from lastlayer.heads import Head
 
 
@@ -113,7 +113,7 @@ def regularizer_values(name: str, place: Place) -> Values:
     layer = module.layer
     parameters = dict(layer.named_parameters())
     out = layer(features)
-    total = (out.float() * upstream.float() if not place.reference else out * upstream).sum()
+    total = (out.double() * upstream.double()).sum()
     penalty = layer.penalty()
     gradients = torch.autograd.grad(
         total + penalty, [features, *parameters.values()], allow_unused=True
@@ -144,12 +144,13 @@ def moves(name: str, in_features: int, num_classes: int, device: str) -> Row:
     other = loss_of(moved, features, target, generator=again).detach()
     back = copy.deepcopy(moved).cpu().state_dict()
     same_state = all(torch.equal(back[k], v) for k, v in source.state_dict().items())
-    problems = [
-        *(f"{k} is on another device" for k in wrong),
-        *(["another loss of the same head and seed"] if not torch.equal(*losses) else []),
-        *(["the seed changes nothing"] if moved.stochastic and torch.equal(other, losses[0]) else []),
-        *(["another state after the way back"] if not same_state else []),
-    ]
+    checks = {
+        "another loss of the same head and seed": not torch.equal(*losses),
+        "the seed changes nothing": moved.stochastic and torch.equal(other, losses[0]),
+        "another state after the way back": not same_state,
+    }
+    problems = [f"{k} is on another device" for k in wrong]
+    problems += [problem for problem, is_there in checks.items() if is_there]
     return {"status": "wrong" if problems else "ok", "message": "; ".join(problems)}
 
 

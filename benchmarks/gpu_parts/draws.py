@@ -26,7 +26,11 @@ class SharedDraws(TorchDispatchMode):
         self.source = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         draw = _DRAWS.get(func.overloadpacket.__name__)

@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
+
 from gpu_parts.bench import Row
 from gpu_parts.draws import SharedDraws
-from torch import Tensor, nn
 
 #: ||out - ref|| / ||ref||: float32 without TF32; bfloat16 has 8 bits, float16 has 11.
 FLOAT64, FLOAT32, BFLOAT16, FLOAT16 = 1e-9, 1e-4, 3e-2, 1e-2
@@ -118,7 +119,9 @@ def compare(
     reference, found = results
     errors = {k: relative_error(v, found.values[k]) for k, v in reference.values.items()}
     gradients = _gradient_errors(reference.gradients, found.gradients)
-    unequal = [k for k, v in reference.exact.items() if not torch.equal(v.cpu(), found.exact[k].cpu())]
+    unequal = [
+        k for k, v in reference.exact.items() if not torch.equal(v.cpu(), found.exact[k].cpu())
+    ]
     worst_value, worst_gradient = _worst(errors), _worst(gradients)
     good = (
         not unequal

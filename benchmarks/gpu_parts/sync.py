@@ -1,4 +1,4 @@
-"""Part ``sync``: no training step waits for the device, and every step has a deterministic form."""
+"""Part ``sync``: no step waits for the device, and every step has a deterministic form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import nn
+
 from gpu_parts.bench import Bench, Row, failure, ours_at
 from gpu_parts.cases import (
     HEAD_NAMES,
@@ -18,8 +20,6 @@ from gpu_parts.cases import (
     make_head,
     make_losses,
 )
-from torch import nn
-
 from lastlayer.heads import attach
 from lastlayer.models import GapCNN
 from lastlayer.regularizers import insert

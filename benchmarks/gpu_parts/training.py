@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from gpu_parts.bench import Bench, Row
 
 NEEDED = ("lightning", "pydantic", "tomli_w", "torchmetrics", "sklearn", "scipy")
