@@ -164,7 +164,7 @@ def test_runs_are_found_one_by_one_and_in_folders_by_variant(comparison, tmp_pat
         (("nope",), "unknown figure 'nope'"),
         (("confusion", "{folder}"), "variant must be one of dropmax, softmax"),
         (("confusion", "{folder}", "--option", "variant=x"), "variant must be one of"),
-        (("curves", "{folder}", "--option", "colour=red"), "its options: measure, log"),
+        (("curves", "{folder}", "--option", "color=red"), "its options: measure, log"),
         (("tail-confusion", "{folder}"), "nothing of long-tailed data"),
         (("tasks", "{folder}"), "nothing of tasks"),
         (("rates", "{folder}", "--option", "variant=softmax"), "no sampler learned rates"),

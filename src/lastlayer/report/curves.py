@@ -30,7 +30,7 @@ class Curve:
     """One metric of one run.
 
     Attributes:
-        head: gives the colour; curves of one head share it.
+        head: gives the color; curves of one head share it.
         split: such as ``"train"`` or ``"test"``; gives the line style.
         steps: (T,) training steps, increasing.
         values: (T,) the metric; NaN leaves a gap.
@@ -49,7 +49,7 @@ def learning_curves(
     x_label: str = "training step",
     log_y: bool = False,
 ) -> Figure:
-    """Curves over steps; the colour tells the head, the line style the split.
+    """Curves over steps; the color tells the head, the line style the split.
 
     Several curves of one head and split (its seeds) are drawn thin under one legend entry.
 
@@ -109,7 +109,7 @@ def rates_figure(
     *,
     title: str = "",
 ) -> Figure:
-    """Sampling rates over training, one line a class, its colour the number of its examples.
+    """Sampling rates over training, one line a class, its color the number of its examples.
 
     Args:
         steps: (T,) training steps, increasing.

@@ -175,12 +175,12 @@ def _heat_map(
     Args:
         array: (K, K) numbers of at least 0.
         names: K names of rows and columns.
-        top: the number with the darkest colour, above 0.
+        top: the number with the darkest color, above 0.
         text: writes a number.
         title: heading.
         x_label: what the columns are.
         y_label: what the rows are.
-        bar_label: unit of the numbers, beside the colour bar of a table too large for its numbers.
+        bar_label: unit of the numbers, beside the color bar of a table too large for its numbers.
 
     Returns:
         A matplotlib figure.
