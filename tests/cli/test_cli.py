@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from lastlayer.cli.console import print_table
-from lastlayer.cli.runs import ESSENTIAL, _explain_one
+from lastlayer.cli.runs import _explain_one
 from lastlayer.cli.settings import Settings
-from lastlayer.report import ComparisonRow, comparison_table
+from lastlayer.report import Row
+from lastlayer.report.results_table import wide_and_narrow
 from lastlayer.training import RunConfig, RunDirectory
 from lastlayer.training.variants import split_variants
 
@@ -335,12 +336,9 @@ def test_a_name_in_brackets_is_printed_as_it_is(lastlayer, tiny_recipe, tmp_path
 
 
 def table(heads):
-    rows = [
-        ComparisonRow(head, [0, 1], [0.187, 0.193], *[[0.1234, 0.15]] * 4, [10.1, 9.8], [0.1] * 2)
-        for head in heads
-    ]
-    essential = comparison_table(rows, measures=ESSENTIAL, differences=("error",))
-    return comparison_table(rows), essential
+    values = {name: [0.1234, 0.15] for name in ("nll", "brier", "ece", "ece_pooled")}
+    values |= {"error": [0.187, 0.193], "nll_scaled": [0.1] * 2, "seconds": [10.1, 9.8]}
+    return wide_and_narrow([Row(head, [0, 1], values) for head in heads])
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 150, 200])

@@ -12,8 +12,8 @@ from lastlayer.incremental.methods import ADDITIONS, METHODS
 from lastlayer.longtail import long_tail_counts
 from lastlayer.models import BACKBONES
 from lastlayer.regularizers import REGULARIZERS
-from lastlayer.report import ComparisonRow
-from lastlayer.report.pages import published_table
+from lastlayer.report import Row
+from lastlayer.report.results_table import published_table
 from lastlayer.training.build import backbone_name, build_classifier
 from lastlayer.training.schemes import SCHEMES
 from lastlayer.training.sections import ClassifierStageConfig, HeadConfig, RegularizerConfig
@@ -232,7 +232,7 @@ def test_a_recipe_file_that_is_not_there_is_named(tmp_path):
 
 def rows():
     return [
-        ComparisonRow(head, [0, 1], [0.06, 0.08], *[[0.1, 0.1]] * 5)
+        Row(head, [0, 1], {"error": [0.06, 0.08]})
         for head in ("softmax", "dropmax:temperature=0.2", "entmax15")
     ]
 

@@ -5,19 +5,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lastlayer.report import ComparisonRow, TextTable, comparison_figure, comparison_table
+from lastlayer.report import Row, TextTable, comparison_figure, results_table
 
 
 def row(head, error, seeds=None, **changes):
     size = len(error)
     values = {
+        "error": error,
         "nll": [0.1] * size,
         "brier": [0.05] * size,
         "ece": [0.02] * size,
         "ece_pooled": [0.01] * size,
         "seconds": [3.0] * size,
     }
-    return ComparisonRow(head, seeds or list(range(size)), error, **(values | changes))
+    return Row(head, list(range(size)) if seeds is None else seeds, values | changes)
 
 
 BASE = row("softmax", [0.10, 0.12, 0.14])
@@ -30,7 +31,7 @@ def cells(table, head):
 
 
 def test_cells_hold_mean_and_sd_in_the_units_of_the_heading():
-    mine = cells(comparison_table([BASE, BETTER]), "softmax")
+    mine = cells(results_table([BASE, BETTER]), "softmax")
     assert mine["Error %"] == "12.00 ± 2.00"
     assert mine["NLL"] == "0.100 ± 0.000"
     assert mine["ECE top-1 %"] == "2.00 ± 0.00"
@@ -40,52 +41,52 @@ def test_cells_hold_mean_and_sd_in_the_units_of_the_heading():
 
 def test_difference_is_paired_by_seed_with_scipys_interval():
     expected = stats.ttest_rel([8, 11, 10], [10, 12, 14]).confidence_interval(0.95)
-    mine = cells(comparison_table([BASE, BETTER]), "dropmax")
+    mine = cells(results_table([BASE, BETTER]), "dropmax")
     text = f"{-7 / 3:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]"
     assert mine["Δ error to softmax"] == text
     # The seeds in another order, with one the baseline lacks, change nothing.
     shuffled = row("dropmax", [0.10, 0.08, 0.5, 0.11], seeds=[2, 0, 9, 1])
-    assert cells(comparison_table([BASE, shuffled]), "dropmax")["Δ error to softmax"] == text
+    assert cells(results_table([BASE, shuffled]), "dropmax")["Δ error to softmax"] == text
 
 
 def test_one_shared_seed_gives_no_interval_and_none_no_difference():
-    table = comparison_table([BASE, row("one", [0.11]), row("none", [0.2], seeds=[7])])
+    table = results_table([BASE, row("one", [0.11]), row("none", [0.2], seeds=[7])])
     assert cells(table, "one")["Δ error to softmax"] == "+1.00"
     assert cells(table, "none")["Δ error to softmax"] == "–"
     assert cells(table, "one")["Error %"] == "11.00"
 
 
 def test_infinite_nll_is_printed_as_inf():
-    assert cells(comparison_table([BASE, BETTER]), "dropmax")["NLL"] == "inf"
+    assert cells(results_table([BASE, BETTER]), "dropmax")["NLL"] == "inf"
 
 
 def test_another_baseline_can_be_named():
-    table = comparison_table([BASE, BETTER], baseline="dropmax")
+    table = results_table([BASE, BETTER], baseline="dropmax")
     assert cells(table, "dropmax")["Δ error to dropmax"] == "baseline"
     assert cells(table, "softmax")["Δ error to dropmax"].startswith("+2.33")
 
 
 def test_scaled_columns_appear_only_where_a_head_has_them():
     scaled = row("scaled", [0.1, 0.1], nll_scaled=[0.2, 0.4], ece_scaled=[0.01, 0.03])
-    assert "NLL, scaled" not in comparison_table([BASE]).columns
-    table = comparison_table([BASE, scaled])
+    assert "NLL, scaled" not in results_table([BASE]).columns
+    table = results_table([BASE, scaled])
     assert cells(table, "scaled")["NLL, scaled"] == "0.300 ± 0.141"
     assert cells(table, "scaled")["ECE top-1 %, scaled"] == "2.00 ± 1.41"
     assert cells(table, "softmax")["NLL, scaled"] == "–"
 
 
 def test_measures_choose_the_columns():
-    columns = comparison_table([BASE], measures=["nll", "error"], differences=["brier"]).columns
+    columns = results_table([BASE], measures=["nll", "error"], differences=["brier"]).columns
     assert columns == ("Head", "Seeds", "NLL", "Error %", "Δ Brier to softmax")
 
 
 def test_differences_are_in_the_units_of_their_measure():
     better = row("better", [0.10, 0.12, 0.14], nll=[0.05, 0.07, 0.03])
-    mine = cells(comparison_table([BASE, better]), "better")
+    mine = cells(results_table([BASE, better]), "better")
     expected = stats.ttest_1samp([-0.05, -0.03, -0.07], 0).confidence_interval(0.95)
     assert mine["Δ NLL to softmax"] == f"-0.050 [{expected.low:+.3f}, {expected.high:+.3f}]"
     assert mine["Δ error to softmax"] == "+0.00 [+0.00, +0.00]"
-    infinite = cells(comparison_table([BASE, BETTER]), "dropmax")["Δ NLL to softmax"]
+    infinite = cells(results_table([BASE, BETTER]), "dropmax")["Δ NLL to softmax"]
     assert infinite.startswith("+inf")
 
 
@@ -107,15 +108,16 @@ def test_rich_table_prints_every_cell_literally():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: comparison_table([]), "one or more"),
-        (lambda: comparison_table([BASE, BASE]), "one row per head"),
-        (lambda: comparison_table([BASE], baseline="x"), "baseline must be one of softmax"),
-        (lambda: comparison_table([BASE], measures=["accuracy"]), "measures must be one of"),
+        (lambda: results_table([]), "one or more"),
+        (lambda: results_table([BASE, BASE]), "one row per head"),
+        (lambda: results_table([BASE], baseline="x"), "baseline must be one of softmax"),
+        (lambda: results_table([BASE], measures=["accuracy"]), "measures must be one of"),
         (lambda: row("a", [0.1, 0.2], seeds=[1, 1]), "seeds of 'a' must be distinct"),
-        (lambda: row("a", []), "seeds of 'a'"),
+        (lambda: row("a", [], seeds=[]), "seeds of 'a'"),
         (lambda: row("a", [0.1], nll=[0.1, 0.2]), "nll of 'a' must hold 1 values"),
         (lambda: row("a", [0.1], nll_scaled=[1, 2]), "nll_scaled of 'a'"),
-        (lambda: comparison_figure([]), "rows and measures"),
+        (lambda: comparison_figure([]), "rows must not be empty"),
+        (lambda: comparison_figure([BASE], []), "measures must not be empty"),
         (lambda: comparison_figure([BASE], ["x"]), "measures must be one of"),
     ],
 )

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from lastlayer.report import TextTable, confusion_figure, html_report, save_figure
+from lastlayer.report import TextTable, confusion_figure, save_figure
+from lastlayer.report.html import html_report
 
 NASTY = """<script>alert("x")</script> & 'y'"""
 
@@ -37,7 +38,7 @@ class Page(HTMLParser):
 def write(path, **changes):
     content = {
         "intro": "First.\n\nSecond.",
-        "table": TextTable(("Head", "Error %"), (("softmax", "1.00"),), "In points."),
+        "tables": {"Results": TextTable(("Head", "Error %"), (("softmax", "1.00"),), "In points.")},
         "figures": {"Confusion": confusion_figure([[3, 1], [0, 4]])},
         "sections": {"How to read": "Lower is better."},
     }
@@ -82,7 +83,7 @@ def test_text_is_escaped_everywhere(tmp_path):
             tmp_path / "report.html",
             title=NASTY,
             intro=NASTY,
-            table=TextTable((NASTY,), ((NASTY,),), NASTY),
+            tables={"Results": TextTable((NASTY,), ((NASTY,),), NASTY)},
             figures={NASTY: confusion_figure([[1, 0], [0, 1]])},
             sections={NASTY: NASTY},
         )

@@ -13,39 +13,40 @@ from PIL import Image
 
 from lastlayer.evaluation import TaskMatrix, confusion_counts, mean_interval, task_confusion
 from lastlayer.report import (
-    IncrementalRow,
-    TextTable,
-    accuracy_curve_figure,
-    incremental_table,
-    old_new_figure,
+    Row,
+    collect_rows,
+    results_table,
     task_confusion_figure,
     task_matrix_figure,
+    write_comparison,
 )
-from lastlayer.report.incremental_page import write_incremental
-from lastlayer.report.runs import incremental_rows
+from lastlayer.report.figures import draw_figure
+from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
 
 NAN = math.nan
 
 
-def row(method, final, seeds=(0, 1), **changes):
+def row(method, final, seeds=(0, 1), class_sizes=(3, 1), **changes):
     """Two tasks, of 3 and 1 classes, 10 test examples a class."""
     count = len(seeds)
-    made = IncrementalRow(
-        method=method,
-        seeds=list(seeds),
-        class_sizes=[3, 1],
-        matrices=[[[0.9, NAN], [value, 1.0]] for value in final],
-        accuracies=[[0.9, (3 * value + 1) / 4] for value in final],
-        average_incremental_accuracy=[(0.9 + (3 * value + 1) / 4) / 2 for value in final],
-        final_accuracy=[(3 * value + 1) / 4 for value in final],
-        forgetting=[0.9 - value for value in final],
-        backward_transfer=[value - 0.9 for value in final],
-        old_as_new=[1 - value for value in final],
-        new_as_old=[0.0] * count,
-        task_confusions=[[[int(30 * value), 30 - int(30 * value)], [0, 10]] for value in final],
-        seconds=[2.0] * count,
-    )
-    return dataclasses.replace(made, **changes)
+    values = {
+        "average_incremental_accuracy": [(0.9 + (3 * value + 1) / 4) / 2 for value in final],
+        "final_accuracy": [(3 * value + 1) / 4 for value in final],
+        "forgetting": [0.9 - value for value in final],
+        "backward_transfer": [value - 0.9 for value in final],
+        "old_as_new": [1 - value for value in final],
+        "new_as_old": [0.0] * count,
+        "seconds": [2.0] * count,
+    }
+    details = {
+        "matrices": [[[0.9, NAN], [value, 1.0]] for value in final],
+        "accuracies": [[0.9, (3 * value + 1) / 4] for value in final],
+        "task_confusions": [[[int(30 * value), 30 - int(30 * value)], [0, 10]] for value in final],
+    }
+    values |= {name: changes[name] for name in values if name in changes}
+    details |= {name: changes[name] for name in details if name in changes}
+    shared = {"class_sizes": list(class_sizes)}
+    return Row(method, list(seeds), values, "tasks", shared, details)
 
 
 def confusions(sizes, bias, seed):
@@ -101,7 +102,7 @@ def runs(tmp_path):
 
 
 def test_the_table_pairs_the_seeds_and_says_what_is_averaged():
-    table = incremental_table([row("ce", [0.2, 0.4]), row("bs", [0.6, 0.6])])
+    table = results_table([row("ce", [0.2, 0.4]), row("bs", [0.6, 0.6])])
     assert table.columns == (
         "Method", "Seeds", "AIA %", "Final %", "Forgetting", "Backward transfer",
         "Old taken for new %", "Seconds", "Δ AIA to ce", "Δ final to ce",
@@ -123,7 +124,7 @@ def test_the_note_says_how_many_classes_each_task_brings():
         square = [[[0.5] * len(sizes)] * len(sizes)] * 2
         shape = {"matrices": square, "accuracies": accuracy, "task_confusions": square}
         made = row("a", [0.5, 0.5], **shape, class_sizes=sizes)
-        return incremental_table([made]).note.partition(".")[0]
+        return results_table([made]).note.partition(".")[0]
 
     assert note([2, 2, 2]) == "Tasks: 3 of 2 classes"
     assert note([5, 1, 1]) == "Tasks: a base of 5 classes, then 2 of 1"
@@ -137,23 +138,23 @@ def test_a_single_task_has_no_forgetting_and_no_old_classes():
         "task_confusions": [[[40]]] * 2, "forgetting": [NAN] * 2, "backward_transfer": [NAN] * 2,
         "old_as_new": [NAN] * 2, "new_as_old": [NAN] * 2,
     }  # fmt: skip
-    table = incremental_table([row("joint", [0.9, 0.9], **one)])
+    table = results_table([row("joint", [0.9, 0.9], **one)])
     assert table.rows[0][4:7] == ("–", "–", "–")
     with pytest.raises(ValueError, match="two or more tasks"):
         old_new_figure([row("joint", [0.9, 0.9], **one)])
 
 
 def test_other_seeds_are_no_pairs_and_other_tasks_no_table():
-    table = incremental_table([row("a", [0.2, 0.4]), row("b", [0.5], seeds=(7,))])
+    table = results_table([row("a", [0.2, 0.4]), row("b", [0.5], seeds=(7,))])
     assert table.rows[1][-1] == "–"
-    other = dataclasses.replace(row("b", [0.2, 0.4]), class_sizes=[2, 2])
-    for made in (incremental_table, accuracy_curve_figure, old_new_figure):
+    other = row("b", [0.2, 0.4], class_sizes=(2, 2))
+    for made in (results_table, accuracy_curve_figure, old_new_figure):
         with pytest.raises(ValueError, match=r"'a' has \[3, 1\] classes, 'b' \[2, 2\]"):
             made([row("a", [0.2, 0.4]), other])
     with pytest.raises(ValueError, match="one row per method"):
-        incremental_table([row("a", [0.2, 0.4])] * 2)
+        results_table([row("a", [0.2, 0.4])] * 2)
     with pytest.raises(ValueError, match="baseline must be one of a; got 'c'"):
-        incremental_table([row("a", [0.2, 0.4])], baseline="c")
+        results_table([row("a", [0.2, 0.4])], baseline="c")
     with pytest.raises(ValueError, match="rows must not be empty"):
         accuracy_curve_figure([])
 
@@ -161,10 +162,11 @@ def test_other_seeds_are_no_pairs_and_other_tasks_no_table():
 def test_a_row_of_other_lengths_is_refused():
     with pytest.raises(ValueError, match="seeds of 'a' must be distinct"):
         row("a", [0.2, 0.4], seeds=(3, 3))
-    with pytest.raises(ValueError, match="forgetting of 'a' must hold 2 entries"):
+    with pytest.raises(ValueError, match="forgetting of 'a' must hold 2 values"):
         row("a", [0.2, 0.4], forgetting=[0.1])
+    short = row("a", [0.2, 0.4], matrices=[[[0.9, NAN], [0.2, 1.0]], [[0.9]]])
     with pytest.raises(ValueError, match=r"matrices of 'a' must be \(2, 2\).*seed 1 has \(1, 1\)"):
-        row("a", [0.2, 0.4], matrices=[[[0.9, NAN], [0.2, 1.0]], [[0.9]]])
+        results_table([short])
 
 
 def test_curves_are_means_with_the_interval_of_the_seeds():
@@ -172,7 +174,8 @@ def test_curves_are_means_with_the_interval_of_the_seeds():
     axes = accuracy_curve_figure([made]).axes[0]
     assert axes.lines[0].get_xdata().tolist() == [3, 4]
     intervals = [
-        mean_interval([100 * v for v in step]) for step in zip(*made.accuracies, strict=True)
+        mean_interval([100 * v for v in step])
+        for step in zip(*made.details["accuracies"], strict=True)
     ]
     assert axes.lines[0].get_ydata() == pytest.approx([each.mean for each in intervals])
     outline = axes.collections[0].get_paths()[0].vertices
@@ -203,7 +206,7 @@ def test_long_names_and_many_methods_stay_on_the_canvas():
     assert drawn_inside(accuracy_curve_figure(rows))
     for length in range(10, 40, 3):  # from three columns of the legend to one
         shorter = [
-            dataclasses.replace(r, method=f"{names[0][:length]} {k}") for k, r in enumerate(rows)
+            dataclasses.replace(r, name=f"{names[0][:length]} {k}") for k, r in enumerate(rows)
         ]
         assert drawn_inside(accuracy_curve_figure(shorter))
     assert drawn_inside(old_new_figure(rows))
@@ -264,24 +267,27 @@ def test_old_for_new_and_new_for_old_are_means_with_their_seeds():
 
 
 def test_rows_hold_what_the_runs_say(runs):
-    rows = incremental_rows(runs)
-    assert [made.method for made in rows] == ["cross-entropy", "balanced-softmax"]
+    rows = collect_rows(runs)["tasks"]
+    assert [made.name for made in rows] == ["cross-entropy", "balanced-softmax"]
     for made, bias in zip(rows, (4.0, 0.5), strict=True):
         assert made.seeds == [0, 1, 2]
-        assert made.class_sizes == [2, 1, 1]
-        assert made.seconds == [1.5] * 3
+        assert made.shared["class_sizes"] == [2, 1, 1]
+        assert made.values["seconds"] == [1.5] * 3
         for index, seed in enumerate(made.seeds):
             tables = confusions([2, 1, 1], bias, seed)
             tasks = TaskMatrix.from_confusions(tables, [2, 1, 1])
-            assert np.array_equal(made.matrices[index], tasks.matrix, equal_nan=True)
-            assert made.accuracies[index] == list(tasks.accuracies)
+            assert np.array_equal(made.details["matrices"][index], tasks.matrix, equal_nan=True)
+            assert made.details["accuracies"][index] == list(tasks.accuracies)
             for name in (
                 "average_incremental_accuracy", "final_accuracy", "forgetting", "backward_transfer",
             ):  # fmt: skip
-                assert getattr(made, name)[index] == getattr(tasks, name)
-            assert made.old_as_new[index] == tasks.old_as_new[-1]
-            assert made.new_as_old[index] == tasks.new_as_old[-1]
-            assert made.task_confusions[index] == task_confusion(tables[-1], [2, 1, 1]).tolist()
+                assert made.values[name][index] == getattr(tasks, name)
+            assert made.values["old_as_new"][index] == tasks.old_as_new[-1]
+            assert made.values["new_as_old"][index] == tasks.new_as_old[-1]
+            assert (
+                made.details["task_confusions"][index]
+                == task_confusion(tables[-1], [2, 1, 1]).tolist()
+            )
 
 
 def test_the_runs_own_predictor_is_shown(tmp_path):
@@ -290,33 +296,37 @@ def test_the_runs_own_predictor_is_shown(tmp_path):
     path = write_run(
         tmp_path / "icarl", sizes, tables, seed=0, predictor="nearest-mean", nearest_mean=means
     )
-    (made,) = incremental_rows({"icarl": [path]})
-    assert made.final_accuracy == [TaskMatrix.from_confusions(means, sizes).final_accuracy]
+    (made,) = collect_rows({"icarl": [path]})["tasks"]
+    assert made.values["final_accuracy"] == [
+        TaskMatrix.from_confusions(means, sizes).final_accuracy
+    ]
     lost = write_run(tmp_path / "lost", sizes, tables, seed=0, predictor="nearest-mean")
     with pytest.raises(ValueError, match=r"lost: .*no result of its predictor 'nearest-mean'"):
-        incremental_rows({"icarl": [lost]})
+        collect_rows({"icarl": [lost]})["tasks"]
 
 
 def test_other_runs_are_left_out_and_other_tasks_refused(runs, tmp_path):
     plain = write_run(tmp_path / "plain", [2], confusions([2], 0.0, 0), seed=0)
     summary = json.loads((plain / "summary.json").read_text())
     del summary["incremental"]
+    summary["metrics"] = dict.fromkeys(("error", "nll", "brier", "ece", "ece_pooled"), 0.5)
     (plain / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "unfinished").mkdir()
     others = {"plain": [plain], "none": [tmp_path / "unfinished"]}
-    assert incremental_rows(others) == []
-    assert len(incremental_rows(runs | others)) == 2
+    assert collect_rows(others)["tasks"] == []
+    assert len(collect_rows(runs | others)["tasks"]) == 2
     larger = write_run(tmp_path / "larger", [3, 1], confusions([3, 1], 0.0, 0), seed=0)
     with pytest.raises(ValueError, match=r"same sizes; .*\[2, 1, 1\], .*larger \[3, 1\]"):
-        incremental_rows(runs | {"larger": [larger]})
+        collect_rows(runs | {"larger": [larger]})["tasks"]
 
 
 def test_a_comparison_leaves_table_record_figures_and_page(runs, tmp_path):
     out = tmp_path / "out"
-    published = TextTable(("Method", "AIA"), (("theirs", "60"),), "A <note>.")
-    page = write_incremental(
-        out, incremental_rows(runs), title="A < B", intro="why", published=published
+    published = {"cross-entropy": {"theirs": 60.0}}
+    report = write_comparison(
+        out, runs, title="A < B", intro="why", published=published, published_note="A <note>"
     )
+    page = report.page
     assert page == out / "report.html"
     text = page.read_text(encoding="utf-8")
     for part in ("A &lt; B", '<th scope="col">AIA %</th>', "Published numbers", "A &lt;note&gt;."):
@@ -324,7 +334,10 @@ def test_a_comparison_leaves_table_record_figures_and_page(runs, tmp_path):
     assert text.count("data:image/png;base64,") == 6
     markdown = (out / "comparison.md").read_text(encoding="utf-8")
     assert markdown.startswith("# A < B\n\nwhy\n\n| Method | Seeds |")
-    assert "| theirs | 60 |" in markdown
+    rows = collect_rows(runs)["tasks"]
+    ours = 100 * np.mean(rows[0].values["average_incremental_accuracy"])
+    assert f"| cross-entropy | {ours:.2f} | 60.00 |" in markdown
+    assert [len(tables) for tables in report.tables] == [1, 1]  # all of it at any width
     record = json.loads((out / "comparison.json").read_text())
     assert record["environment"]["packages"]["torch"]
     assert [entry["method"] for entry in record["rows"]] == ["cross-entropy", "balanced-softmax"]
@@ -342,20 +355,36 @@ def test_a_comparison_leaves_table_record_figures_and_page(runs, tmp_path):
 
 
 def test_the_methods_drawn_task_by_task_can_be_chosen(runs, tmp_path):
-    rows = incremental_rows(runs)
-    write_incremental(tmp_path, rows, title="t", detailed=["balanced-softmax"])
+    write_comparison(tmp_path, runs, title="t", detailed=["balanced-softmax"])
     assert (tmp_path / "figures" / "tasks-1.png").exists()
     assert not (tmp_path / "figures" / "tasks-2.png").exists()
     assert "balanced-softmax: accuracy on each task" in (tmp_path / "report.html").read_text()
     with pytest.raises(ValueError, match="detailed must be one of"):
-        write_incremental(tmp_path, rows, title="t", detailed=["joint"])
+        write_comparison(tmp_path, runs, title="t", detailed=["joint"])
 
 
 def test_the_same_rows_give_the_same_files_bitwise(runs, tmp_path):
-    rows = incremental_rows({"cross-entropy": runs["cross-entropy"]})
     for name in ("a", "b"):
-        write_incremental(tmp_path / name, rows, title="t")
+        only = {"cross-entropy": runs["cross-entropy"]}
+        write_comparison(tmp_path / name, only, title="t")
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_figures_by_name_are_drawn_from_the_record_of_a_comparison(runs, tmp_path):
+    write_comparison(tmp_path, runs, title="t")
+    ce, bs = collect_rows(runs)["tasks"]
+    drawn = draw_figure("tasks", [tmp_path], variant="balanced-softmax").axes[0].images[0]
+    expected = 100 * np.mean(bs.details["matrices"], axis=0)
+    np.testing.assert_allclose(drawn.get_array().filled(NAN), expected)
+    drawn = draw_figure("taken-for", [tmp_path / "comparison.json"], variant="cross-entropy")
+    counts = np.sum(ce.details["task_confusions"], axis=0)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(drawn.axes[0].images[0].get_array(), shares)
+    lines = draw_figure("accuracy", [tmp_path]).axes[0].lines
+    means = 100 * np.mean(bs.details["accuracies"], axis=0)
+    assert lines[1].get_ydata() == pytest.approx(means)
+    labels = draw_figure("old-new", [tmp_path]).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["cross-entropy", "balanced-softmax"]

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 
 import pytest
 
 from lastlayer.experiments import Recipe, plan, run
-from lastlayer.report import (
-    LongTailRow,
-    class_accuracy_figure,
-    long_tail_table,
-    tail_confusion_figure,
-)
-from lastlayer.report.pages import write_comparison
-from lastlayer.report.runs import long_tail_rows
+from lastlayer.report import Row, collect_rows, results_table, write_comparison
+from lastlayer.report.figures import draw_figure
+from lastlayer.report.group_figures import class_accuracy_figure, tail_confusion_figure
 
 
-def row(head, few, seeds=(0, 1), **changes):
+def row(name, few, seeds=(0, 1), groups=("many", "medium", "few"), **changes):
     count = len(seeds)
-    made = LongTailRow(
-        head=head,
-        seeds=list(seeds),
-        groups=("many", "medium", "few"),
-        note="Three groups.",
-        balanced_accuracy=[(0.9 + 0.8 + value) / 3 for value in few],
-        group_accuracy={"many": [0.9] * count, "medium": [0.8] * count, "few": list(few)},
-        group_confusion=[[[1, 0, 0], [0, 1, 0], [0.3, 0.1, 0.6]]] * count,
-        class_counts=[[5, 200, 50]] * count,
-        class_accuracy=[[value, 0.9, 0.8] for value in few],
-    )
-    return dataclasses.replace(made, **changes)
+    values = {
+        "balanced_accuracy": [(0.9 + 0.8 + value) / 3 for value in few],
+        "frequent_accuracy": [0.9] * count,
+        "medium_accuracy": [0.8] * count,
+        "rare_accuracy": list(few),
+        "rare_as_frequent": [0.3] * count,
+    }
+    details = {
+        "group_confusion": [[[1, 0, 0], [0, 1, 0], [0.3, 0.1, 0.6]]] * count,
+        "class_counts": [[5, 200, 50]] * count,
+        "class_accuracy": [[value, 0.9, 0.8] for value in few],
+    }
+    shared = {"groups": list(groups), "note": "Three groups."}
+    return Row(name, list(seeds), values | changes, "groups", shared, details)
 
 
 def test_the_table_pairs_the_seeds_and_says_what_the_groups_are():
-    table = long_tail_table([row("softmax", [0.2, 0.4]), row("balanced", [0.5, 0.6])])
+    table = results_table([row("softmax", [0.2, 0.4]), row("balanced", [0.5, 0.6])])
     assert table.columns == (
         "Head", "Seeds", "Balanced accuracy %", "many %", "medium %", "few %",
         "few taken for many %", "Δ balanced to softmax", "Δ few to softmax",
@@ -48,22 +44,21 @@ def test_the_table_pairs_the_seeds_and_says_what_the_groups_are():
 
 
 def test_an_empty_group_is_a_dash_not_zero():
-    empty = {"many": [0.9, 0.9], "medium": [0.8, 0.8], "few": [math.nan] * 2}
-    rows = [row(name, [0.2, 0.4], group_accuracy=empty) for name in ("a", "b")]
-    table = long_tail_table(rows)
+    rows = [row(name, [0.2, 0.4], rare_accuracy=[math.nan] * 2) for name in ("a", "b")]
+    table = results_table(rows)
     assert table.rows[1][5] == "–"
     assert table.rows[1][-1] == "–"
 
 
 def test_other_seeds_and_groups_are_no_pairs():
-    table = long_tail_table([row("a", [0.2, 0.4]), row("b", [0.5], seeds=(7,))])
+    table = results_table([row("a", [0.2, 0.4]), row("b", [0.5], seeds=(7,))])
     assert table.rows[1][-1] == "–"
     with pytest.raises(ValueError, match="same groups"):
-        long_tail_table([row("a", [0.2, 0.4]), row("b", [0.2, 0.4], groups=("head", "tail"))])
+        results_table([row("a", [0.2, 0.4]), row("b", [0.2, 0.4], groups=("head", "mid", "tail"))])
     with pytest.raises(ValueError, match="one row per head"):
-        long_tail_table([])
+        results_table([])
     with pytest.raises(ValueError, match="baseline must be one of"):
-        long_tail_table([row("a", [0.2, 0.4])], baseline="c")
+        results_table([row("a", [0.2, 0.4])], baseline="c")
 
 
 def test_class_accuracy_is_drawn_from_the_most_frequent_class_on():
@@ -95,9 +90,9 @@ def test_a_long_tailed_comparison_has_table_and_figures(tmp_path):
     jobs = plan(recipe, recipe.variants, [0], tmp_path)
     assert run(jobs, parallel=1) == []
     runs = {job.label: [job.path] for job in jobs}
-    rows = long_tail_rows(runs)
-    assert [r.head for r in rows] == ["softmax", "balanced-softmax"]
-    assert rows[0].groups == ("many", "medium", "few")
+    rows = collect_rows(runs)["groups"]
+    assert [r.name for r in rows] == ["softmax", "balanced-softmax"]
+    assert rows[0].shared["groups"] == ["many", "medium", "few"]
     write_comparison(tmp_path, runs, title="t")
     markdown = (tmp_path / "comparison.md").read_text()
     assert "Balanced accuracy %" in markdown
@@ -105,5 +100,11 @@ def test_a_long_tailed_comparison_has_table_and_figures(tmp_path):
     assert "<h2>Groups of classes</h2>" in (tmp_path / "report.html").read_text()
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert [r["head"] for r in record["long_tail"]] == ["softmax", "balanced-softmax"]
+    line = draw_figure("class-accuracy", [tmp_path]).axes[0].lines[0]
+    assert line.get_xdata().tolist() == sorted(rows[0].details["class_counts"][0], reverse=True)
+    bars = draw_figure("tail-confusion", [tmp_path]).axes[0].patches
+    assert [bar.get_width() for bar in bars[:2]] == pytest.approx(
+        [100 * r.values["rare_accuracy"][0] for r in rows]
+    )
     for name in ("class-accuracy", "tail-confusion"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 0

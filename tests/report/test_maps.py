@@ -80,7 +80,7 @@ def test_filtering_shows_before_after_and_the_heat_at_the_windows_centres():
     shown = np.asarray(left.images[0].get_array())
     np.testing.assert_allclose(shown[:, 6:], np.asarray(middle.images[0].get_array())[:, 6:])
     drawn = right.images[0]
-    # The first window covers pixels 0 to 3: its centre is at 1.5, its cell one stride wide.
+    # The first window covers pixels 0 to 3: its center is at 1.5, its cell one stride wide.
     assert list(drawn.get_extent()) == [1.0, 10.0, 6.0, 1.0]
     bound = float(heat.max())
     assert drawn.get_clim() == pytest.approx((-bound, bound))

@@ -3,8 +3,7 @@ import json
 import pytest
 from PIL import Image
 
-from lastlayer.report import TextTable
-from lastlayer.report.pages import write_comparison
+from lastlayer.report import collect_rows, write_comparison
 from lastlayer.training import RunConfig, RunDirectory
 
 
@@ -14,25 +13,27 @@ def runs(comparison):
 
 
 def test_a_comparison_leaves_table_record_figures_and_page(runs, tmp_path):
-    published = TextTable(("Head", "Ours", "Theirs"), (("softmax", "1", "2"),), "A <note>.")
     picture = tmp_path / "extra.png"
     Image.new("RGB", (3, 3)).save(picture)
     out = tmp_path / "out"
-    rows = write_comparison(
+    report = write_comparison(
         out,
         runs,
         title="A < B",
         intro="why",
-        published=published,
+        published={"softmax": {"Theirs": 2.0}},
+        published_note="A <note>",
         extra_figures={"one & all": picture},
     )
     record = json.loads((out / "comparison.json").read_text())
     assert record["title"] == "A < B"
-    assert [row["error"] for row in record["rows"]] == [row.error for row in rows]
+    rows = collect_rows(runs)["heads"]
+    assert [row["error"] for row in record["rows"]] == [row.values["error"] for row in rows]
     assert record["environment"]["packages"]["torch"]
     markdown = (out / "comparison.md").read_text(encoding="utf-8")
     assert markdown.startswith("# A < B\n\nwhy\n\n| Head | Seeds |")
-    assert "| softmax | 1 | 2 |" in markdown
+    assert f"| softmax | {100 * rows[0].values['error'][0]:.2f} | 2.00 |" in markdown
+    assert [table.columns[0] for table, *_ in report.tables] == ["Head", "Head"]
     page = (out / "report.html").read_text(encoding="utf-8")
     for text in ("A &lt; B", "one &amp; all", "Published numbers", "A &lt;note&gt;."):
         assert text in page

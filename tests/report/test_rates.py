@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_named(change, named):
 
 
 def test_rates_are_read_from_finished_runs_that_have_them(tmp_path):
-    from lastlayer.report.runs import sampling_rates
+    from lastlayer.report.run_files import sampling_rates
     from lastlayer.training import RunConfig
 
     run = RunDirectory.create(tmp_path / "run", RunConfig())

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lastlayer.evaluation import reliability
-from lastlayer.report.runs import comparison_rows, learning_records, reliability_tables
+from lastlayer.report import collect_rows
+from lastlayer.report.run_files import learning_records, reliability_tables
 from lastlayer.training import RunConfig, RunDirectory
 
 
@@ -28,31 +29,33 @@ def changed(path, folder, **entries):
 
 
 def test_rows_hold_what_the_summaries_say(runs):
-    rows = comparison_rows(runs)
-    assert [row.head for row in rows] == ["softmax", "dropmax"]
+    rows = collect_rows(runs)["heads"]
+    assert [row.name for row in rows] == ["softmax", "dropmax"]
     for row in rows:
-        summaries = [RunDirectory(path).summary() for path in runs[row.head]]
+        summaries = [RunDirectory(path).summary() for path in runs[row.name]]
         assert row.seeds == [0, 1]
-        assert row.error == [s["metrics"]["error"] for s in summaries]
-        assert row.ece_pooled == [s["metrics"]["ece_pooled"] for s in summaries]
-        assert row.nll_scaled == [s["temperature_scaled"]["nll"] for s in summaries]
-        assert row.seconds == [s["seconds"] for s in summaries]
+        assert row.values["error"] == [s["metrics"]["error"] for s in summaries]
+        assert row.values["ece_pooled"] == [s["metrics"]["ece_pooled"] for s in summaries]
+        assert row.values["nll_scaled"] == [s["temperature_scaled"]["nll"] for s in summaries]
+        assert row.values["seconds"] == [s["seconds"] for s in summaries]
 
 
 def test_measures_follow_from_the_stored_predictions(runs):
-    for row in comparison_rows(runs):
-        for index, path in enumerate(runs[row.head]):
+    for row in collect_rows(runs)["heads"]:
+        for index, path in enumerate(runs[row.name]):
             stored = RunDirectory(path).predictions()
             wrong = stored["log_prob"].argmax(dim=-1) != stored["target"]
-            assert row.error[index] == pytest.approx(float(wrong.double().mean()))
+            assert row.values["error"][index] == pytest.approx(float(wrong.double().mean()))
             nll = torch.nn.functional.nll_loss(stored["log_prob"].double(), stored["target"])
-            assert row.nll[index] == pytest.approx(float(nll))
+            assert row.values["nll"][index] == pytest.approx(float(nll))
 
 
 def test_runs_that_are_not_finished_are_left_out(runs, tmp_path):
     unfinished = RunDirectory.create(tmp_path / "softmax-seed2", RunConfig()).path
-    rows = comparison_rows({"softmax": [*runs["softmax"], unfinished], "sparsemax": [unfinished]})
-    assert [(row.head, row.seeds) for row in rows] == [("softmax", [0, 1])]
+    rows = collect_rows({"softmax": [*runs["softmax"], unfinished], "sparsemax": [unfinished]})[
+        "heads"
+    ]
+    assert [(row.name, row.seeds) for row in rows] == [("softmax", [0, 1])]
     assert set(reliability_tables({"a": [unfinished], "b": runs["softmax"]})) == {"b"}
     assert learning_records({"a": [unfinished]}) == []
 
@@ -62,29 +65,29 @@ def test_scaled_measures_are_shown_only_if_every_run_has_them(runs, tmp_path):
     summary = json.loads((path / "summary.json").read_text())
     del summary["temperature_scaled"]
     (path / "summary.json").write_text(json.dumps(summary))
-    (row,) = comparison_rows({"softmax": [path, runs["softmax"][1]]})
-    assert row.nll_scaled == row.ece_scaled == []
-    assert len(row.nll) == 2
+    (row,) = collect_rows({"softmax": [path, runs["softmax"][1]]})["heads"]
+    assert not {"nll_scaled", "ece_scaled"} & set(row.values)
+    assert len(row.values["nll"]) == 2
 
 
 def test_a_corrupt_summary_is_named(runs, tmp_path):
     path = changed(runs["softmax"][0], tmp_path)
     (path / "summary.json").write_text("{")
     with pytest.raises(ValueError, match=f"{path}/summary.json is corrupt"):
-        comparison_rows({"softmax": [path]})
+        collect_rows({"softmax": [path]})["heads"]
 
 
 def test_the_same_seed_twice_is_refused(runs, tmp_path):
     twin = changed(runs["softmax"][1], tmp_path, seed=0)
     with pytest.raises(ValueError, match="distinct"):
-        comparison_rows({"softmax": [runs["softmax"][0], twin]})
+        collect_rows({"softmax": [runs["softmax"][0], twin]})["heads"]
 
 
 def test_an_infinite_nll_survives_the_file(runs, tmp_path):
     metrics = RunDirectory(runs["softmax"][0]).summary()["metrics"]
     path = changed(runs["softmax"][0], tmp_path, metrics=metrics | {"nll": float("inf")})
-    (row,) = comparison_rows({"softmax": [path]})
-    assert row.nll == [float("inf")]
+    (row,) = collect_rows({"softmax": [path]})["heads"]
+    assert row.values["nll"] == [float("inf")]
 
 
 def test_curves_are_the_records_of_training(runs, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 
-from lastlayer.cli import linear, reading
+from lastlayer.cli import figure, linear, reading
 from lastlayer.cli.app import app
 from lastlayer.cli.console import (
     complain,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lastlayer.experiments import Recipe
     from lastlayer.experiments.kinds import KindName
 
-__all__ = ["app", "linear", "main", "reading"]
+__all__ = ["app", "figure", "linear", "main", "reading"]
 
 
 @app.command

@@ -125,15 +125,18 @@ def predict(run: Path, file: Path, *, out: Path | None = None, top: int = 3) -> 
 
 @app.command(name="list")
 def list_parts(what: str = "all") -> None:
-    """List heads, schemes, methods, regularizers, data, models, augmentations, solvers, recipes.
+    """List heads, schemes, methods, regularizers, data, models, augmentations, solvers, recipes,
+    measures and figures.
 
     Args:
         what: one of these words, or all.
     """
     from lastlayer._checks import check_choice
+    from lastlayer.evaluation import MEASURES
     from lastlayer.experiments import catalog
+    from lastlayer.report.figures import FIGURES
 
-    parts = catalog()
+    parts = catalog() | {"measures": MEASURES.describe(), "figures": FIGURES.describe()}
     check_choice("what", what, (*parts, "all"))
     for kind, described in parts.items():
         if what in (kind, "all"):

@@ -10,9 +10,6 @@ from lastlayer.cli.console import complain, grid_progress, print_table, say
 
 if TYPE_CHECKING:
     from lastlayer.experiments import Job, Recipe
-    from lastlayer.report import TextTable
-
-ESSENTIAL = ("error", "nll", "brier", "ece", "ece_pooled", "seconds")
 
 
 def compare_runs(
@@ -31,59 +28,40 @@ def compare_runs(
     say(f"{folder}: {len(planned)} runs, settings of {recipe_name}")
     with grid_progress() as progress:
         errors = run(planned, parallel=jobs, progress=progress)
-    tables = write_report(recipe, planned, folder)
-    for wide, *narrow in tables:
-        print_table(wide, *narrow)
-    if tables:
-        say(f"report: {folder / 'report.html'}  table: {folder / 'comparison.md'}")
+    report_runs(recipe, planned, folder)
     stop_if(errors)
 
 
-def write_report(
-    recipe: Recipe, planned: Sequence[Job], folder: Path
-) -> list[tuple[TextTable, ...]]:
-    """Write the report of the finished runs, and return its tables, each with narrower ones.
+def report_runs(recipe: Recipe, planned: Sequence[Job], folder: Path) -> None:
+    """Write what the finished runs show, and print its tables."""
+    from lastlayer.report import write_comparison
+    from lastlayer.training import RunDirectory
 
-    The only place where a comparison calls ``lastlayer.report``; empty if no run is finished.
-    """
-    from lastlayer.report import comparison_table, incremental_table, long_tail_table
-    from lastlayer.report.incremental_page import published_accuracies, write_incremental
-    from lastlayer.report.pages import published_table, write_comparison
-    from lastlayer.report.runs import comparison_rows, incremental_rows, long_tail_rows
-
-    tables: list[tuple[TextTable, ...]] = []
     runs: dict[str, list[Path]] = {job.label: [] for job in planned}
     for job in planned:
         runs[job.label].append(job.path)
-    numbers = (recipe.published, recipe.published_note)
+    if not any(RunDirectory(path).finished for paths in runs.values() for path in paths):
+        return
+    intro = recipe.source
+    pictures: dict[str, Path] = {}
     if recipe.kind == "incremental":
-        methods = incremental_rows(runs)
-        if not methods:
-            return tables
-        published = published_accuracies(methods, *numbers)
         # What is kept of old classes, but for methods that say so themselves.
         config: Any = planned[0].config
         intro = f"{recipe.source}. Memory: {config.memory.describe()}."
-        write_incremental(folder, methods, title=recipe.title, intro=intro, published=published)
-        tables.append((incremental_table(methods),))
     else:
-        rows = comparison_rows(runs)
-        if not rows:
-            return tables
-        published = published_table(rows, *numbers)
-        write_comparison(
-            folder,
-            runs,
-            title=recipe.title,
-            intro=recipe.source,
-            published=published,
-            extra_figures=_explain_one(runs),
-        )
-        narrow = comparison_table(rows, measures=ESSENTIAL, differences=("error",))
-        tables.append((comparison_table(rows), narrow))
-        if tails := long_tail_rows(runs):
-            tables.append((long_tail_table(tails),))
-    return tables if published is None else [*tables, (published,)]
+        pictures = _explain_one(runs)
+    report = write_comparison(
+        folder,
+        runs,
+        title=recipe.title,
+        intro=intro,
+        published=recipe.published,
+        published_note=recipe.published_note,
+        extra_figures=pictures,
+    )
+    for wide, *narrower in report.tables:
+        print_table(wide, *narrower)
+    say(f"report: {report.page}  table: {report.markdown}")
 
 
 def print_trials(trials: Sequence[Any]) -> None:

@@ -44,7 +44,7 @@ def apply_temperature(scores: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(scores: Tensor, target: Tensor) -> float:
-    r"""The temperature that minimises the held-out NLL of :math:`\operatorname{softmax}(s / T)`.
+    r"""The temperature that minimizes the held-out NLL of :math:`\operatorname{softmax}(s / T)`.
 
     In :math:`\beta = 1/T` the NLL is convex and its slope is
     :math:`\tfrac1N\sum_i \left(\sum_k p_{ik} s_{ik} - s_{i t_i}\right)`; its root is bracketed

@@ -1,58 +1,58 @@
-"""Figures, comparison tables and the self-contained HTML report; everything takes plain arrays.
+"""Tables, figures and the self-contained HTML report of runs; figures take plain arrays too.
 
-matplotlib, rich and jinja2 load when a figure or page is made, not when this package is imported.
+matplotlib, rich and jinja2 load when a figure or page is made, not when this package is imported;
+the engine when run directories are read.
 """
 
-from lastlayer.report.comparison import ComparisonRow, comparison_table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lastlayer.report.convergence import SolverCurve, convergence_figure, path_figure
-from lastlayer.report.curves import Curve, learning_curves
-from lastlayer.report.diagnostics import confusion_figure, reliability_figure
-from lastlayer.report.dots import comparison_figure
-from lastlayer.report.html import html_report
-from lastlayer.report.incremental import IncrementalRow, incremental_table
-from lastlayer.report.incremental_curves import accuracy_curve_figure, old_new_figure
-from lastlayer.report.long_tail import (
-    LongTailRow,
-    class_accuracy_figure,
-    long_tail_table,
-    tail_confusion_figure,
-)
+from lastlayer.report.curves import Curve, learning_curves, rates_figure, reliability_figure
+from lastlayer.report.dot_plot import comparison_figure
+from lastlayer.report.heat_maps import confusion_figure, task_confusion_figure, task_matrix_figure
 from lastlayer.report.maps import filtering_figure, map_overlays
-from lastlayer.report.rates import rates_figure
+from lastlayer.report.results_table import results_table
 from lastlayer.report.retain import retain_confusion, retain_panels
+from lastlayer.report.rows import Row, read_record
 from lastlayer.report.style import save_figure
 from lastlayer.report.surfaces import contour_surfaces
-from lastlayer.report.table import TextTable
-from lastlayer.report.task_maps import task_confusion_figure, task_matrix_figure
+from lastlayer.report.text_table import TextTable
+
+if TYPE_CHECKING:
+    from lastlayer.report.page import write_comparison
+    from lastlayer.report.run_files import collect_rows
 
 __all__ = [
-    "ComparisonRow",
     "Curve",
-    "IncrementalRow",
-    "LongTailRow",
+    "Row",
     "SolverCurve",
     "TextTable",
-    "accuracy_curve_figure",
-    "class_accuracy_figure",
+    "collect_rows",
     "comparison_figure",
-    "comparison_table",
     "confusion_figure",
     "contour_surfaces",
     "convergence_figure",
     "filtering_figure",
-    "html_report",
-    "incremental_table",
     "learning_curves",
-    "long_tail_table",
     "map_overlays",
-    "old_new_figure",
     "path_figure",
     "rates_figure",
+    "read_record",
     "reliability_figure",
+    "results_table",
     "retain_confusion",
     "retain_panels",
     "save_figure",
-    "tail_confusion_figure",
     "task_confusion_figure",
     "task_matrix_figure",
+    "write_comparison",
 ]
+
+_READ_RUNS = {"collect_rows": "run_files", "write_comparison": "page"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READ_RUNS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_READ_RUNS[name]}"), name)

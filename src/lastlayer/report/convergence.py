@@ -83,7 +83,7 @@ def convergence_figure(curves: Sequence[SolverCurve]) -> Figure:
 
 
 def path_figure(paths: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Held-out NLL along a regularisation path, with one standard error, and accuracy.
+    """Held-out NLL along a regularization path, with one standard error, and accuracy.
 
     Args:
         paths: by solver the lists ``C``, ``nll``, ``standard_error`` and ``accuracy``.

@@ -11,7 +11,7 @@ from lastlayer._checks import check_choice, check_count
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.functional.map_boxes import boxes_from_maps
 from lastlayer.information import ClassMaps
-from lastlayer.report.examples import easy_and_hard
+from lastlayer.report.explain import easy_and_hard
 from lastlayer.report.maps import map_overlays
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lastlayer.report.style import figure_bytes, write_atomically
-from lastlayer.report.table import TextTable
+from lastlayer.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +22,11 @@ def html_report(
     title: str,
     *,
     intro: str = "",
-    table: TextTable | None = None,
     tables: Mapping[str, TextTable] | None = None,
     figures: Mapping[str, Figure | Path] | None = None,
     sections: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a self-contained report: introduction, table, figures, sections.
+    """Write a self-contained report: introduction, tables, figures, sections.
 
     Text is escaped; blank lines part paragraphs. Figures become images inside the file, drawn as
     SVG or taken from a PNG or SVG file. The same input gives the same bytes; the write is atomic.
@@ -36,8 +35,7 @@ def html_report(
         path: the HTML file; folders are made.
         title: heading and window title.
         intro: text under the heading.
-        table: such as ``comparison_table(rows)``; its heading is "Results".
-        tables: heading -> further table, below it.
+        tables: heading -> table.
         figures: caption -> matplotlib figure, or path of a PNG or SVG file.
         sections: heading -> text, after the figures.
 
@@ -63,7 +61,7 @@ def html_report(
     page = environment.from_string(source).render(
         title=title,
         intro=_paragraphs(intro),
-        tables=[*([] if table is None else [("Results", table)]), *(tables or {}).items()],
+        tables=list((tables or {}).items()),
         figures=[(caption, _data_uri(figure)) for caption, figure in (figures or {}).items()],
         sections=[(heading, _paragraphs(text)) for heading, text in (sections or {}).items()],
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-FOUND = "#F0E442"  # of the same palette, and of no end of the map's colours
+FOUND = "#F0E442"  # of the same palette, and of no end of the map's colors
 COLOR_MAP = "RdBu_r"  # red speaks for the class, blue against it
 PANEL = 1.25  # inches
 
@@ -110,7 +110,7 @@ def filtering_figure(
         before: (N, height, width), or with 1 or 3 channels before these.
         after: of the same shape.
         pmi: (N, rows, columns) pointwise information in nats of the windows, placed at their
-            centres. The colours end at the greatest value and its negative.
+            centers. The colors end at the greatest value and its negative.
         window: side of a window in pixels, or (height, width).
         stride: pixels from window to window.
         title: heading of the third column.
@@ -156,7 +156,7 @@ def filtering_figure(
 def _grid(
     rows: int, columns: int, aspect: float, panel: float = PANEL, beside: float = 0.0
 ) -> list[list[Axes]]:
-    """Axes without ticks, of one height, with ``beside`` inches for a colour bar."""
+    """Axes without ticks, of one height, with ``beside`` inches for a color bar."""
     figure = new_figure(0.4 + columns * (panel * aspect + 0.06) + beside, 0.3 + rows * panel)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:

@@ -71,7 +71,7 @@ def retain_confusion(retain_prob: ArrayLike | Tensor, target: ArrayLike | Tensor
 ROW_HEIGHT = 0.28  # inches
 MANY_CLASSES = 24
 LONGEST_NAME = 16
-NO_VALUE = "#B9D3E8"  # a colour: no grey could tell a missing value from a probability
+NO_VALUE = "#B9D3E8"  # a color: no gray could tell a missing value from a probability
 
 
 class _Panel(NamedTuple):
@@ -95,11 +95,11 @@ def retain_panels(
     images_hard: ArrayLike | Tensor | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Grey panels of retain probabilities: easy inputs, hard inputs, their posterior, confusion.
+    """Gray panels of retain probabilities: easy inputs, hard inputs, their posterior, confusion.
 
     Rows are test inputs, columns are classes, 0 is black and 1 is white. A green circle marks the
     label, an orange cross the base model's wrong prediction. A faithful DropMax shows about 0.78
-    on an even 0.23 for easy inputs, two or more grey-to-white classes for hard ones, and a
+    on an even 0.23 for easy inputs, two or more gray-to-white classes for hard ones, and a
     posterior of about 1 for the label.
 
     Args:
@@ -128,7 +128,7 @@ def retain_panels(
     >>> figure = retain_panels(
     ...     retain_easy=rho, target_easy=[0, 1], retain_hard=rho, target_hard=[1, 1]
     ... )
-    >>> len(figure.axes)  # two panels and the grey scale
+    >>> len(figure.axes)  # two panels and the gray scale
     3
     """
     easy = _probabilities("retain_easy", retain_easy)
@@ -190,12 +190,12 @@ def _draw(panels: list[_Panel], names: list[str]) -> Figure:
     tallest = max(len(p.values) * row for p, row in zip(panels, row_heights, strict=True))
     total = 0.2 + sum(pitches) + 0.55
     figure = new_figure(total, above + tallest + below, layout=None)
-    grey = matplotlib.colormaps["gray"].with_extremes(bad=NO_VALUE)
+    gray = matplotlib.colormaps["gray"].with_extremes(bad=NO_VALUE)
     left = 0.2 + label_room
     for panel, pitch, width, row in zip(panels, pitches, widths, row_heights, strict=True):
         height = row * len(panel.values)
         axes = _axes_in_inches(figure, left, below + tallest - height, width, height)
-        image = _draw_panel(axes, panel, names, row / cell, grey)
+        image = _draw_panel(axes, panel, names, row / cell, gray)
         left += pitch
     bar = _axes_in_inches(figure, total - 0.5, below + tallest / 4, 0.1, tallest / 2)
     figure.colorbar(image, cax=bar, ticks=[0.0, 0.5, 1.0])
@@ -213,11 +213,11 @@ def _axes_in_inches(
 
 
 def _draw_panel(
-    axes: Axes, panel: _Panel, names: list[str], aspect: float, grey: Colormap
+    axes: Axes, panel: _Panel, names: list[str], aspect: float, gray: Colormap
 ) -> AxesImage:
     from matplotlib.patches import Rectangle
 
-    image = axes.imshow(panel.values, cmap=grey, vmin=0, vmax=1, interpolation="nearest")
+    image = axes.imshow(panel.values, cmap=gray, vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(panel.title)
     axes.set_xlabel("class")
     class_ticks(axes, names, rows=panel.target is None, columns=True)

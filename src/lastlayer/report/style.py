@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 
-# Okabe and Ito's palette: distinct with every common colour-vision deficiency.
+# Okabe and Ito's palette: distinct with every common color-vision deficiency.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")

@@ -1,8 +1,8 @@
-"""Task by task as heat maps: what is still known after each task, and what is taken for what."""
+"""Tables of numbers as colors: classes or tasks taken for each other, accuracy task by task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +11,61 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lastlayer.evaluation.class_tasks import task_confusion
-from lastlayer.report.heat_map import heat_map
-from lastlayer.report.style import WRONG, as_array
+from lastlayer.report.style import (
+    WRONG,
+    Array,
+    as_array,
+    check_class_names,
+    class_ticks,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ANNOTATED = 12  # rows up to which the numbers are written in
+
+
+def confusion_figure(
+    matrix: ArrayLike | Tensor,
+    class_names: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    x_label: str = "predicted class",
+    y_label: str = "label",
+) -> Figure:
+    """Heat map of a K by K matrix, with its numbers written in up to 12 classes.
+
+    Args:
+        matrix: (K, K) counts or shares of at least 0; NaN is left blank.
+        class_names: K names; the class indices if None.
+        title: heading.
+        x_label: what the columns are.
+        y_label: what the rows are.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: if ``matrix`` is not square, empty or holds a negative number, or
+            ``class_names`` has another length.
+
+    >>> figure = confusion_figure([[9, 1], [2, 8]], ["cat", "dog"])
+    >>> figure.axes[0].images[0].get_array().tolist()
+    [[9.0, 1.0], [2.0, 8.0]]
+    """
+    array = as_array("matrix", matrix, 2)
+    size = len(array)
+    if array.shape != (size, size) or (array < 0).any():
+        raise ValueError(
+            f"matrix must be square with entries of at least 0; got shape {array.shape}"
+        )
+    names = check_class_names(class_names, size)
+    top = float(np.nanmax(array, initial=0.0)) or 1.0
+    return _heat_map(
+        array, names, top=top, text=_short, title=title, x_label=x_label, y_label=y_label
+    )
 
 
 def task_matrix_figure(
@@ -45,7 +95,7 @@ def task_matrix_figure(
             f"matrix must be square with accuracies in [0, 1]; got shape {array.shape}, largest "
             f"entry {np.nanmax(array):g}"
         )
-    return heat_map(
+    return _heat_map(
         100 * array,
         _task_names(task_names, len(array)),
         top=100.0,
@@ -90,7 +140,7 @@ def task_confusion_figure(
     table = task_confusion(torch.as_tensor(confusion), sizes).double()
     shares = (100 * table / table.sum(dim=1, keepdim=True)).numpy()
     last = len(shares) - 1
-    figure = heat_map(
+    figure = _heat_map(
         shares,
         _task_names(task_names, len(shares)),
         top=100.0,
@@ -107,6 +157,57 @@ def task_confusion_figure(
         frame = Rectangle(corner, 1, last, fill=False, ec=WRONG, lw=1.6, clip_on=False)
         figure.axes[0].add_patch(frame)
     return figure
+
+
+def _heat_map(
+    array: Array,
+    names: list[str],
+    *,
+    top: float,
+    text: Callable[[float], str],
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    bar_label: str = "",
+) -> Figure:
+    """Draw a square table; NaN is left blank.
+
+    Args:
+        array: (K, K) numbers of at least 0.
+        names: K names of rows and columns.
+        top: the number with the darkest color, above 0.
+        text: writes a number.
+        title: heading.
+        x_label: what the columns are.
+        y_label: what the rows are.
+        bar_label: unit of the numbers, beside the color bar of a table too large for its numbers.
+
+    Returns:
+        A matplotlib figure.
+    """
+    size = len(array)
+    with style():
+        side = 1.3 + min(5.2, max(2.2, 0.38 * size)) + 0.06 * max(map(len, names))
+        figure = new_figure(side + 0.4, side)
+        axes = figure.subplots()
+        image = axes.imshow(array, cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
+        class_ticks(axes, names, rows=True, columns=True)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        if size <= ANNOTATED:
+            for (row, column), value in np.ndenumerate(array):
+                if not np.isnan(value):
+                    ink = "white" if value > 0.6 * top else "#222222"
+                    axes.text(
+                        column, row, text(value), ha="center", va="center", color=ink, fontsize=7
+                    )
+        else:
+            bar = figure.colorbar(image, ax=axes, shrink=0.8)
+            bar.set_label(bar_label)
+    return figure
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.2f}".removeprefix("0")
 
 
 def _task_names(names: Sequence[str] | None, tasks: int) -> list[str]:

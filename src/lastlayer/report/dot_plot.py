@@ -1,4 +1,4 @@
-"""Heads side by side over seeds, as a dot plot."""
+"""Variants side by side over seeds, as a dot plot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lastlayer._checks import check_choice
+from lastlayer.evaluation import Measure, measures_of
 from lastlayer.evaluation.intervals import Interval, mean_interval
-from lastlayer.report.comparison import MEASURES, ComparisonRow
+from lastlayer.report.rows import Row, check_rows
 from lastlayer.report.style import COLORS, MUTED, new_figure, style
 
 if TYPE_CHECKING:
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def comparison_figure(
-    rows: Sequence[ComparisonRow], measures: Sequence[str] = ("error", "nll", "ece")
-) -> Figure:
+def comparison_figure(rows: Sequence[Row], measures: Sequence[str] | None = None) -> Figure:
     """Horizontal dot plot: the mean with its 95 % interval, each seed a faint dot below.
 
     An interval wider than three times the spread of all dots is cut with an arrowhead (two seeds
     give a t factor of 12.7); infinite values are named at the right edge.
 
     Args:
-        rows: one ``ComparisonRow`` per head, drawn from the top.
-        measures: fields of ``ComparisonRow``, one panel each.
+        rows: one ``Row`` per variant, drawn from the top, all of one table.
+        measures: names of measures, one panel each; if None, those that are declared to have one.
 
     Returns:
         A matplotlib figure.
@@ -34,30 +33,33 @@ def comparison_figure(
     Raises:
         ValueError: if ``rows`` or ``measures`` is empty, or a measure is unknown.
 
-    >>> from lastlayer.report import ComparisonRow
-    >>> row = ComparisonRow("softmax", [0, 1], [0.1, 0.2], [1, 2], [0, 0], [0, 0], [0, 0], [1, 1])
+    >>> row = Row("softmax", [0, 1], {"error": [0.1, 0.2], "nll": [1.0, 2.0]})
     >>> [axes.get_xlabel() for axes in comparison_figure([row], ["error", "nll"]).axes]
     ['Error %', 'NLL']
     """
-    if not rows or not measures:
-        raise ValueError("rows and measures must not be empty")
+    check_rows(rows)
+    known = measures_of(rows[0].table)
+    if measures is None:
+        measures = [name for name, measure in known.items() if measure.in_figure]
+    if not measures:
+        raise ValueError("measures must not be empty")
     for name in measures:
-        check_choice("measures", name, MEASURES)
+        check_choice("measures", name, known)
     with style():
-        longest = max(len(row.head) for row in rows)
+        longest = max(len(row.name) for row in rows)
         width = 0.6 + 0.07 * longest + 2.4 * len(measures)
         figure = new_figure(width, 0.75 + 0.32 * len(rows))
         panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, measures, strict=True):
-            _draw_measure(axes, rows, name)
-        panels[0].set_yticks(range(len(rows)), [row.head for row in rows])
+            _draw_measure(axes, rows, known[name])
+        panels[0].set_yticks(range(len(rows)), [row.name for row in rows])
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
 
 
-def _draw_measure(axes: Axes, rows: Sequence[ComparisonRow], name: str) -> None:
-    label, factor, _ = MEASURES[name]
-    values = [[factor * value for value in getattr(row, name)] for row in rows]
+def _draw_measure(axes: Axes, rows: Sequence[Row], measure: Measure) -> None:
+    factor = measure.unit.factor
+    values = [[factor * value for value in row.values.get(measure.name, [])] for row in rows]
     finite = [value for row in values for value in row if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     spread = (high - low) or abs(high) or 1.0
@@ -74,7 +76,7 @@ def _draw_measure(axes: Axes, rows: Sequence[ComparisonRow], name: str) -> None:
             axes.annotate(text, (1, y), va="center", fontsize=8, color=MUTED, **place)
         elif dots:
             _draw_interval(axes, y, mean_interval(dots), bounds)
-    axes.set_xlabel(label)
+    axes.set_xlabel(measure.heading(rows[0].shared))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lastlayer.evaluation.intervals import mean_interval
-from lastlayer.report.incremental import IncrementalRow, check_same_tasks
+from lastlayer.report.rows import Row, check_rows
 from lastlayer.report.style import COLORS, DASHES, MARKERS, WRONG, new_figure, style
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def accuracy_curve_figure(
-    rows: Sequence[IncrementalRow], classes_seen: Sequence[int] | None = None
-) -> Figure:
+def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | None = None) -> Figure:
     """Accuracy over all classes seen against their number: mean and 95 % band over seeds.
 
     Args:
-        rows: one ``IncrementalRow`` per method, all of the same tasks.
+        rows: one ``Row`` per method, all of the same tasks.
         classes_seen: T numbers of classes, rising; from the sizes of the tasks if None.
 
     Returns:
@@ -32,22 +30,22 @@ def accuracy_curve_figure(
     Raises:
         ValueError: if ``rows`` is empty, the tasks differ or ``classes_seen`` does not fit.
     """
-    check_same_tasks(rows)
-    seen = np.cumsum(rows[0].class_sizes).tolist() if classes_seen is None else list(classes_seen)
-    if len(seen) != len(rows[0].class_sizes) or sorted(set(seen)) != seen:
+    check_rows(rows)
+    sizes = rows[0].shared["class_sizes"]
+    seen = np.cumsum(sizes).tolist() if classes_seen is None else list(classes_seen)
+    if len(seen) != len(sizes) or sorted(set(seen)) != seen:
         raise ValueError(
-            f"classes_seen must hold {len(rows[0].class_sizes)} rising numbers, one per task; "
-            f"got {seen}"
+            f"classes_seen must hold {len(sizes)} rising numbers, one per task; got {seen}"
         )
     with style():
         width = 6.2
-        entry = 0.6 + 0.07 * max(len(row.method) for row in rows)  # of the legend, in inches
+        entry = 0.6 + 0.07 * max(len(row.name) for row in rows)  # of the legend, in inches
         columns = max(1, min(3, int(width / entry)))
         figure = new_figure(width, 3.7 + 0.18 * math.ceil(len(rows) / columns))
         axes = figure.subplots()
         for index, row in enumerate(rows):
             _draw_curve(axes, row, seen, index)
-        shown = 100 * np.concatenate([np.ravel(row.accuracies) for row in rows])
+        shown = 100 * np.concatenate([np.ravel(row.details["accuracies"]) for row in rows])
         room = 0.06 * (float(np.ptp(shown)) or 1.0)
         axes.set(
             xlabel="classes seen",
@@ -63,9 +61,9 @@ def accuracy_curve_figure(
     return figure
 
 
-def _draw_curve(axes: Axes, row: IncrementalRow, seen: Sequence[int], index: int) -> None:
+def _draw_curve(axes: Axes, row: Row, seen: Sequence[int], index: int) -> None:
     color = COLORS[index % len(COLORS)]
-    steps = 100 * np.transpose(row.accuracies)
+    steps = 100 * np.transpose(row.details["accuracies"])
     by_step = [mean_interval(step.tolist()) for step in steps]
     axes.plot(
         seen,
@@ -75,18 +73,18 @@ def _draw_curve(axes: Axes, row: IncrementalRow, seen: Sequence[int], index: int
         marker=MARKERS[index % len(MARKERS)],
         ms=4,
         lw=1.3,
-        label=row.method,
+        label=row.name,
     )
     if math.isfinite(by_step[0].low):
         low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
         axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
 
 
-def old_new_figure(rows: Sequence[IncrementalRow]) -> Figure:
+def old_new_figure(rows: Sequence[Row]) -> Figure:
     """How much each method prefers new classes to old ones, or old to new, after the last task.
 
     Args:
-        rows: one ``IncrementalRow`` per method, of two or more tasks.
+        rows: one ``Row`` per method, of two or more tasks.
 
     Returns:
         A matplotlib figure: means over seeds large, single seeds faint.
@@ -94,24 +92,24 @@ def old_new_figure(rows: Sequence[IncrementalRow]) -> Figure:
     Raises:
         ValueError: if ``rows`` is empty, the tasks differ, or there is one task only.
     """
-    check_same_tasks(rows)
-    if len(rows[0].class_sizes) < 2:
+    check_rows(rows)
+    if len(rows[0].shared["class_sizes"]) < 2:
         raise ValueError("rows must be of two or more tasks; got one, where no class is old")
     with style():
-        longest = max(len(row.method) for row in rows)
+        longest = max(len(row.name) for row in rows)
         figure = new_figure(4.4 + 0.07 * longest, 1.0 + 0.4 * len(rows))
         axes = figure.subplots()
-        for field, name, color, marker, shift in (
+        for measure, name, color, marker, shift in (
             ("old_as_new", "old taken for new", WRONG, "o", -0.14),
             ("new_as_old", "new taken for old", COLORS[0], "s", 0.14),
         ):
-            shares = [[100 * value for value in getattr(row, field)] for row in rows]
+            shares = [[100 * value for value in row.values[measure]] for row in rows]
             places = np.arange(len(rows)) + shift
             for y, values in zip(places, shares, strict=True):
                 axes.plot(values, [y] * len(values), marker, color=color, alpha=0.3, ms=4, mew=0)
             means = [float(np.mean(values)) for values in shares]
             axes.plot(means, places, marker, color=color, ms=5.5, mec="white", mew=0.6, label=name)
-        axes.set_yticks(range(len(rows)), [row.method for row in rows])
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set(xlabel="test examples of the old, or of the new, classes %")
         axes.grid(axis="x")

@@ -60,22 +60,3 @@ class TextTable:
             cells = [cell.replace(" ± ", "\n± ") for cell in row] if compact else row
             table.add_row(*map(escape, cells))
         return table
-
-
-def find_baseline(names: list[str], baseline: str | None, what: str = "head") -> str:
-    """Return the head that the rows of a table are held against: the first if None.
-
-    Args:
-        names: of the rows.
-        baseline: one of them, or None.
-        what: what a row is of, for the message.
-
-    Raises:
-        ValueError: if there is no row, a name comes twice, or the baseline is not among them.
-    """
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"rows must hold one row per {what}, one or more; got {names}")
-    baseline = names[0] if baseline is None else baseline
-    if baseline not in names:
-        raise ValueError(f"baseline must be one of {', '.join(names)}; got {baseline!r}")
-    return baseline
