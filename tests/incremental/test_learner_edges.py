@@ -279,7 +279,7 @@ def test_a_network_whose_output_has_no_one_tensor_of_features_is_told():
         def forward(self, inputs):
             return super().forward(inputs), inputs
 
-    with pytest.raises(TypeError, match="must return a tensor of features .* got tuple"):
+    with pytest.raises(TypeError, match=r"must return a tensor of features .* got tuple"):
         learner(backbone=Pair(WIDTH, 3), settings={}).learn(*task(0, 1))
 
 
