@@ -311,6 +311,8 @@ def test_list_names_everything_on_one_line_each(lastlayer):
         "augmentations",
         "solvers",
         "recipes",
+        "measures",
+        "figures",
     ]
     heads = lastlayer("list", "heads").out
     assert heads.splitlines()[0] == "heads"

@@ -98,7 +98,7 @@ def sure(tmp_path_factory):
 def test_filtering_erases_the_class_asked_for_and_little_else(sure):
     figure = draw_figure("filtering", [sure], target=0, count=2, posterior=0.9)
     assert figure.axes[2].get_title() == "information about 0"
-    from lastlayer.data import digit_collages
+    from lastlayer.data.collages import digit_collages
     from lastlayer.information import removal_rates
 
     test = load("digits").test
