@@ -12,13 +12,7 @@ from lastlayer.data.augmentation import (
     RandomRotation,
     build_augmentation,
 )
-from lastlayer.data.canvases import (
-    Canvases,
-    canvas_boxes,
-    canvas_parts,
-    digit_canvases,
-    read_digits,
-)
+from lastlayer.data.canvases import Canvases, canvas_parts, digit_canvases, read_digits
 from lastlayer.data.class_tasks import ClassTasks, class_order, class_tasks, task_indices
 from lastlayer.data.collages import Collages, digit_collages
 from lastlayer.data.files import DataFileError
@@ -51,7 +45,6 @@ __all__ = [
     "Splits",
     "Tfidf",
     "build_augmentation",
-    "canvas_boxes",
     "canvas_parts",
     "class_order",
     "class_tasks",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lastlayer.data import canvas_boxes
+from lastlayer.data.canvases import canvas_boxes
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps, localization
 from lastlayer.information.localization import Localization
