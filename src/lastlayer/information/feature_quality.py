@@ -148,6 +148,7 @@ def feature_quality(
         "TransRate": _beside([float(tf.trans_rate(features, y)) for y in targets]),
     }
     if source_prob is not None:
+        source_prob = source_prob.to(features.device)
         scores["LEEP"] = _beside(
             [float(tf.leep(source_prob=source_prob, target=y)) for y in targets]
         )
