@@ -48,7 +48,7 @@ def test_the_bracket_holds_what_all_masks_know(runs):
 
 def test_it_prints_estimates_classes_and_layers_and_writes_them(lastlayer, runs, tmp_path):
     out = tmp_path / "found.json"
-    printed = lastlayer("information", runs["dropmax"], "--masks", 5, "--out", out)
+    printed = lastlayer("information", runs["dropmax"], "--num-samples", 5, "--out", out)
     assert printed.status == 0, printed.err
     words = ("as predicted", "one random mask", "Bits", "H-score", "layers.conv", "At most")
     for word in (*words, "LogME", "TransRate", "LEEP", "NCE", "High for"):
@@ -111,9 +111,12 @@ def test_a_missing_run_and_no_masks_are_one_line(lastlayer, runs, tmp_path):
     missing = lastlayer("information", tmp_path / "nowhere")
     assert missing.status == 2
     assert "nowhere" in missing.err
-    none = lastlayer("information", runs["dropmax"], "--masks", 0)
+    none = lastlayer("information", runs["dropmax"], "--num-samples", 0)
     assert none.status == 2
-    assert "masks must be" in none.err
+    assert "num_samples must be" in none.err
+    with pytest.warns(DeprecationWarning, match="--masks is now --num-samples"):
+        old = lastlayer("information", runs["dropmax"], "--masks", 3)
+    assert "average of 3 masks" in old.out
 
 
 def test_a_run_with_other_data_is_refused(runs, tmp_path, monkeypatch):

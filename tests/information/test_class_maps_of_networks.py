@@ -149,7 +149,7 @@ REFUSED = {
         ),
         r"linear layer 'second' .*\(3, 5\), is not the mean of the last map",
     ),
-    "normalisation between": (
+    "normalization between": (
         lambda: Network(lambda net, x: net.fc(F.normalize(x.mean((2, 3))))),
         "is not the mean of the last map",
     ),

@@ -99,8 +99,8 @@ def test_later_operations_in_place_do_not_reach_the_scores():
     model = network()
     report = feature_report(model, target, inputs=images, layers="[12]")
     with torch.no_grad():
-        normalised = model.eval()[1](model[0](images))
-    for name, maps in {"1": normalised, "2": normalised.relu()}.items():
+        normalized = model.eval()[1](model[0](images))
+    for name, maps in {"1": normalized, "2": normalized.relu()}.items():
         expected = float(h_score_value(maps.double().mean((2, 3)), target))
         assert report.scores[name].value == pytest.approx(expected, abs=1e-8)
 

@@ -1,4 +1,4 @@
-"""What every regularizer promises, each by its name in the catalogue."""
+"""What every regularizer promises, each by its name in the catalog."""
 
 from __future__ import annotations
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 MOST_CLASSES = 20
 
 
-def show_information(run: Path, *, data_dir: Path | None, num_masks: int, out: Path | None) -> None:
+def show_information(
+    run: Path, *, data_dir: Path | None, num_samples: int, out: Path | None
+) -> None:
     """Print estimates, classes and layers of a run; write all of it as JSON if asked."""
     from lastlayer.experiments.information import run_information
 
     folder = None if data_dir is None else str(data_dir)
-    found = run_information(run, data_dir=folder, num_masks=num_masks)
+    found = run_information(run, data_dir=folder, num_masks=num_samples)
     print_table(_estimates(found))
     print_table(_classes(found))
     print_table(_layers(found))

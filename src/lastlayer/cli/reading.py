@@ -1,7 +1,8 @@
-"""Commands that read what is there: runs, files and the catalogue."""
+"""Commands that read what is there: runs, files and the catalog."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +80,8 @@ def information(
     run: Path,
     *,
     data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
-    masks: int = 30,
+    num_samples: int = 30,
+    masks: Annotated[int | None, Parameter(show=False)] = None,
     out: Path | None = None,
 ) -> None:
     """Tell how many nats a run knows about the label, of which classes, and in which layers.
@@ -87,13 +89,21 @@ def information(
     Args:
         run: run directory.
         data_dir: folder of the data's files, if not the run's.
-        masks: random masks per example, for heads that predict with masks.
+        num_samples: random masks per example, for heads that predict with masks.
+        masks: old name of num_samples.
         out: .json to write everything to.
     """
     from lastlayer._checks import check_count
 
-    check_count("masks", masks)
-    show_information(run, data_dir=data_dir, num_masks=masks, out=out)
+    if masks is not None:
+        warnings.warn(
+            "--masks is now --num-samples; version 0.3 drops the old name",
+            DeprecationWarning,
+            stacklevel=1,
+        )
+        num_samples = masks
+    check_count("num_samples", num_samples)
+    show_information(run, data_dir=data_dir, num_samples=num_samples, out=out)
 
 
 @app.command

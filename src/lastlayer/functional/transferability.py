@@ -311,6 +311,9 @@ def _distributions(source_prob: Tensor) -> Tensor:
 
 WEIGHTINGS = ("frequency", "equal")
 
+# Bounds the condition number of what a Cholesky factor is taken of.
+_LARGEST_TRACE = 1e8
+
 
 def trans_rate(
     features: Tensor,
@@ -325,7 +328,8 @@ def trans_rate(
     .. math:: R(F) - \sum_c w_c R(F_c), \qquad
         R(F) = \tfrac12 \log\det\bigl(I + \tfrac{1}{n \epsilon} F^\top F\bigr)
 
-    with the overall mean taken from every row. The determinant is read from singular values.
+    with the overall mean taken from every row. The determinant is read from a
+    Cholesky factor, or from singular values where the rows are long for :math:`\epsilon`.
 
     Args:
         features: (N, D), finite, N >= 2; computed in float64.
@@ -368,8 +372,15 @@ def trans_rate(
 
 
 def _coding_rate(rows: Tensor, epsilon: float) -> Tensor:
+    n, width = rows.shape
+    products = rows @ rows.T if n < width else rows.T @ rows
+    matrix = products / (n * epsilon) + torch.eye(len(products)).to(products)
+    if float(matrix.trace()) < _LARGEST_TRACE:
+        factor: Tensor = torch.linalg.cholesky(matrix)
+        return factor.diagonal().log().sum()
+    # Squares would drown the small singular values.
     square = torch.linalg.svdvals(rows).square()
-    return 0.5 * torch.log1p(square / (len(rows) * epsilon)).sum()
+    return 0.5 * torch.log1p(square / (n * epsilon)).sum()
 
 
 __all__ = ["WEIGHTINGS", "Evidence", "leep", "log_evidence", "log_me", "nce", "trans_rate"]

@@ -127,10 +127,10 @@ def feature_quality(
         >>> target = torch.arange(300) % 3
         >>> features = torch.eye(3)[target] + torch.randn(300, 3, generator=generator)
         >>> print(feature_quality(features, target))
-        score        value   chance       ±   above
-        H-score     0.4901   0.0201   exact  0.4700
+        score        value   chance        ±   above
+        H-score     0.4901   0.0201    exact  0.4700
         LogME      -0.7455  -0.8346  0.00047  0.0891
-        TransRate   0.0356   0.0093  0.0007  0.0264
+        TransRate   0.0356   0.0093  0.00074  0.0264
 
     Source: Bao et al., ICIP 2019 (H-score); You et al., ICML 2021 (LogME); Huang et al., ICML 2022
     (TransRate); Nguyen et al., ICML 2020 (LEEP); Tran et al., ICCV 2019 (NCE).
@@ -148,6 +148,7 @@ def feature_quality(
         "TransRate": _beside([float(tf.trans_rate(features, y)) for y in targets]),
     }
     if source_prob is not None:
+        source_prob = source_prob.to(features.device)
         scores["LEEP"] = _beside(
             [float(tf.leep(source_prob=source_prob, target=y)) for y in targets]
         )

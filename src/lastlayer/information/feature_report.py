@@ -15,6 +15,7 @@ from lastlayer._channels import Channels, output_channel_dim
 from lastlayer._checks import as_label_tensor, check_count
 from lastlayer._inputs import Inputs, batches, call, evaluating, num_examples
 from lastlayer._patterns import matching_names
+from lastlayer._text import aligned
 from lastlayer.functional.dependence.streaming import HScoreSums
 from lastlayer.information.h_score import HScore, described, score_of_features
 
@@ -42,14 +43,9 @@ class FeatureReport:
         for name, s in self.scores.items():
             numbers = (f"{x:.3f}" for x in (s.value, s.null, s.above_null, s.shrunk))
             rows.append((name, str(s.num_features), str(s.rank), *numbers, str(s.maximum)))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            cells = (c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
-            lines.append("  ".join((row[0].ljust(widths[0]), *cells)))
         notes = (f"{name}: {note}" for name, s in self.scores.items() for note in s.warnings)
         missing = (f"{name} is left out: it {why}" for name, why in self.left_out.items())
-        return "\n".join((*lines, *notes, *missing))
+        return aligned(rows, (*notes, *missing))
 
 
 def feature_report(

@@ -125,6 +125,7 @@ def label_modes(
     """
     check_count("num_modes", num_modes)
     check_labels("prediction", prediction, len(target))
+    prediction, target = prediction.cpu(), target.cpu()
     source = torch.unique(prediction, return_inverse=True)[1]
     joint = dp.joint_table(source, target, num_y=num_classes)
     modes = dp.dependence_modes(joint)
@@ -150,7 +151,7 @@ def _feature_correlations(features: Tensor, target: Tensor, num_modes: int, seed
     fit, rest = order[: len(order) // 2], order[len(order) // 2 :]
     rows = features.detach().cpu().double()
     rows = rows - rows[fit].mean(0)
-    labels, inverse = torch.unique(target[fit].cpu(), return_inverse=True)
+    labels, inverse = torch.unique(target[fit], return_inverse=True)
     found = torch.zeros(num_modes, dtype=torch.float64)
     k = min(num_modes, len(labels) - 1, int(torch.linalg.matrix_rank(rows[fit])))
     if k < 1:
@@ -165,8 +166,8 @@ def _feature_correlations(features: Tensor, target: Tensor, num_modes: int, seed
     )
     of_class = torch.zeros(int(target.max()) + 1, k, dtype=torch.float64)
     of_class[labels[inverse]] = modes.g
-    known = rest[torch.isin(target[rest].cpu(), labels)]
-    f, g = rows[known] @ regression.weight(modes.g), of_class[target[known].cpu()]
+    known = rest[torch.isin(target[rest], labels)]
+    f, g = rows[known] @ regression.weight(modes.g), of_class[target[known]]
     f, g = f - f.mean(0), g - g.mean(0)
     scale = f.norm(dim=0) * g.norm(dim=0)
     found[:k] = torch.where(scale > 0, (f * g).sum(0) / scale.where(scale > 0, 1.0), 0.0)

@@ -63,7 +63,7 @@ def stochastic_information(
     Masks are those of the head's Monte Carlo prediction, in which the true class may drop as any
     other. A mask that drops it leaves it a probability near DropMax's eps, so that a head that
     predicts well on average may have a very negative lower end: single draws are then poor
-    classifiers. The upper end rises with ``num_samples`` towards the head's own prediction.
+    classifiers. The upper end rises with ``num_samples`` toward the head's own prediction.
 
     Args:
         head: a DropMax or class-dropout head, or any whose ``log_prob`` takes

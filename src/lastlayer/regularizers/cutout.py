@@ -16,7 +16,7 @@ class Cutout(Regularizer):
     r"""Erase squares of the images at random places.
 
     The mathematics is :func:`lastlayer.functional.feature_noise.cutout`; put it before the first
-    layer, after normalization if 0 is to be the mean colour.
+    layer, after normalization if 0 is to be the mean color.
 
     Args:
         length: side of a square in pixels; the authors took 16 for CIFAR-10 and 8 for CIFAR-100.

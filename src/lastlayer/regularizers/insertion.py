@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from lastlayer._channels import own_channel_dim
 from lastlayer._checks import check_channel_dim, check_choice
 from lastlayer._random import kept_generators
+from lastlayer._text import aligned
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
@@ -88,9 +89,7 @@ class Insertion:
             features = f"{shape}, one cell" if place.is_one_cell else shape
             shaped = place.next_name or "-"
             rows.append((place.position, place.name, str(place.regularizer), features, shaped))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        return aligned(rows, left=5)
 
 
 def insert(

@@ -268,6 +268,21 @@ def test_trans_rate_is_the_difference_of_determinants(shape, weighting, normaliz
     assert float(found) == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.parametrize("epsilon", [1e-2, 1e-5, 1e-9, 1e-14])
+def test_trans_rate_of_any_distortion_is_read_from_singular_values(epsilon):
+    features, target = problem(60, 5)
+    rows = (features - features.mean(0)).numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def rate(part: np.ndarray) -> float:
+        square = linalg.svdvals(part) ** 2
+        return 0.5 * float(np.log1p(square / (len(part) * epsilon)).sum())
+
+    parts = [rows[target.numpy() == label] for label in range(3)]
+    expected = rate(rows) - sum(len(part) / 60 * rate(part) for part in parts)
+    assert float(trans_rate(features, target, epsilon=epsilon)) == pytest.approx(expected, abs=1e-8)
+
+
 def test_weightings_of_trans_rate_agree_on_balanced_data_only():
     features, _ = problem()
     balanced, skewed = torch.arange(60) % 3, (torch.arange(60) % 6).clamp_max(2)

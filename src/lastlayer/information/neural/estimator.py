@@ -69,7 +69,7 @@ class Variable(NamedTuple):
 class NeuralEstimator(ABC):
     """An estimator of I(X; Y) that trains a small network on pairs.
 
-    All of them share data layout, network size, optimiser (Adam, the rate falling to 0 along a
+    All of them share data layout, network size, optimizer (Adam, the rate falling to 0 along a
     cosine) and number of steps, so that they may be compared. Weights, shuffling and everything
     else that is drawn follow ``seed`` alone.
 
@@ -118,7 +118,7 @@ class NeuralEstimator(ABC):
 
     @abstractmethod
     def _objective(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what is maximised on a batch of encoded x and raw y."""
+        """Return what is maximized on a batch of encoded x and raw y."""
 
     @abstractmethod
     def _estimate(self, x: Tensor, y: Tensor, held_out: bool) -> InformationEstimate:
