@@ -189,29 +189,15 @@ def _cells(summary: dict[str, Any], bounds: list[float]) -> dict[str, str]:
 
 def _draw(summaries: list[dict[str, Any]], folder: Path) -> Path | None:
     """Draw the path, or several solvers' ways to the optimum."""
-    from lastlayer.experiments.linear_files import read_history
-    from lastlayer.report.convergence import SolverCurve, convergence_figure, path_figure
-    from lastlayer.report.style import save_figure
+    from lastlayer.report import convergence_figure, path_figure, save_figure
+    from lastlayer.report.run_files import read_solvers
 
     if summaries[0]["path"] is not None:
         figure = path_figure({s["solver"]: s["path"] for s in summaries})
         return save_figure(figure, folder / "path.png")
     if len(summaries) < 2:
         return None
-    curves = []
-    for name in (summary["solver"] for summary in summaries):
-        history = read_history(folder / name)
-        test = history.get("test_accuracy", {"seconds": [], "accuracy": []})
-        curves.append(
-            SolverCurve(
-                name,
-                history["seconds"],
-                history["objective"],
-                history["bound"],
-                test["seconds"],
-                test["accuracy"],
-            )
-        )
+    curves = read_solvers([folder / summary["solver"] for summary in summaries]).curves
     return save_figure(convergence_figure(curves), folder / "convergence.png")
 
 
