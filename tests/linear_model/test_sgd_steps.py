@@ -12,8 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from lastlayer.linear_model import LBFGSSoftmax, SGDSoftmax
-from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.rows.matrices import SparseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.sgd import TailAverage, descend, safe_rate
 from lastlayer.linear_model.solvers.step_size import SAMPLE, row_scale
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from scipy import sparse
 
-from lastlayer.linear_model import DistributedRows, SoftmaxProblem, coarse, rows_from_files
+from lastlayer.linear_model import float32_problem
 from lastlayer.linear_model import problem as linear_problem
 from lastlayer.linear_model.class_weights import ClassWeightedRows
-from lastlayer.linear_model.dask_rows import ClusterRows
-from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows
-from lastlayer.linear_model.shared_rows import SharedRows
+from lastlayer.linear_model.prepared_data import SharedRows
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import DistributedRows, rows_from_files
+from lastlayer.linear_model.rows.dask import ClusterRows
+from lastlayer.linear_model.rows.matrices import SparseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 
 
 def direct(case, problem):
@@ -222,7 +225,7 @@ def test_separation_is_seen(noisy, random_theta):
 def test_only_rows_in_memory_are_sampled_and_copied(noisy, monkeypatch, tmp_path):
     """A sample of files or of other processes' rows would depend on how they are cut."""
     monkeypatch.setattr(linear_problem, "CHEAP", 0)
-    monkeypatch.setattr(coarse, "WORTH", 0)
+    monkeypatch.setattr(float32_problem, "MIN_PRODUCTS", 0)
     given = noisy(count=200)
     here = given.problem().rows
     np.save(tmp_path / "X.npy", given.X)
@@ -241,7 +244,7 @@ def test_only_rows_in_memory_are_sampled_and_copied(noisy, monkeypatch, tmp_path
         "files": 1,
         "weighted": 1,
     }
-    copied = {name for name, p in problems.items() if coarse.coarse_problem(p) is not None}
+    copied = {name for name, p in problems.items() if float32_problem.float32_problem(p)}
     assert copied == {"shared"}
     torch.testing.assert_close(problems["shared"].sampled_gram(), given.problem().sampled_gram())
     assert not any(kind.in_memory for kind in (DistributedRows, ClusterRows))

@@ -20,7 +20,7 @@ from lastlayer.experiments.linear_data import LinearData, Part
 from lastlayer.experiments.linear_files import Numbers, finished_summary, plain, write_fit
 from lastlayer.experiments.linear_progress import LinearProgress, Watch, noted_warnings
 from lastlayer.linear_model import SOLVERS, LinearSoftmax, RandomFeatures, regularization_path
-from lastlayer.linear_model.shared_rows import Refits, similar
+from lastlayer.linear_model.prepared_data import PreparedData, clone_with
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def fit_linear(
 ) -> LinearFit:
     """Fit one estimator, along a path if the settings have one, and measure it."""
     watch = Watch(name, estimator, max(1, len(settings.path)), progress)
-    estimator = similar(estimator, callback=watch.record)
+    estimator = clone_with(estimator, callback=watch.record)
     path: dict[str, list[float]] | None = None
     with noted_warnings() as notes:
         begin = time.perf_counter()
@@ -166,12 +166,12 @@ def fit_linear(
             path = points.columns()
             seconds = time.perf_counter() - begin
         else:
-            refits = Refits(estimator, *data.train)
-            refits.fit(estimator)
+            prepared = PreparedData(estimator, *data.train)
+            prepared.fit(estimator)
             seconds = time.perf_counter() - begin
     history: Numbers = dict(estimator.history_)
     if traced:
-        history["test_accuracy"] = _accuracy_on_the_way(estimator, refits, data.test)
+        history["test_accuracy"] = _accuracy_on_the_way(estimator, prepared, data.test)
     estimator.callback = None
     summary = {
         "solver": name,
@@ -213,7 +213,7 @@ def _measures(estimator: LinearSoftmax, part: Part) -> Numbers:
     return evaluate(log_prob, target).as_dict()
 
 
-def _accuracy_on_the_way(estimator: LinearSoftmax, refits: Refits, test: Part) -> Numbers:
+def _accuracy_on_the_way(estimator: LinearSoftmax, prepared: PreparedData, test: Part) -> Numbers:
     """Return test accuracy after 1, 2, 4, ... iterations and at the end, beside the seconds."""
     seconds, last = estimator.history_["seconds"], len(estimator.history_["seconds"]) - 1
     found: Numbers = {"iteration": [], "seconds": [], "accuracy": []}
@@ -221,10 +221,10 @@ def _accuracy_on_the_way(estimator: LinearSoftmax, refits: Refits, test: Part) -
     for count in [*counts, last]:
         model = estimator
         if count < last:
-            model = similar(estimator, max_iter=count, callback=None)
+            model = clone_with(estimator, max_iter=count, callback=None)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                refits.fit(model)
+                prepared.fit(model)
         found["iteration"].append(count)
         found["seconds"].append(seconds[count])
         found["accuracy"].append(float(np.mean(model.predict(test.features) == test.labels)))

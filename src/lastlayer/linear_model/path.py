@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.shared_rows import Refits, similar
-from lastlayer.linear_model.solvers.progress import says_stop
+from lastlayer.linear_model.prepared_data import PreparedData, clone_with
+from lastlayer.linear_model.solvers.progress import asks_to_stop
 
 #: The strengths tried if none are given: those of scikit-learn's ``LogisticRegressionCV``.
 DEFAULT_CS = tuple(float(C) for C in np.logspace(-4, 4, 10))
@@ -119,20 +119,20 @@ def regularization_path(
     strengths = sorted(float(C) for C in Cs)
     if not strengths or len(set(strengths)) != len(strengths):
         raise ValueError(f"Cs must hold different numbers, one or more; got {list(Cs)}")
-    refits = Refits(estimator, X, y, sample_weight)
-    models = [similar(estimator, C=C) for C in strengths]
+    prepared = PreparedData(estimator, X, y, sample_weight)
+    models = [clone_with(estimator, C=C) for C in strengths]
     for model in models:
         model._check_options()
-    features, target = validation[0], _class_indices(validation[1], refits.classes)
+    features, target = validation[0], _class_indices(validation[1], prepared.classes)
     points: list[PathPoint] = []
     for model in models:
         begin = time.perf_counter()
-        refits.fit(model, start=points[-1].model if points else None)
+        prepared.fit(model, start=points[-1].model if points else None)
         seconds = time.perf_counter() - begin
         points.append(
             PathPoint(float(model.C), model, *_held_out(model, features, target), seconds)
         )
-        if callback is not None and says_stop(callback(points[-1])):
+        if callback is not None and asks_to_stop(callback(points[-1])):
             break
     return RegularizationPath(tuple(points))
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.penalties import Penalty
-from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.rows.protocol import Rows
 
 #: Products of a Gram matrix (rows x features^2) that are not worth saving.
 CHEAP = 1e9
@@ -39,14 +39,14 @@ class Evaluation:
         gradient: of F, like theta; empty where it was not asked for.
         curvature: mean over rows and classes but one of the loss's second derivative, see
             ``mean_curvature``.
-        slack: what was taken off the bound for rounding errors.
+        rounding_error: what was taken off the bound for rounding errors.
     """
 
     value: float
     bound: float
     gradient: Tensor
     curvature: float
-    slack: float = 0.0
+    rounding_error: float = 0.0
 
 
 class SoftmaxProblem:
@@ -66,7 +66,7 @@ class SoftmaxProblem:
         self.num_classes = num_classes
         self.penalty = penalty
         self.fit_intercept = fit_intercept
-        by_class, features, squares, count = rows.reduce(passes.totals, num_classes)
+        by_class, features, squares, count = rows.reduce(block_reductions.totals, num_classes)
         self.num_rows = int(count)
         self.class_weight = by_class
         self.total_weight = float(by_class.sum())
@@ -143,20 +143,20 @@ class SoftmaxProblem:
     def evaluate(self, theta: Tensor, *, keep: bool = False) -> Evaluation:
         """Return value, bound and gradient; ``keep`` for products with the Hessian there."""
         weights, bias = self.split(theta)
-        sums = self.rows.reduce(passes.evaluate, weights, bias, keep)
+        sums = self.rows.reduce(block_reductions.evaluate, weights, bias, keep)
         return self.assemble(weights, sums, self.mean)
 
     def assemble(self, weights: Tensor, sums: tuple[Tensor, ...], mean: Tensor) -> Evaluation:
-        """Return the evaluation of the sums of ``passes.evaluate`` over features less ``mean``."""
+        """Return the evaluation of the sums of ``evaluate`` over features less ``mean``."""
         loss, entropy, curvature, gradient, residual = sums
         gradient = gradient - torch.outer(mean, residual)
         pull = self.penalty.times(weights)
         value = float(loss) + self._penalty_value(weights, pull)
-        bound, slack = self._bound(float(entropy), gradient, residual)
+        bound, rounding_error = self._bound(float(entropy), gradient, residual)
         return Evaluation(
             value=value,
             bound=bound,
-            slack=slack,
+            rounding_error=rounding_error,
             gradient=self.with_intercept(gradient + pull, residual),
             curvature=self.mean_curvature(curvature),
         )
@@ -189,7 +189,7 @@ class SoftmaxProblem:
     def hessian_times(self, direction: Tensor) -> Tensor:
         """Return the Hessian's product with a direction, at the last evaluation that kept."""
         weights, bias = self.split(direction)
-        along, sums = self.rows.reduce(passes.hessian_times, weights, bias)
+        along, sums = self.rows.reduce(block_reductions.hessian_times, weights, bias)
         along = along - torch.outer(self.mean, sums) + self.penalty.times(weights)
         return self.with_intercept(along, sums)
 
@@ -198,7 +198,9 @@ class SoftmaxProblem:
         return torch.cat([weights, bias.unsqueeze(0)]) if self.fit_intercept else weights
 
     def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> tuple[float, float]:
-        r"""Return a lower bound of F from the dual objective at the probabilities P, and its slack.
+        r"""Return a lower bound of F from the dual objective at the probabilities P.
+
+        Beside it what was taken off for rounding errors.
 
         .. math:: D(P) = \sum_i s_i H(p_i) - \tfrac{1}{2} \mathrm{tr}(M^\top Q^{-1} M), \quad
             M = A^\top S (Y - P)
@@ -227,8 +229,8 @@ class SoftmaxProblem:
         if math.isinf(pulled):
             return -math.inf, 0.0
         further = (math.sqrt(pulled) + math.sqrt(self.penalty.largest_conjugate(norm))) ** 2
-        slack = further - pulled + 4 * eps * (abs(entropy) + self.total_weight)
-        return kept * entropy + spread - pulled - slack, slack
+        rounding_error = further - pulled + 4 * eps * (abs(entropy) + self.total_weight)
+        return kept * entropy + spread - pulled - rounding_error, rounding_error
 
     @property
     def certifies(self) -> bool:
@@ -238,7 +240,7 @@ class SoftmaxProblem:
 
     def separates(self, theta: Tensor) -> bool:
         """Return whether every label wins its row: then F has no minimum without a penalty."""
-        (count,) = self.rows.reduce(passes.not_won, *self.split(theta))
+        (count,) = self.rows.reduce(block_reductions.count_errors, *self.split(theta))
         return int(count) == 0
 
     # -- second derivatives -----------------------------------------------------------------------
@@ -246,7 +248,7 @@ class SoftmaxProblem:
     def gram(self) -> Tensor:
         """Return the Gram matrix of the centred features, (d, d); computed once."""
         if self._gram is None:
-            self._gram = centred_gram(self.rows.reduce(passes.gram), self.mean)
+            self._gram = centred_gram(self.rows.reduce(block_reductions.gram), self.mean)
         return self._gram
 
     def sampled_gram(self) -> Tensor:
@@ -254,7 +256,7 @@ class SoftmaxProblem:
         every = self.sampling
         if every == 1:
             return self.gram()
-        return every * centred_gram(self.rows.reduce(passes.gram, every), self.mean)
+        return every * centred_gram(self.rows.reduce(block_reductions.gram, every), self.mean)
 
     @property
     def sampling(self) -> int:
@@ -277,7 +279,7 @@ def centred(theta: Tensor) -> Tensor:
 
 
 def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
-    """Return the sum of s (a - mean)(a - mean)' of the sums of ``passes.gram``."""
+    """Return the sum of s (a - mean)(a - mean)' of the sums of ``block_reductions.gram``."""
     gram, features, weight = sums
     cross = torch.outer(features.squeeze(1), mean)
     return gram - cross - cross.T + weight * torch.outer(mean, mean)

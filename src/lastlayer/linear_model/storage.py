@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lastlayer._files import moved_into_place
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.catalog import SOLVERS
+from lastlayer.linear_model.estimators import SOLVERS
 from lastlayer.linear_model.random_features import RandomFeatures
 
 FILE_NAME = "model.npz"

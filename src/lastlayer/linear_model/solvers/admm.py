@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from lastlayer.functional.softmax_prox import softmax_prox
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import SoftmaxProblem, centred
-from lastlayer.linear_model.rows import Block
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.least_squares import build_least_squares
 from lastlayer.linear_model.solvers.preconditioner import DRIFT
@@ -116,17 +116,17 @@ def iterate_rows(
     """Take the Z-step and the step of U; return sums for the W-step, loss and residuals."""
     logits = block.matrix.times(weights).add_(bias)
     before, multiplier = block.state["split"], block.state["multiplier"]
-    loss, curvature = passes.loss_and_curvature(block, logits)
+    loss, curvature = block_reductions.loss_and_curvature(block, logits)
     relaxed = torch.lerp(before, logits, over_relaxation)
     point = relaxed - multiplier
     split = softmax_prox(point, block.target, penalty, start=before, steps=prox_steps, tol=0.0)
     block.state.update(split=split, multiplier=split - point)
     moved = penalty * (split - before)
     measured = (
-        passes.squares(logits - split),
-        torch.maximum(passes.squares(logits), passes.squares(split)),
-        passes.squares(moved),
-        penalty * penalty * passes.squares(block.state["multiplier"]),
+        block_reductions.squares(logits - split),
+        torch.maximum(block_reductions.squares(logits), block_reductions.squares(split)),
+        block_reductions.squares(moved),
+        penalty * penalty * block_reductions.squares(block.state["multiplier"]),
     )
     return (*_sums(block), loss, curvature, *measured)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.solvers.preconditioner import cholesky
 
@@ -77,6 +77,7 @@ class IterativeLeastSquares:
 
     def _times(self, weights: Tensor) -> Tensor:
         problem = self.problem
-        products, sums = problem.rows.reduce(passes.gram_times, weights, -(problem.mean @ weights))
+        bias = -(problem.mean @ weights)
+        products, sums = problem.rows.reduce(block_reductions.gram_times, weights, bias)
         centred = products - torch.outer(problem.mean, sums)
         return self.rho * centred + problem.penalty.times(weights)

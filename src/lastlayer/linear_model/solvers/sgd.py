@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
-from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.progress import Progress
 from lastlayer.linear_model.solvers.step_size import row_scale
 
@@ -190,7 +191,7 @@ def descend(
     total, count = torch.zeros_like(theta), 0
     for batch in batches(rows, batch_size, generator):
         weights, bias = problem.split(theta)
-        gradient, residual = passes.gradient(batch, weights, bias)
+        gradient, residual = block_reductions.gradient(batch, weights, bias)
         gradient = (gradient - torch.outer(problem.mean, residual)) / weight
         share = len(batch.target) / (size * problem.total_weight)
         gradient += share * problem.penalty.times(weights)

@@ -7,15 +7,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.base import LinearSoftmax
 from lastlayer.linear_model.inputs import check_examples
-from lastlayer.linear_model.rows import LocalRows, Step
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Step
 
 Estimator = TypeVar("Estimator", bound=LinearSoftmax)
 
 #: Sums that no weights go into.
-CONSTANT_STEPS: tuple[Step, ...] = (passes.totals, passes.gram)
+CONSTANT_STEPS: tuple[Step, ...] = (block_reductions.totals, block_reductions.gram)
 
 
 class SharedRows(LocalRows):
@@ -55,7 +56,7 @@ class SharedRows(LocalRows):
             self._copy[1].clear()
 
 
-class Refits:
+class PreparedData:
     """The same examples for many fits of one kind of estimator.
 
     Args:
@@ -75,7 +76,7 @@ class Refits:
                 "estimator must be one of lastlayer.linear_model's softmax estimators; "
                 f"got {type(estimator).__name__}"
             )
-        self._checked = similar(estimator)
+        self._checked = clone_with(estimator)
         self._checked._check_options()
         examples = check_examples(
             self._checked,
@@ -86,7 +87,7 @@ class Refits:
             device=estimator.device,
         )
         self.classes = examples.classes
-        self.rows = SharedRows(self._checked._rows(examples))  # type: ignore[arg-type]
+        self.rows = SharedRows(self._checked._rows(examples))
 
     def fit(self, model: Estimator, start: LinearSoftmax | None = None) -> Estimator:
         """Fit a model to the rows, from the weights of another one if given."""
@@ -104,7 +105,7 @@ class Refits:
         return model
 
 
-def similar(estimator: Estimator, **changes: Any) -> Estimator:
+def clone_with(estimator: Estimator, **changes: Any) -> Estimator:
     """Return an estimator of the same kind that is not fitted, with some options changed."""
     # scikit-learn's clone would copy what a callback holds.
     return type(estimator)(**(estimator.get_params(deep=False) | changes))
