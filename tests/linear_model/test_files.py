@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lastlayer.linear_model.rows.disk_state import DiskState
 from sklearn.exceptions import ConvergenceWarning
 
 from lastlayer.linear_model import ADMMSoftmax, LBFGSSoftmax, NewtonKrylovSoftmax, SGDSoftmax
 from lastlayer.linear_model.rows import rows_from_files, rows_in_memory
-from lastlayer.linear_model.rows.streams import LIVE_BLOCKS, LIVE_LOGITS, row_bytes
+from lastlayer.linear_model.rows.streams import LIVE_BLOCKS, LIVE_LOGITS, DiskState, row_bytes
 
 SOLVERS = {
     "lbfgs": LBFGSSoftmax(tol=1e-9),

@@ -152,6 +152,10 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             ValueError: if there are fewer than two classes, or an option does not fit.
         """
         self._check_options()
+        return self._fit_rows(*self._take_rows(rows, classes))
+
+    def _take_rows(self, rows: Rows, classes: Any = None) -> tuple[Rows, NDArray[Any]]:
+        """Return rows with class weights and their classes; note what the features are."""
         known = rows.classes
         if classes is None:
             classes = () if known is None else known
@@ -163,15 +167,12 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                 f"classes must be those of the rows, {known.tolist()}; got {classes.tolist()}"
             )
         self.n_features_in_ = rows.num_features
-        self._take_names(rows.feature_names)
-        return self._fit_rows(weigh_classes(rows, classes, self.class_weight), classes)
-
-    def _take_names(self, names: Any) -> None:
         # As scikit-learn does where it is handed the features themselves.
-        if names is not None:
-            self.feature_names_in_ = np.asarray(names, dtype=object)
+        if rows.feature_names is not None:
+            self.feature_names_in_ = np.asarray(rows.feature_names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        return weigh_classes(rows, classes, self.class_weight), classes
 
     def _examples(self, X: Any, y: Any, sample_weight: Any = None, **how: Any) -> Examples:
         """Return checked examples; ``how`` as in :func:`check_examples`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -281,6 +282,18 @@ def _chunk(X: Any, number: int) -> Chunk:
 
 def _compute(client: Any, lazy: Any) -> NDArray[Any]:
     return np.asarray(client.compute(lazy).result())
+
+
+@contextmanager
+def cluster_client(address: str) -> Iterator[Any]:
+    """Connect to the scheduler at an address, and leave it afterwards.
+
+    Raises:
+        ImportError: if the extra is not installed.
+        OSError: if there is none.
+    """
+    with _require("distributed").Client(address, timeout=10, set_as_default=False) as client:
+        yield client
 
 
 def _client(address: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
 from lastlayer.linear_model.rows.dask import rows_on_cluster
-from lastlayer.linear_model.rows.labels import as_weight, index_classes
+from lastlayer.linear_model.rows.labels import as_labels, as_weight, index_classes
 from lastlayer.linear_model.rows.protocol import Rows
 from lastlayer.linear_model.rows.sources import (
     NpySource,
@@ -105,7 +105,7 @@ def rows_from_files(
     """
     check_count("memory_bound", memory_bound)
     memory_bound = int(memory_bound)
-    paths = _paths("features", features)
+    paths = file_paths("features", features)
     named = [name for name in (target, weight) if _is_column(name)]
     sources = [_open(path, columns, named) for path in paths]
     _check_widths(sources)
@@ -161,7 +161,18 @@ def rows_from_files(
     )
 
 
-def _paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+def read_labels(features: AnyPath | Sequence[AnyPath], target: Any) -> NDArray[Any]:
+    """Return the labels, (n,), that :func:`rows_from_files` would take."""
+    return as_labels(_values("target", target, file_paths("features", features)))
+
+
+def file_paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Return the files that are meant.
+
+    Raises:
+        FileNotFoundError: if none fits a pattern.
+        ValueError: if there is none, or one of another kind.
+    """
     if isinstance(given, str | os.PathLike):
         given = [given]
     paths = [path for one in given for path in _matching(os.fspath(one))]
