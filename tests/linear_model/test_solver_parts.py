@@ -51,11 +51,16 @@ def test_many_features_are_solved_by_iterations_to_the_same_optimum(noisy, monke
     assert given.of(model) == pytest.approx(given.scikit_learn_minimum(), rel=1e-6)
 
 
-def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant):
-    """Every step in plain NumPy, with multipliers and over-relaxation; the prox to the end."""
+@pytest.mark.parametrize("asked", [0.5, "auto"])
+def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant, asked):
+    """Every step in plain NumPy, with multipliers and over-relaxation; the prox to the end.
+
+    ``"auto"`` is twice the loss's mean curvature, renewed where that is another by half and more.
+    """
     given = noisy(**variant)
+    given = given._replace(X=given.X + 5.0 * np.eye(3, 4)[given.y])  # curvature falls on the way
     problem = given.problem(block_rows=23)
-    rho, relax = 0.5, 1.6
+    relax = 1.6
     weight = np.ones(60) if given.weight is None else given.weight
     columns = np.hstack([given.X, np.full((60, 1), float(given.fit_intercept))])
     operator = np.eye(4) if given.operator is None else given.operator
@@ -67,8 +72,18 @@ def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant
         share = np.log(np.bincount(given.y, weights=weight) / weight.sum())
         theta[4] = share - share.mean()
     one_hot = np.eye(3)[given.y]
+
+    def softmax_of(z):
+        return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+    def twice_curvature(p):
+        seen = (1 - (p**2).sum(1), ((p - one_hot) ** 2).sum(1))
+        return 2 * max(weight @ trace for trace in seen) / weight.sum() / 2  # of K - 1 = 2
+
     z = columns @ theta
-    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    p = softmax_of(z)
+    rho = twice_curvature(p) if asked == "auto" else asked
+    renewed = 0
     u = (one_hot - p) / rho
     values = [given.objective(theta[:4].T, theta[4])]
     for _ in range(6):
@@ -79,8 +94,12 @@ def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant
         v = torch.from_numpy(h - u)
         z = softmax_prox(v, torch.from_numpy(given.y), rho).numpy()
         u = u + z - h
+        wanted = twice_curvature(softmax_of(columns @ theta))
+        if asked == "auto" and not rho / 1.5 <= wanted <= rho * 1.5:
+            u, rho, renewed = u * rho / wanted, wanted, renewed + 1
+    assert (renewed > 0) == (asked == "auto")
     progress = Progress(problem, 0.0)
-    options = {"rho": rho, "over_relaxation": relax, "prox_steps": 30, "polish": False}
+    options = {"rho": asked, "over_relaxation": relax, "prox_steps": 30, "polish": False}
     solve_admm(problem, problem.start(), progress, max_iter=6, **options)
     np.testing.assert_allclose(progress.columns()["objective"], values, rtol=1e-10)
 

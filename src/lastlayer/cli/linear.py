@@ -50,14 +50,14 @@ class FeatureSettings:
     features: str | None = None
     (
         ".npz file with x and y, or x_train, y_train, x_test, y_test, such as `lastlayer features` "
-        "writes; or .npy or parquet files, also as a quoted pattern such as 'part*.parquet', which are "
-        "read block by block and may be larger than memory."
+        "writes; or .npy or parquet files, also as a quoted pattern such as 'part*.parquet', which "
+        "are read block by block and may be larger than memory."
     )
 
     target: str | None = None
     (
-        "Labels of .npy or parquet files: a .npy file, FILE.npz:NAME for an array of an .npz file, or "
-        "a column of the parquet files."
+        "Labels of .npy or parquet files: a .npy file, FILE.npz:NAME for an array of an .npz file, "
+        "or a column of the parquet files."
     )
 
     columns: str | None = None
@@ -68,8 +68,8 @@ class FeatureSettings:
 
     cluster: str | None = None
     (
-        "Address of a dask scheduler, such as tcp://HOST:8786, whose workers read the .npy or parquet "
-        "files and keep them; needs lastlayer[cluster]."
+        "Address of a dask scheduler, such as tcp://HOST:8786, whose workers read the .npy or "
+        "parquet files and keep them; needs lastlayer[cluster]."
     )
 
     data: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +95,15 @@ def load_linear_files(
         )
         return RowsPart(rows, len(indices))
 
-    about = repr(([_about(path) for path in file_paths("features", features)], columns, dtype))
-    seen = (np.frombuffer(about.encode(), np.uint8), classes[labels.numpy()])
-    parts = (part.numpy() for part in (train, validation, _indices(test)))
+    about = repr((features, target, columns, dtype, classes.tolist()))
+    parts = (labels, train, validation, _indices(test))
     return LinearData(
         name=_name(features),
         train=part(train),
         test=part(_indices(test)),
         validation=part(validation) if wanted else None,
         notes=(f"No test arrays: {len(test.target)} examples were set apart for the test.",),
-        files=digest_of((*seen, *parts)),
+        files=_digest(features, about, parts),
     )
 
 
@@ -118,10 +117,12 @@ def _indices(examples: Examples) -> Tensor:
     return torch.as_tensor(examples.inputs)
 
 
-def _about(path: Path) -> tuple[str, int, int]:
-    """Return what tells whether a file has changed, without a look into it."""
-    found = path.stat()
-    return str(path.resolve()), found.st_size, found.st_mtime_ns
+def _digest(features: str, about: str, parts: Iterable[Tensor]) -> str:
+    """Return what tells whether data have changed, of files by their size and time alone."""
+    stats = [(str(path.resolve()), path.stat()) for path in file_paths("features", features)]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    told = np.frombuffer(f"{about}{files}".encode(), np.uint8)
+    return digest_of((told, *(part.numpy() for part in parts)))
 
 
 def _name(features: str) -> str:

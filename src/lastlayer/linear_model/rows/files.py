@@ -19,6 +19,7 @@ from lastlayer.linear_model.rows.dask import rows_on_cluster
 from lastlayer.linear_model.rows.labels import as_labels, as_weight, index_classes
 from lastlayer.linear_model.rows.protocol import Rows
 from lastlayer.linear_model.rows.sources import (
+    Chunk,
     NpySource,
     ParquetSource,
     Source,
@@ -121,21 +122,9 @@ def rows_from_files(
     stored = max(source.dtype.itemsize for source in sources)
     bytes_a_row = row_bytes(width, len(classes), dtype, stored)
     fitting = choose_block_rows(bytes_a_row, width, dtype, device, memory_bound)
-    most = memory_bound // bytes_a_row
-    if block_rows is None:
-        block_rows = fitting
-    check_count("block_rows", block_rows)
-    block_rows = int(block_rows)
-    if block_rows > most:
-        raise ValueError(
-            f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
-            f"memory_bound={memory_bound}"
-        )
-    chunks = [
-        chunk
-        for source in sources
-        for chunk in source.chunks(most if isinstance(source, ParquetSource) else block_rows)
-    ]
+    chunks = _chunks(
+        sources, fitting if block_rows is None else block_rows, bytes_a_row, memory_bound
+    )
     largest = max(chunk.num_rows for chunk in chunks)
     weights = as_weight(_values("weight", weight, paths), count, dtype)
     if subset is not None:
@@ -159,6 +148,24 @@ def rows_from_files(
         state_folder=None if state_folder is None else Path(state_folder),
         feature_names=feature_names,
     )
+
+
+def _chunks(
+    sources: Sequence[Source], block_rows: int, bytes_a_row: int, memory_bound: int
+) -> list[Chunk]:
+    check_count("block_rows", block_rows)
+    block_rows = int(block_rows)
+    if block_rows * bytes_a_row > memory_bound:
+        raise ValueError(
+            f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
+            f"memory_bound={memory_bound}"
+        )
+    most = memory_bound // bytes_a_row
+    return [
+        chunk
+        for source in sources
+        for chunk in source.chunks(most if isinstance(source, ParquetSource) else block_rows)
+    ]
 
 
 def read_labels(features: AnyPath | Sequence[AnyPath], target: Any) -> NDArray[Any]:
