@@ -19,8 +19,20 @@ Call = Callable[[], object]
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
 
+def seconds_of(call: Call, repeats: int) -> float:
+    """Return the seconds of one of several calls by the clock on the wall."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
 def paired_medians(
-    calls: Mapping[str, Call], *, rounds: int, minimum_seconds: float = 0.0
+    calls: Mapping[str, Call],
+    *,
+    rounds: int,
+    minimum_seconds: float = 0.0,
+    timer: Callable[[Call, int], float] = seconds_of,
 ) -> dict[str, dict[str, float]]:
     """Return milliseconds, and the ratio to the first call within a round, both as medians.
 
@@ -28,15 +40,16 @@ def paired_medians(
         calls: what to time; the first is what the others are held against.
         rounds: counted rounds, after one that is not.
         minimum_seconds: a short call is repeated within a round for about so long.
+        timer: returns the seconds of one of so many calls.
     """
     repeats = {}
     for name, call in calls.items():
         call()
-        repeats[name] = max(1, round(minimum_seconds / max(_seconds(call, 1), 1e-9)))
+        repeats[name] = max(1, round(minimum_seconds / max(timer(call, 1), 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(_seconds(call, repeats[name]))
+            times[name].append(timer(call, repeats[name]))
     base = times[next(iter(calls))]
     return {
         name: {
@@ -45,13 +58,6 @@ def paired_medians(
         }
         for name, values in times.items()
     }
-
-
-def _seconds(call: Call, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
 
 
 def print_table(title: str, results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:

@@ -233,8 +233,13 @@ def check_count(name: str, value: int) -> None:
     check_whole(name, value, 1)
 
 
-def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> None:
-    """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding."""
+def check_prior(
+    name: str, prior: Tensor, num_classes: int | None = None, *, wait: bool = True
+) -> None:
+    """Raise unless ``prior`` holds one probability per class, of sum 1 but for rounding.
+
+    On an accelerator the numbers are not looked at without ``wait``, as in a training step.
+    """
     check_floating(name, prior)
     if (
         prior.dim() != 1
@@ -246,7 +251,7 @@ def check_prior(name: str, prior: Tensor, num_classes: int | None = None) -> Non
             f"{name} must have shape ({wanted},), one probability per class; "
             f"got {tuple(prior.shape)}"
         )
-    if not can_look(prior, wait=True):
+    if not can_look(prior, wait=wait):
         return
     total = float(prior.detach().double().sum())
     tolerance = 1e-4 if prior.dtype in (torch.float32, torch.float64) else 1e-2

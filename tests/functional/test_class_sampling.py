@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binom, chisquare
 
+from lastlayer.functional import class_masks
 from lastlayer.functional.class_masks import class_dropout_mask, sampled_class_mask
 from lastlayer.functional.class_sampling import (
     class_dropout_loss,
@@ -344,3 +345,19 @@ def test_bad_arguments_are_refused():
     mask = torch.tensor([[True, True, True], [True, False, True]])
     with pytest.raises(ValueError, match="row 1 drops its target 1"):
         masked_cross_entropy(logits, target, mask)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 18, 33, 35])
+@pytest.mark.parametrize("spread", [0, 6, 20, 36])
+def test_where_it_may_not_look_the_expected_counts_still_sum_to_the_samples(
+    num_samples, spread, monkeypatch
+):
+    # As on an accelerator, where a look at the numbers would wait for the device.
+    monkeypatch.setattr(class_masks, "can_look", lambda *tensors, wait=False: False)
+    proposal = torch.logspace(0, spread, 37, dtype=torch.float64).float()
+    target = torch.arange(37)
+    _, log_count = sampled_class_mask(target, 37, num_samples, proposal=proposal)
+    others = log_count.double().exp().fill_diagonal_(0.0).sum(-1)
+    torch.testing.assert_close(
+        others, torch.full((37,), float(num_samples)).double(), rtol=1e-5, atol=0
+    )

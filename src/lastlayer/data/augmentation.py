@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -173,7 +173,11 @@ class RandomCutout:
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return the images, each without some squares."""
-        fill = torch.as_tensor(self.fill, device=images.device)
+        fill: Tensor | float
+        if isinstance(self.fill, Sequence):
+            fill = torch.tensor(self.fill, device=images.device)
+        else:
+            fill = self.fill
         return cutout(
             images, self.length, num_squares=self.num_squares, fill=fill, generator=generator
         )

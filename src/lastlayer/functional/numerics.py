@@ -43,7 +43,8 @@ def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
     """Return log(share e^first + (1 - share) e^second), exactly ``first`` where both are equal."""
     swap = second > first
     larger, smaller = torch.where(swap, second, first), torch.where(swap, first, second)
-    share_of_smaller = torch.where(swap, first.new_tensor(share), first.new_tensor(1 - share))
+    # Filled on the device: a number copied to it would wait for it.
+    share_of_smaller = torch.where(swap, first.new_full((), share), first.new_full((), 1 - share))
     return larger + torch.log1p(share_of_smaller * torch.expm1(smaller - larger))
 
 

@@ -48,7 +48,7 @@ def long_tail_counts(
         tensor([50, 15,  5])
     """
     check_choice("order", order, ORDERS)
-    there = torch.as_tensor(available)
+    there = torch.as_tensor(available).cpu()
     num_classes = len(there)
     if imbalance == 1 and n_max is None:
         return there.to(torch.int64)
@@ -91,7 +91,7 @@ def long_tail_indices(target: Tensor, counts: Tensor, *, seed: int = 0) -> Tenso
         >>> long_tail_indices(torch.tensor([1, 0, 1, 0]), torch.tensor([2, 1]), seed=0).numel()
         3
     """
-    there = class_counts(target, len(counts))
+    counts, there = counts.cpu(), class_counts(target, len(counts))
     if bool((counts > there).any()):
         label = int((counts > there).nonzero()[0])
         raise ValueError(

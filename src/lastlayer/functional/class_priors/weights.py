@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,7 @@ def effective_number(
     if beta == 0.0:
         return (counts > 0).double()
     # expm1 keeps the digits that 1 - beta^n loses for beta close to 1.
-    return torch.expm1(counts * torch.log(counts.new_tensor(beta))).neg() / (1.0 - beta)
+    return torch.expm1(counts * math.log(beta)).neg() / (1.0 - beta)
 
 
 def class_balanced_weight(

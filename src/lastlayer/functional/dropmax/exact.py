@@ -166,7 +166,7 @@ def _cross_entropy(
     if form == "neurips":
         log_target = log_target + math.log1p(eps)
     else:
-        log_target = torch.logaddexp(log_target, log_target.new_tensor(math.log(eps)))
+        log_target = torch.logaddexp(log_target, log_target.new_full((), math.log(eps)))
     scale = torch.logaddexp(torch.logaddexp(others.logsumexp(-1), log_base), log_target).detach()
     return expected_log_ratio(
         others - scale[:, None],

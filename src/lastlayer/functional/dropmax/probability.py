@@ -52,7 +52,7 @@ def masked_log_prob(
     check_form(form, eps)
     check_floating("logits", logits)
     logits, log_mask = at_least_float32(logits), at_least_float32(log_mask)
-    log_eps = torch.tensor(math.log(eps), dtype=logits.dtype, device=logits.device)
+    log_eps = logits.new_full((), math.log(eps))
     if form == "neurips":
         return F.log_softmax(logits + torch.logaddexp(log_mask, log_eps), dim=-1)
     return F.log_softmax(torch.logaddexp(log_mask + logits, log_eps), dim=-1)

@@ -110,7 +110,7 @@ class CriticEstimator(NeuralEstimator):
 
     def _label_scores(self, x: Tensor) -> Tensor:
         """Return the (N, K) scores of every label."""
-        return self.network.all_pairs(x, torch.eye(self._label.width))
+        return self.network.all_pairs(x, torch.eye(self._label.width, device=x.device))
 
     def _estimate(self, x: Tensor, y: Tensor, held_out: bool) -> InformationEstimate:
         notes = warn_of_training(held_out, stacklevel=5)

@@ -138,7 +138,7 @@ class NeuralEstimator(ABC):
         self._variables = (Variable.of("x", x), Variable.of("y", y))
         inputs = self._checked(x, y)
         with seeded(self.seed):
-            network = self._build(*self._variables)
+            network = self._build(*self._variables).to(inputs.device)
         self._prepare(y)
         self._train(network, inputs, y, progress)
         return self
