@@ -30,9 +30,9 @@ def run(comparison):
 def blobs(count, seed, labels=None):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, 3, count)
-    centres = np.random.default_rng(0).normal(0, 1.5, (3, 6))
+    centers = np.random.default_rng(0).normal(0, 1.5, (3, 6))
     y = target if labels is None else np.array(labels)[target]
-    return centres[target] + rng.normal(size=(count, 6)), y
+    return centers[target] + rng.normal(size=(count, 6)), y
 
 
 @pytest.fixture

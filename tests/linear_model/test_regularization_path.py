@@ -113,7 +113,7 @@ def test_fits_of_many_rows_share_a_copy_in_float32_and_the_gram_matrix_of_a_samp
     exact = clone_with(estimator, mixed_precision=False)
     plain = regularization_path(exact, X, y, Cs=CS, validation=held_out)
     monkeypatch.setattr(float32_problem, "MIN_PRODUCTS", 0)
-    monkeypatch.setattr(linear_problem, "CHEAP", 0)
+    monkeypatch.setattr(linear_problem, "SAMPLED_ABOVE", 0)
     copies = counted(monkeypatch, linear_rows, "_rounded")
     grams = counted(monkeypatch, block_reductions, "gram")
     constant = (block_reductions.totals, block_reductions.gram)

@@ -8,19 +8,19 @@ import torch
 
 from lastlayer.functional.softmax_prox import softmax_prox
 from lastlayer.linear_model import ADMMSoftmax
-from lastlayer.linear_model.problem import centred
+from lastlayer.linear_model.problem import centered
 from lastlayer.linear_model.solvers import least_squares
 from lastlayer.linear_model.solvers.admm import solve_admm
-from lastlayer.linear_model.solvers.lbfgs import line_search, rounding
+from lastlayer.linear_model.solvers.lbfgs import line_search, objective_rounding
 from lastlayer.linear_model.solvers.least_squares import (
-    FactorisedLeastSquares,
+    FactorizedLeastSquares,
     IterativeLeastSquares,
 )
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, cholesky, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress
 
 
-@pytest.mark.parametrize("kind", [FactorisedLeastSquares, IterativeLeastSquares])
+@pytest.mark.parametrize("kind", [FactorizedLeastSquares, IterativeLeastSquares])
 def test_least_squares_are_those_of_numpy(noisy, variant, kind):
     """On columns with a root of the penalty below and, for the intercept, ones beside."""
     given = noisy(shift=1.0, **variant)
@@ -43,7 +43,7 @@ def test_least_squares_are_those_of_numpy(noisy, variant, kind):
 
 def test_many_features_are_solved_by_iterations_to_the_same_optimum(noisy, monkeypatch):
     given = noisy(weighted=True)
-    monkeypatch.setattr(least_squares, "FACTORISED", 3)
+    monkeypatch.setattr(least_squares, "FACTORIZED", 3)
     assert isinstance(
         least_squares.build_least_squares(given.problem(), 1.0), IterativeLeastSquares
     )
@@ -111,7 +111,7 @@ def test_the_preconditioner_inverts_the_mean_hessian(noisy, variant, random_thet
     assert scale.update(0.3)
     assert not scale.update(0.4)  # within the drift
     assert scale.update(0.5)
-    gradient = centred(random_theta(problem))
+    gradient = centered(random_theta(problem))
     matrix = problem.penalty.add_to(0.5 * problem.gram())
     found = scale(gradient)
     torch.testing.assert_close(matrix @ found[:4], gradient[:4], rtol=1e-10, atol=1e-10)
@@ -154,7 +154,7 @@ def test_a_step_too_small_to_lower_anything_is_not_taken(noisy, random_theta, sc
     here = problem.evaluate(theta)
     direction = -scale * here.gradient
     slope = float((here.gradient * direction).sum())
-    noise = rounding(problem, here)
+    noise = objective_rounding(problem, here)
     assert line_search(problem.evaluate, theta, here, direction, slope, noise=noise) is None
 
 

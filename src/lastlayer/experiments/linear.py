@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from lastlayer._checks import check_choice
 from lastlayer.experiments.linear_data import AnyPart, LinearData
 from lastlayer.experiments.linear_files import Numbers, finished_summary, plain, write_fit
-from lastlayer.experiments.linear_progress import LinearProgress, Watch, noted_warnings
+from lastlayer.experiments.linear_progress import FitProgress, LinearProgress, noted_warnings
 from lastlayer.linear_model import SOLVERS, LinearSoftmax, RandomFeatures, regularization_path
 from lastlayer.linear_model.prepared_data import PreparedData, clone_with
 
@@ -147,8 +147,8 @@ def fit_linear(
     progress: LinearProgress | None = None,
 ) -> LinearFit:
     """Fit one estimator, along a path if the settings have one, and measure it."""
-    watch = Watch(name, estimator, max(1, len(settings.path)), progress)
-    estimator = clone_with(estimator, callback=watch.record)
+    fit_progress = FitProgress(name, estimator, max(1, len(settings.path)), progress)
+    estimator = clone_with(estimator, callback=fit_progress.record)
     path: dict[str, list[float]] | None = None
     with noted_warnings() as notes:
         begin = time.perf_counter()
@@ -158,7 +158,7 @@ def fit_linear(
                 *data.train,
                 Cs=settings.path,
                 validation=_needed(data.validation).held_out,
-                callback=watch.point,
+                callback=fit_progress.point,
             )
             estimator = points.choose(one_standard_error=settings.one_standard_error).model
             path = points.columns()

@@ -21,7 +21,7 @@ from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
 from lastlayer.linear_model.inputs import Examples, as_array, check_examples, check_rows_finite
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
-from lastlayer.linear_model.problem import SoftmaxProblem, centred
+from lastlayer.linear_model.problem import SoftmaxProblem, centered
 from lastlayer.linear_model.rows.memory import LocalRows
 from lastlayer.linear_model.rows.protocol import Rows
 from lastlayer.linear_model.shared_arguments import (
@@ -202,7 +202,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
 
     @abstractmethod
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
-        """Return the minimiser."""
+        """Return the minimizer."""
 
     def _start(self, problem: SoftmaxProblem, classes: NDArray[Any]) -> Tensor:
         shape = (len(classes), problem.rows.num_features)
@@ -211,7 +211,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         return problem.warm_start(*self._parameters(problem.rows))
 
     def _keep(self, problem: SoftmaxProblem, theta: Tensor) -> None:
-        weights, intercept = (centred(part) for part in problem.split(theta))
+        weights, intercept = (centered(part) for part in problem.split(theta))
         self.coef_ = weights.T.contiguous().cpu().numpy()
         self.intercept_ = intercept.cpu().numpy()
 

@@ -34,7 +34,7 @@ class LBFGSSoftmax(LinearSoftmax):
     r"""Softmax classifier by limited-memory BFGS on implicitly whitened features.
 
     The quasi-Newton matrix starts from the inverse of :math:`c A^\top S A + Q`, c being the mean
-    curvature of the loss: the matrix that ADMM-Softmax factorises, and a far better start than a
+    curvature of the loss: the matrix that ADMM-Softmax factorizes, and a far better start than a
     multiple of the identity. Where that matrix costs more than it saves, its diagonal is taken.
 
     Args:
@@ -142,7 +142,7 @@ class NewtonKrylovSoftmax(LinearSoftmax, max_iter=100):
 class ADMMSoftmax(LinearSoftmax):
     r"""Softmax classifier by the alternating direction method of multipliers.
 
-    Alternates one least-squares problem, whose matrix is factorised once for all classes and
+    Alternates one least-squares problem, whose matrix is factorized once for all classes and
     iterations, with one small convex problem per row, solved for all rows at once. Good at medium
     accuracy; where it becomes slow, L-BFGS goes on with the same matrix unless ``polish`` is off.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.linear_model import block_reductions
-from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem, centred_gram
+from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem, centered_gram
 from lastlayer.linear_model.rows.matrices import DenseMatrix
 from lastlayer.linear_model.rows.memory import LocalRows
 
@@ -42,7 +42,7 @@ class Float32Problem:
         along = along + self.exact.penalty.times(direction[: len(self._mean)])
         return self.exact.with_intercept(along, sums)
 
-    def keep(self) -> None:
+    def take_probabilities(self) -> None:
         """Take over the probabilities that the exact problem kept."""
         for own, block in zip(self._rows, self._exact_blocks, strict=True):
             own.state["probability"] = block.state["probability"].to(torch.float32)
@@ -50,7 +50,7 @@ class Float32Problem:
     def sampled_gram(self) -> Tensor:
         """Return the exact problem's, a float64 sum of float32 products."""
         every = self.exact.sampling
-        return every * centred_gram(self._rows.reduce(block_reductions.gram, every), self._mean)
+        return every * centered_gram(self._rows.reduce(block_reductions.gram, every), self._mean)
 
     def _single(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         weights = theta[: len(self._mean)].to(torch.float32)

@@ -1,4 +1,4 @@
-r"""The one objective that all solvers minimise.
+r"""The one objective that all solvers minimize.
 
 .. math:: F(W, b) = \sum_i s_i \left[\mathrm{lse}(z_i) - z_{i, y_i}\right]
     + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
@@ -8,9 +8,9 @@ That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no 
 sample weights. Both of two classes have weights, so a problem of two classes is that of
 scikit-learn's binary model with half the penalty, C there being 2 C here.
 
-Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
+Features are centered implicitly: with an intercept the problem in :math:`a - \bar a` has the same
 weights, a Gram matrix that is far better conditioned, and an intercept that hardly depends on the
-weights. Parameters are one matrix ``theta`` of d rows, and one more, the centred intercept.
+weights. Parameters are one matrix ``theta`` of d rows, and one more, the centered intercept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lastlayer.linear_model.penalties import Penalty
 from lastlayer.linear_model.rows.protocol import Rows
 
 #: Products of a Gram matrix (rows x features^2) that are not worth saving.
-CHEAP = 1e9
+SAMPLED_ABOVE = 1e9
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class SoftmaxProblem:
         Weights that were found at another scale of the features are wrong for certain about many
         rows; from there the way is longer than from zero, by any factor.
         """
-        theta = centred(self.join(weights, intercept))
+        theta = centered(self.join(weights, intercept))
         return theta if self.evaluate(theta).value <= self.start_value() else self.start()
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,7 +207,7 @@ class SoftmaxProblem:
 
         With an intercept P must have the column sums of Y. A mixture of P with one distribution q
         for all rows has them; the entropy of a mixture is at least the mixture of the entropies,
-        and centred features do not see q. What rounding may have added is taken off: every entry of
+        and centered features do not see q. What rounding may have added is taken off: every entry of
         M is a sum of products, each known to a rounding error.
         """
         kept, spread = 1.0, 0.0
@@ -246,9 +246,9 @@ class SoftmaxProblem:
     # -- second derivatives -----------------------------------------------------------------------
 
     def gram(self) -> Tensor:
-        """Return the Gram matrix of the centred features, (d, d); computed once."""
+        """Return the Gram matrix of the centered features, (d, d); computed once."""
         if self._gram is None:
-            self._gram = centred_gram(self.rows.reduce(block_reductions.gram), self.mean)
+            self._gram = centered_gram(self.rows.reduce(block_reductions.gram), self.mean)
         return self._gram
 
     def sampled_gram(self) -> Tensor:
@@ -256,7 +256,7 @@ class SoftmaxProblem:
         every = self.sampling
         if every == 1:
             return self.gram()
-        return every * centred_gram(self.rows.reduce(block_reductions.gram, every), self.mean)
+        return every * centered_gram(self.rows.reduce(block_reductions.gram, every), self.mean)
 
     @property
     def sampling(self) -> int:
@@ -265,12 +265,12 @@ class SoftmaxProblem:
         All, where that costs little (below about 0.1 s), and all of rows that are not in memory.
         """
         width = self.rows.num_features
-        if not self.rows.in_memory or self.num_rows * width**2 < CHEAP:
+        if not self.rows.in_memory or self.num_rows * width**2 < SAMPLED_ABOVE:
             return 1
         return max(1, self.num_rows // (8 * width))
 
 
-def centred(theta: Tensor) -> Tensor:
+def centered(theta: Tensor) -> Tensor:
     """Return parameters less their mean over the classes, (K,) the last dimension.
 
     Softmax does not see what all classes share, and a penalty is least without it.
@@ -278,7 +278,7 @@ def centred(theta: Tensor) -> Tensor:
     return theta - theta.mean(-1, keepdim=True)
 
 
-def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
+def centered_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
     """Return the sum of s (a - mean)(a - mean)' of the sums of ``block_reductions.gram``."""
     gram, features, weight = sums
     cross = torch.outer(features.squeeze(1), mean)

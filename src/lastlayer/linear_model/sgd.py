@@ -155,7 +155,7 @@ class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
         if first:
             self.n_iter_ = 0
             self._keep(problem, torch.zeros_like(problem.start()))
-        # Centring by the rows of one call would make intercepts of different calls incomparable.
+        # Centering by the rows of one call would make intercepts of different calls incomparable.
         problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
         theta = problem.join(*self._parameters(problem.rows))

@@ -95,7 +95,7 @@ class RoundedRows(LocalRows):
 
 def _rounded(block: Block, mean: Tensor) -> Block:
     if not isinstance(block.matrix, DenseMatrix):
-        raise TypeError("features that are sparse are not centred, and so not rounded")
+        raise TypeError("features that are sparse are not centered, and so not rounded")
     values = (block.matrix.values - mean).to(torch.float32)
     weight = None if block.weight is None else block.weight.to(torch.float32)
     return Block(DenseMatrix(values), block.target, weight)

@@ -217,10 +217,10 @@ def fit_distributed(
 
 
 def check_group(group: Any) -> None:
-    """Raise ``RuntimeError`` unless this process is one of an initialised group."""
+    """Raise ``RuntimeError`` unless this process is one of an initialized group."""
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
-            "torch.distributed is not initialised: call torch.distributed.init_process_group"
+            "torch.distributed is not initialized: call torch.distributed.init_process_group"
         )
     if dist.get_rank(group) < 0:
         raise RuntimeError("this process is not of the group")

@@ -39,13 +39,13 @@ def solve_lbfgs(
     preconditioner: str = "auto",
     float32: Float32Problem | None = None,
 ) -> Tensor:
-    """Minimise from theta: a pass over the rows each iteration, and one for each shortened step.
+    """Minimize from theta: a pass over the rows each iteration, and one for each shortened step.
 
     A float32 problem is computed with until an iteration gains less than a millionth: its objective
     has seven digits. The pairs and the start matrix stay.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most iterations.
@@ -79,7 +79,7 @@ def solve_lbfgs(
             pairs.clear()
             continue
         found = line_search(
-            used.evaluate, theta, here, direction, slope, noise=rounding(problem, here)
+            used.evaluate, theta, here, direction, slope, noise=objective_rounding(problem, here)
         )
         if found is None:
             if used is float32:
@@ -124,7 +124,7 @@ def _inverse_times(gradient: Tensor, pairs: deque[Pair], scale: Preconditioner) 
     return result
 
 
-def rounding(problem: SoftmaxProblem, here: Evaluation) -> float:
+def objective_rounding(problem: SoftmaxProblem, here: Evaluation) -> float:
     """Return the size of a rounding error in the objective.
 
     However small a row's loss is, it is a difference of logits of about 1 or more.
@@ -145,7 +145,7 @@ def line_search(
     """Return a step that lowers the objective enough, or None if rounding hides it.
 
     Enough is Armijo's condition. Where the decrease is below rounding the slope tells instead (the
-    approximate condition of Hager and Zhang). Each try is the minimiser of the parabola through
+    approximate condition of Hager and Zhang). Each try is the minimizer of the parabola through
     the last one. ``noise`` is the rounding error of the objective.
     """
     length = 1.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lastlayer.linear_model.float32_problem import Float32Problem
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
-from lastlayer.linear_model.solvers.lbfgs import Step, line_search, rounding
+from lastlayer.linear_model.solvers.lbfgs import Step, line_search, objective_rounding
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
 
@@ -28,13 +28,13 @@ def solve_newton_krylov(
     preconditioner: str = "auto",
     float32: Float32Problem | None = None,
 ) -> Tensor:
-    r"""Minimise from theta; each iteration costs a pass, and one for each Hessian product.
+    r"""Minimize from theta; each iteration costs a pass, and one for each Hessian product.
 
     The residual of the Newton system may be :math:`\min(0.3, \sqrt{|g| / |g_0|})` of the gradient,
     both in the norm of the preconditioner.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most Newton steps.
@@ -52,7 +52,7 @@ def solve_newton_krylov(
     first: float | None = None
 
     def search(theta: Tensor, here: Evaluation, direction: Tensor) -> Step | None:
-        slope, noise = inner(here.gradient, direction), rounding(problem, here)
+        slope, noise = inner(here.gradient, direction), objective_rounding(problem, here)
         evaluate = partial(problem.evaluate, keep=True)
         return line_search(evaluate, theta, here, direction, slope, noise=noise)
 
@@ -68,7 +68,7 @@ def solve_newton_krylov(
         # Float32 products are good for a residual of some per mille, not more.
         used = float32 if float32 is not None and forcing > FLOAT32_FORCING else problem
         if used is float32:
-            float32.keep()
+            float32.take_probabilities()
         times = used.hessian_times
         direction = _newton_direction(times, here.gradient, scale, forcing, max_products)
         # Where rows are wrong for certain the Hessian says nothing of how far to go.

@@ -32,7 +32,7 @@ def solve_sgd(
     momentum: float = 0.9,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Minimise from theta; an iteration is an epoch and a look at the objective.
+    r"""Minimize from theta; an iteration is an epoch and a look at the objective.
 
     What is looked at is an average over the epochs, of which the last weigh most: noise averages
     out at steps that still get somewhere. Where the average no longer falls, steps of half the size
@@ -41,7 +41,7 @@ def solve_sgd(
     objective is above that at the start are halved at once.
 
     Args:
-        problem: what to minimise; its rows must be local.
+        problem: what to minimize; its rows must be local.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most epochs.
@@ -174,7 +174,7 @@ def descend(
     smaller step: so the gradients of an epoch sum up to that of all rows.
 
     Args:
-        problem: what to minimise; its rows must be local.
+        problem: what to minimize; its rows must be local.
         theta: where to start.
         velocity: the step before, like theta.
         step: the learning rate, of the mean loss, or a column of one for each row of theta.

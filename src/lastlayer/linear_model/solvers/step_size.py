@@ -10,7 +10,7 @@ of :math:`E[a a^\top]`. Momentum m adds up the noise of 1 / (1 - m) steps. So th
     + \frac{q}{n}\right]^{-1}, \qquad h = \max\left(10, \frac{1}{1 - m}\right)
 
 with q the penalty's largest eigenvalue; without momentum the noise is given no more room than with
-0.9. The intercept's column of ones is orthogonal to centred features and has a step of its own, as
+0.9. The intercept's column of ones is orthogonal to centered features and has a step of its own, as
 weights and intercept may differ in scale by much.
 """
 
