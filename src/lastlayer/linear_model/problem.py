@@ -207,8 +207,8 @@ class SoftmaxProblem:
 
         With an intercept P must have the column sums of Y. A mixture of P with one distribution q
         for all rows has them; the entropy of a mixture is at least the mixture of the entropies,
-        and centered features do not see q. What rounding may have added is taken off: every entry of
-        M is a sum of products, each known to a rounding error.
+        and centered features do not see q. What rounding may have added is taken off: every entry
+        of M is a sum of products, each known to a rounding error.
         """
         kept, spread = 1.0, 0.0
         dual = -gradient
