@@ -46,7 +46,7 @@ def whole_signature(init: Callable[..., None], defaults: Mapping[str, Any]) -> i
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     if len(own) == len(signature.parameters):
         return signature
-    hints = [h.__forward_arg__ for h in SharedArguments.__annotations__.values()]
+    hints = [getattr(h, "__forward_arg__", h) for h in SharedArguments.__annotations__.values()]
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hint)
         for (name, value), hint in zip(defaults.items(), hints, strict=True)
@@ -60,29 +60,26 @@ def whole_doc(own: str, base: str) -> str:
     The base's come after the class's own, but for the first argument; what the class has itself
     it says in its own words.
     """
+    own, base = inspect.cleandoc(own) + "\n", inspect.cleandoc(base) + "\n"
     for section in ("Attributes", "Args"):
-        said = re.search(_SECTION.format(section), own, re.M)
-        shared = _entries(re.search(_SECTION.format(section), base, re.M))
-        mine = _entries(said)
-        first = dict(list(shared.items())[:1]) if section == "Args" else {}
+        pattern = rf"^{section}:\n((?: {{4}}.*\n)+)\n?"
+        said, there = re.search(pattern, own, re.M), re.search(pattern, base, re.M)
+        mine, shared = _entries(said), _entries(there)
+        first = dict([*shared.items()][:1]) if section == "Args" else {}
         entries = "".join((first | mine | shared | mine).values())
-        place = said.span() if said else _end_of_args(own)
-        own = f"{own[: place[0]]}    {section}:\n{entries}\n{own[place[1] :]}"
+        begin, end = said.span() if said else _end_of_args(own)
+        own = f"{own[:begin]}{section}:\n{entries}\n{own[end:]}"
     return own
-
-
-_SECTION = r"^    {}:\n((?: {{8}}.*\n)+)\n?"
 
 
 def _entries(section: re.Match[str] | None) -> dict[str, str]:
     """Return the entries of a docstring's section by name."""
-    found = re.findall(r"^ {8}(\w+):.*\n(?: {12}.*\n)*", section[1], re.M) if section else []
-    parts = re.split(r"^(?= {8}\w)", section[1], flags=re.M)[1:] if section else []
-    return dict(zip(found, parts, strict=True))
+    entries = re.split(r"^(?= {4}\w)", section[1], flags=re.M)[1:] if section else []
+    return {entry.partition(":")[0].strip(): entry for entry in entries}
 
 
 def _end_of_args(doc: str) -> tuple[int, int]:
     """Return where a section belongs that is not there: before the example."""
-    later = re.search(r"^    (Example|Source)", doc, re.M)
+    later = re.search(r"^(Example|Source)", doc, re.M)
     place = later.start() if later else len(doc)
     return place, place
