@@ -35,7 +35,7 @@ from lastlayer.linear_model import (
     SGDSoftmax,
     SoftmaxRegression,
 )
-from lastlayer.linear_model.auto import SMALL
+from lastlayer.linear_model.estimators import NEWTON_PRODUCTS
 
 TARGETS = (1e-3, 1e-6)
 Data = tuple[np.ndarray, np.ndarray]
@@ -202,7 +202,7 @@ def seconds_to(trace: Trace, least: float, target: float) -> float | None:
 def solve(C: float, size: int, width: int, budget: float) -> dict[str, Any]:
     """Return the runners of a problem; those that could not finish are left out by their cost."""
     # "auto" is one of L-BFGS and Newton-Krylov; the other stands beside it.
-    other = "lbfgs" if size <= SMALL else "newton-krylov"
+    other = "lbfgs" if size <= NEWTON_PRODUCTS else "newton-krylov"
     found = {f"lastlayer {n}": ours(n, C, budget) for n in ("auto", other, "admm")}
     found |= {f"lastlayer {n}": ours(n, C, min(budget, 10.0)) for n in ("admm, pure", "sgd")}
     found |= {f"scikit-learn {n}": scikit(n, C, budget) for n in ("lbfgs", "newton-cg")}

@@ -3,7 +3,7 @@
 Run ``python studies/linear_layers.py --data mnist --data-dir D`` for random ReLU features of 500,
 1,000 and 2,000 columns, likewise ``--data cifar10``. For features of a trained network give its
 file: ``lastlayer features RUN --out cifar10-propagated.npz``, then ``--features`` with it. All
-solvers minimise the same objective from the same start; SGD has its epochs, the others stop at the
+solvers minimize the same objective from the same start; SGD has its epochs, the others stop at the
 same certified gap. A cell (features x solver) that has its file with the same settings and data is
 not run again. It writes a table and a picture per kind of features. The tables of the paper that
 ADMM-Softmax comes from are not at hand, so no published numbers stand beside.

@@ -64,11 +64,16 @@ def check_generator(generator: torch.Generator | None) -> None:
         )
 
 
+def is_number(value: object) -> TypeIs[float]:
+    """Return whether ``value`` is a real number of Python or NumPy, NaN among them, and no bool."""
+    if type(value) is float or type(value) is int:
+        return True
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
+
+
 def check_number(name: str, value: object) -> None:
     """Raise ``TypeError`` unless ``value`` is a real number of Python or NumPy, and no bool."""
-    if type(value) is float or type(value) is int:
-        return
-    if not isinstance(value, _NUMBERS) or isinstance(value, bool):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number; got {_shown(value)}")
 
 

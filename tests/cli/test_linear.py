@@ -30,9 +30,9 @@ def run(comparison):
 def blobs(count, seed, labels=None):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, 3, count)
-    centres = np.random.default_rng(0).normal(0, 1.5, (3, 6))
+    centers = np.random.default_rng(0).normal(0, 1.5, (3, 6))
     y = target if labels is None else np.array(labels)[target]
-    return centres[target] + rng.normal(size=(count, 6)), y
+    return centers[target] + rng.normal(size=(count, 6)), y
 
 
 @pytest.fixture
@@ -145,6 +145,25 @@ def test_every_solver_named_gets_its_row_its_folder_and_its_curve(lastlayer, fil
         assert test["accuracy"][-1] == pytest.approx(1 - summary["test"]["error"])
         assert test["iteration"][:1] == [1]
         assert test["seconds"] == sorted(test["seconds"])
+
+
+def test_the_best_bound_of_all_solvers_is_held_against_each(lastlayer, file, tmp_path):
+    """One that stopped early proves little by itself; the objective is the same for all."""
+    names = ("newton-krylov", "sgd")
+    words = ("--features", file, "--dtype", "float64", "--tol", "1e-9", "--max-iter", 12)
+    printed = lastlayer("fit-linear", *words, "--solver", ",".join(names), "--out", "o")
+    assert printed.status == 0, printed.err
+    read = {n: json.loads((tmp_path / "o" / n / "summary.json").read_text()) for n in names}
+    assert read["newton-krylov"]["bound"] > read["sgd"]["bound"]
+    header, _, *rows = (tmp_path / "o" / "table.md").read_text().splitlines()
+    column = [cell.strip() for cell in header.split("|")].index("Above the best bound")
+    shown = {row.split("|")[1].strip(): float(row.split("|")[column]) for row in rows[:2]}
+    for name in names:
+        above = read[name]["objective"] / read["newton-krylov"]["bound"] - 1
+        assert shown[name] == pytest.approx(above, rel=0.06, abs=1e-15)
+    assert shown["newton-krylov"] < 1e-8 < shown["sgd"] < read["sgd"]["gap"]
+    history = json.loads((tmp_path / "o" / "sgd" / "history.json").read_text())
+    assert read["sgd"]["bound"] == max(history["bound"]) > min(history["bound"])
 
 
 def test_a_finished_solver_is_fitted_again_only_if_settings_or_data_change(

@@ -12,8 +12,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
 
-from lastlayer.linear_model import SoftmaxProblem, discrete_laplacian, rows_in_memory
+from lastlayer.linear_model import discrete_laplacian
 from lastlayer.linear_model.penalties import Smoothing, Tikhonov
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import rows_in_memory
 
 
 class Case(NamedTuple):

@@ -15,8 +15,8 @@ from lastlayer.linear_model import (
     RandomFeatures,
     SGDSoftmax,
     regularization_path,
-    rows_in_memory,
 )
+from lastlayer.linear_model.rows import rows_in_memory
 
 EVERYONE = [LBFGSSoftmax, NewtonKrylovSoftmax, ADMMSoftmax, SGDSoftmax]
 everyone = pytest.mark.parametrize("solver", EVERYONE)

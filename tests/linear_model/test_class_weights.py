@@ -11,9 +11,8 @@ from lastlayer.linear_model import (
     NewtonKrylovSoftmax,
     SGDSoftmax,
     regularization_path,
-    rows_from_files,
-    rows_in_memory,
 )
+from lastlayer.linear_model.rows import rows_from_files, rows_in_memory
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,8 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from lastlayer.linear_model import (
-    ADMMSoftmax,
-    LBFGSSoftmax,
-    NewtonKrylovSoftmax,
-    SGDSoftmax,
-    rows_from_dask,
-)
+from lastlayer.linear_model import ADMMSoftmax, LBFGSSoftmax, NewtonKrylovSoftmax, SGDSoftmax
+from lastlayer.linear_model.rows import rows_from_dask
 
 SOLVERS = {
     "lbfgs": lambda **options: LBFGSSoftmax(tol=1e-9, **options),

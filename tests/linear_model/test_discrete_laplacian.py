@@ -1,4 +1,4 @@
-"""The Laplacian of a grid: against a loop over cells and their neighbours."""
+"""The Laplacian of a grid: against a loop over cells and their neighbors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def brute_force(shape, identity=0.0):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("identity", [0.0, 0.25])
-def test_every_cell_is_compared_with_its_neighbours(shape, identity):
+def test_every_cell_is_compared_with_its_neighbors(shape, identity):
     found = discrete_laplacian(shape, identity=identity)
     assert found.dtype == torch.float64
     np.testing.assert_array_equal(found.numpy(), brute_force(shape, identity))
@@ -39,7 +39,7 @@ def test_constant_weights_cost_nothing_and_no_others_do(shape):
     assert float(discrete_laplacian(shape).sum(1).abs().max()) == 0
 
 
-def test_a_border_has_no_neighbour_on_the_other_side():
+def test_a_border_has_no_neighbor_on_the_other_side():
     found = discrete_laplacian((3, 3))
     assert found[0, 2] == found[0, 6] == found[2, 3] == 0  # ends of rows and columns, a wrapped row
     assert found.diagonal().tolist() == [2, 3, 2, 3, 4, 3, 2, 3, 2]

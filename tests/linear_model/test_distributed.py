@@ -16,12 +16,9 @@ import torch.distributed as dist
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from lastlayer.linear_model import (
-    ADMMSoftmax,
+from lastlayer.linear_model import ADMMSoftmax, LBFGSSoftmax, NewtonKrylovSoftmax, SGDSoftmax
+from lastlayer.linear_model.rows import (
     DistributedRows,
-    LBFGSSoftmax,
-    NewtonKrylovSoftmax,
-    SGDSoftmax,
     fit_distributed,
     rows_from_files,
     rows_in_memory,

@@ -14,6 +14,7 @@ from lastlayer.linear_model import (
     LBFGSSoftmax,
     NewtonKrylovSoftmax,
     SGDSoftmax,
+    SoftmaxRegression,
 )
 
 ESTIMATORS = [
@@ -21,6 +22,7 @@ ESTIMATORS = [
     NewtonKrylovSoftmax(),
     ADMMSoftmax(max_iter=100),
     SGDSoftmax(tol=0.2, max_iter=20, random_state=0),
+    SoftmaxRegression(),
 ]
 
 

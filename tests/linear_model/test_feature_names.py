@@ -15,16 +15,18 @@ from sklearn.pipeline import make_pipeline
 
 from lastlayer.linear_model import (
     SOLVERS,
-    DistributedRows,
     LBFGSSoftmax,
     RandomFeatures,
     SGDSoftmax,
-    fit_distributed,
     load_linear,
     regularization_path,
+    save_linear,
+)
+from lastlayer.linear_model.rows import (
+    DistributedRows,
+    fit_distributed,
     rows_from_files,
     rows_in_memory,
-    save_linear,
 )
 
 pandas = pytest.importorskip("pandas")

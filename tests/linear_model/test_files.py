@@ -14,16 +14,9 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from lastlayer.linear_model import (
-    ADMMSoftmax,
-    LBFGSSoftmax,
-    NewtonKrylovSoftmax,
-    SGDSoftmax,
-    rows_from_files,
-    rows_in_memory,
-)
-from lastlayer.linear_model.block_state import FolderState
-from lastlayer.linear_model.streams import ALIVE, LOGITS, row_bytes
+from lastlayer.linear_model import ADMMSoftmax, LBFGSSoftmax, NewtonKrylovSoftmax, SGDSoftmax
+from lastlayer.linear_model.rows import rows_from_files, rows_in_memory
+from lastlayer.linear_model.rows.streams import LIVE_BLOCKS, LIVE_LOGITS, DiskState, row_bytes
 
 SOLVERS = {
     "lbfgs": LBFGSSoftmax(tol=1e-9),
@@ -135,7 +128,7 @@ def test_stochastic_gradient_descent_draws_batches_from_files(examples, shards):
 
 def test_blocks_are_kept_while_the_bound_has_room(examples, shards):
     per_row = row_bytes(6, 3, torch.float64, 8)
-    assert per_row == 6 * 8 * (ALIVE + 1) + 3 * 8 * LOGITS
+    assert per_row == 6 * 8 * (LIVE_BLOCKS + 1) + 3 * 8 * LIVE_LOGITS
     bound = 50 * per_row + 3 * 50 * 6 * 8
     rows = rows_from_files(shards, examples[1], block_rows=50, memory_bound=bound)
     for _ in range(2):
@@ -167,7 +160,7 @@ def test_the_state_folder_is_empty_after_a_fit_and_gone_with_the_rows(examples, 
 
 
 def test_state_on_disk_is_a_mapping_of_tensors(tmp_path):
-    state = FolderState(tmp_path, "0")
+    state = DiskState(tmp_path, "0")
     state.update(a=torch.arange(3.0), b=torch.eye(2, dtype=torch.float64))
     state["a"] *= 2
     assert torch.equal(state["a"], torch.tensor([0.0, 2.0, 4.0]))

@@ -25,10 +25,9 @@ from lastlayer.linear_model import (
     discrete_laplacian,
     load_linear,
     regularization_path,
-    rows_from_files,
-    rows_in_memory,
     save_linear,
 )
+from lastlayer.linear_model.rows import rows_from_files, rows_in_memory
 
 X, Y = load_iris(return_X_y=True)
 

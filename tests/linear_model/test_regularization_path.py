@@ -16,14 +16,14 @@ from lastlayer.linear_model import (
     NewtonKrylovSoftmax,
     PathPoint,
     RegularizationPath,
-    coarse,
+    block_reductions,
+    float32_problem,
+    prepared_data,
     regularization_path,
-    shared_rows,
 )
-from lastlayer.linear_model import passes as linear_passes
 from lastlayer.linear_model import problem as linear_problem
-from lastlayer.linear_model import rows as linear_rows
-from lastlayer.linear_model.shared_rows import Refits, similar
+from lastlayer.linear_model.prepared_data import PreparedData, clone_with
+from lastlayer.linear_model.rows import memory as linear_rows
 
 CS = (1e-3, 1e-1, 1e1)
 
@@ -74,19 +74,19 @@ def test_warm_starts_take_fewer_iterations_than_cold_ones(digits):
 def test_the_gram_matrix_is_formed_once(digits, monkeypatch):
     (X, y), held_out = digits
     calls = []
-    plain = linear_passes.gram
+    plain = block_reductions.gram
 
     def counted(block):
         calls.append(block)
         return plain(block)
 
-    monkeypatch.setattr(linear_passes, "gram", counted)
+    monkeypatch.setattr(block_reductions, "gram", counted)
     monkeypatch.setattr(
-        "lastlayer.linear_model.shared_rows.CONSTANT_STEPS", (linear_passes.totals, counted)
+        "lastlayer.linear_model.prepared_data.CONSTANT_STEPS", (block_reductions.totals, counted)
     )
     estimator = NewtonKrylovSoftmax(preconditioner="gram")
     fits = regularization_path(estimator, X, y, Cs=CS, validation=held_out)
-    blocks = len(Refits(estimator, X, y).rows.blocks)
+    blocks = len(PreparedData(estimator, X, y).rows.blocks)
     assert len(calls) == blocks
     assert all(point.model.converged_ for point in fits.points)
 
@@ -110,15 +110,16 @@ def test_fits_of_many_rows_share_a_copy_in_float32_and_the_gram_matrix_of_a_samp
     X, y = load_digits(return_X_y=True)
     X, estimator = X[:, 26:40] / 16, solver(tol=1e-10, preconditioner="gram")
     held_out = X[:100], y[:100]
-    exact = similar(estimator, mixed_precision=False)
+    exact = clone_with(estimator, mixed_precision=False)
     plain = regularization_path(exact, X, y, Cs=CS, validation=held_out)
-    monkeypatch.setattr(coarse, "WORTH", 0)
-    monkeypatch.setattr(linear_problem, "CHEAP", 0)
+    monkeypatch.setattr(float32_problem, "MIN_PRODUCTS", 0)
+    monkeypatch.setattr(linear_problem, "SAMPLED_ABOVE", 0)
     copies = counted(monkeypatch, linear_rows, "_rounded")
-    grams = counted(monkeypatch, linear_passes, "gram")
-    monkeypatch.setattr(shared_rows, "CONSTANT_STEPS", (linear_passes.totals, linear_passes.gram))
+    grams = counted(monkeypatch, block_reductions, "gram")
+    constant = (block_reductions.totals, block_reductions.gram)
+    monkeypatch.setattr(prepared_data, "CONSTANT_STEPS", constant)
     fits = regularization_path(estimator, X, y, Cs=CS, validation=held_out)
-    assert len(copies) == len(Refits(estimator, X, y).rows.blocks)
+    assert len(copies) == len(PreparedData(estimator, X, y).rows.blocks)
     assert [every for _, every in grams] == [len(X) // (8 * 14)] * len(copies)
     for one, other in zip(fits.points, plain.points, strict=True):
         assert one.model.converged_
@@ -191,7 +192,7 @@ def test_labels_may_be_strings_features_and_labels_tensors_and_weights_count(dig
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_solver_goes_along_the_path(name, digits):
     (X, y), held_out = digits
-    estimator = similar(SOLVERS.get(name)(), tol=0.05)
+    estimator = clone_with(SOLVERS.get(name)(), tol=0.05)
     if name == "sgd":
         estimator.set_params(random_state=0, batch_size=32)
     path = regularization_path(estimator, X, y, Cs=[1e-2, 1], validation=held_out)

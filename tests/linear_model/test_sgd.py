@@ -159,7 +159,7 @@ def test_chunks_approach_the_fit_to_all_rows(noisy):
 
 
 def test_chunks_of_features_far_from_zero_do_not_diverge(noisy):
-    """They are not centred, as chunks differ in their means: slow, but downhill."""
+    """They are not centered, as chunks differ in their means: slow, but downhill."""
     given = noisy(count=150, C=1e3)
     model = SGDSoftmax(C=1e3, batch_size=50, momentum=0.0, random_state=0)
     moved = given._replace(X=given.X + 10)

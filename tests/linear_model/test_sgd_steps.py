@@ -12,8 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from lastlayer.linear_model import LBFGSSoftmax, SGDSoftmax
-from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.rows.matrices import SparseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.sgd import TailAverage, descend, safe_rate
 from lastlayer.linear_model.solvers.step_size import SAMPLE, row_scale
 
@@ -205,9 +206,9 @@ def test_the_scale_of_the_rows_is_numpys(noisy, variant):
     weight = np.ones(100) if given.weight is None else given.weight
     total = weight.sum()
     mean = np.average(given.X, axis=0, weights=weight) if given.fit_intercept else 0
-    centred = given.X - mean
-    squares = (centred**2).sum(1)
-    second = centred.T @ (weight[:, None] * centred) / total
+    centered = given.X - mean
+    squares = (centered**2).sum(1)
+    second = centered.T @ (weight[:, None] * centered) / total
     operator = np.eye(4) if given.operator is None else given.operator
     found = row_scale(problem, problem.rows)
     assert found.largest == pytest.approx(np.linalg.eigvalsh(second)[-1], rel=0.02)

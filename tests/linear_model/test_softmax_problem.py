@@ -9,13 +9,16 @@ import pytest
 import torch
 from scipy import sparse
 
-from lastlayer.linear_model import DistributedRows, SoftmaxProblem, coarse, rows_from_files
+from lastlayer.linear_model import float32_problem
 from lastlayer.linear_model import problem as linear_problem
 from lastlayer.linear_model.class_weights import ClassWeightedRows
-from lastlayer.linear_model.dask_rows import ClusterRows
-from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows
-from lastlayer.linear_model.shared_rows import SharedRows
+from lastlayer.linear_model.prepared_data import SharedRows
+from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows import DistributedRows, rows_from_files
+from lastlayer.linear_model.rows.dask import ClusterRows
+from lastlayer.linear_model.rows.matrices import SparseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 
 
 def direct(case, problem):
@@ -128,13 +131,13 @@ def test_a_sparse_matrix_gives_the_same(noisy, random_theta, variant):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
-def test_the_gram_matrix_is_that_of_centred_weighted_features(noisy, variant):
+def test_the_gram_matrix_is_that_of_centered_weighted_features(noisy, variant):
     case = noisy(shift=3.0, **variant)
     problem = case.problem(block_rows=13)
     weight = np.ones(60) if case.weight is None else case.weight
     mean = np.average(case.X, axis=0, weights=weight) if case.fit_intercept else 0
-    centred = case.X - mean
-    expected = centred.T @ (weight[:, None] * centred)
+    centered = case.X - mean
+    expected = centered.T @ (weight[:, None] * centered)
     np.testing.assert_allclose(problem.gram().numpy(), expected, rtol=1e-11, atol=1e-10)
     np.testing.assert_allclose(problem.square_sums.numpy(), np.diag(expected), rtol=1e-11)
 
@@ -145,10 +148,10 @@ def test_theta_is_weights_and_intercept_and_back(noisy, random_theta, variant):
     torch.testing.assert_close(problem.join(*problem.split(theta)), theta, rtol=0, atol=1e-14)
 
 
-def test_centred_features_have_the_same_objective_bound_and_gradient(noisy, random_theta):
+def test_centered_features_have_the_same_objective_bound_and_gradient(noisy, random_theta):
     case = noisy(shift=5.0, weighted=True)
-    centred = case._replace(X=case.X - np.average(case.X, axis=0, weights=case.weight))
-    one, other = case.problem(), centred.problem()
+    centered = case._replace(X=case.X - np.average(case.X, axis=0, weights=case.weight))
+    one, other = case.problem(), centered.problem()
     theta = random_theta(one)
     first, second = one.evaluate(theta, keep=True), other.evaluate(theta, keep=True)
     assert first.value == pytest.approx(second.value, rel=1e-12)
@@ -221,8 +224,8 @@ def test_separation_is_seen(noisy, random_theta):
 
 def test_only_rows_in_memory_are_sampled_and_copied(noisy, monkeypatch, tmp_path):
     """A sample of files or of other processes' rows would depend on how they are cut."""
-    monkeypatch.setattr(linear_problem, "CHEAP", 0)
-    monkeypatch.setattr(coarse, "WORTH", 0)
+    monkeypatch.setattr(linear_problem, "SAMPLED_ABOVE", 0)
+    monkeypatch.setattr(float32_problem, "MIN_PRODUCTS", 0)
     given = noisy(count=200)
     here = given.problem().rows
     np.save(tmp_path / "X.npy", given.X)
@@ -241,7 +244,7 @@ def test_only_rows_in_memory_are_sampled_and_copied(noisy, monkeypatch, tmp_path
         "files": 1,
         "weighted": 1,
     }
-    copied = {name for name, p in problems.items() if coarse.coarse_problem(p) is not None}
+    copied = {name for name, p in problems.items() if float32_problem.float32_problem(p)}
     assert copied == {"shared"}
     torch.testing.assert_close(problems["shared"].sampled_gram(), given.problem().sampled_gram())
     assert not any(kind.in_memory for kind in (DistributedRows, ClusterRows))

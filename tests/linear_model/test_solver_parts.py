@@ -8,19 +8,19 @@ import torch
 
 from lastlayer.functional.softmax_prox import softmax_prox
 from lastlayer.linear_model import ADMMSoftmax
-from lastlayer.linear_model.problem import centred
+from lastlayer.linear_model.problem import centered
 from lastlayer.linear_model.solvers import least_squares
 from lastlayer.linear_model.solvers.admm import solve_admm
-from lastlayer.linear_model.solvers.lbfgs import line_search, rounding
+from lastlayer.linear_model.solvers.lbfgs import line_search, objective_rounding
 from lastlayer.linear_model.solvers.least_squares import (
-    FactorisedLeastSquares,
+    FactorizedLeastSquares,
     IterativeLeastSquares,
 )
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, cholesky, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress
 
 
-@pytest.mark.parametrize("kind", [FactorisedLeastSquares, IterativeLeastSquares])
+@pytest.mark.parametrize("kind", [FactorizedLeastSquares, IterativeLeastSquares])
 def test_least_squares_are_those_of_numpy(noisy, variant, kind):
     """On columns with a root of the penalty below and, for the intercept, ones beside."""
     given = noisy(shift=1.0, **variant)
@@ -43,7 +43,7 @@ def test_least_squares_are_those_of_numpy(noisy, variant, kind):
 
 def test_many_features_are_solved_by_iterations_to_the_same_optimum(noisy, monkeypatch):
     given = noisy(weighted=True)
-    monkeypatch.setattr(least_squares, "FACTORISED", 3)
+    monkeypatch.setattr(least_squares, "FACTORIZED", 3)
     assert isinstance(
         least_squares.build_least_squares(given.problem(), 1.0), IterativeLeastSquares
     )
@@ -51,11 +51,16 @@ def test_many_features_are_solved_by_iterations_to_the_same_optimum(noisy, monke
     assert given.of(model) == pytest.approx(given.scikit_learn_minimum(), rel=1e-6)
 
 
-def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant):
-    """Every step in plain NumPy, with multipliers and over-relaxation; the prox to the end."""
+@pytest.mark.parametrize("asked", [0.5, "auto"])
+def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant, asked):
+    """Every step in plain NumPy, with multipliers and over-relaxation; the prox to the end.
+
+    ``"auto"`` is twice the loss's mean curvature, renewed where that is another by half and more.
+    """
     given = noisy(**variant)
+    given = given._replace(X=given.X + 5.0 * np.eye(3, 4)[given.y])  # curvature falls on the way
     problem = given.problem(block_rows=23)
-    rho, relax = 0.5, 1.6
+    relax = 1.6
     weight = np.ones(60) if given.weight is None else given.weight
     columns = np.hstack([given.X, np.full((60, 1), float(given.fit_intercept))])
     operator = np.eye(4) if given.operator is None else given.operator
@@ -67,8 +72,18 @@ def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant
         share = np.log(np.bincount(given.y, weights=weight) / weight.sum())
         theta[4] = share - share.mean()
     one_hot = np.eye(3)[given.y]
+
+    def softmax_of(z):
+        return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+    def twice_curvature(p):
+        seen = (1 - (p**2).sum(1), ((p - one_hot) ** 2).sum(1))
+        return 2 * max(weight @ trace for trace in seen) / weight.sum() / 2  # of K - 1 = 2
+
     z = columns @ theta
-    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    p = softmax_of(z)
+    rho = twice_curvature(p) if asked == "auto" else asked
+    renewed = 0
     u = (one_hot - p) / rho
     values = [given.objective(theta[:4].T, theta[4])]
     for _ in range(6):
@@ -79,8 +94,12 @@ def test_the_first_iterations_of_admm_are_those_of_its_definition(noisy, variant
         v = torch.from_numpy(h - u)
         z = softmax_prox(v, torch.from_numpy(given.y), rho).numpy()
         u = u + z - h
+        wanted = twice_curvature(softmax_of(columns @ theta))
+        if asked == "auto" and not rho / 1.5 <= wanted <= rho * 1.5:
+            u, rho, renewed = u * rho / wanted, wanted, renewed + 1
+    assert (renewed > 0) == (asked == "auto")
     progress = Progress(problem, 0.0)
-    options = {"rho": rho, "over_relaxation": relax, "prox_steps": 30, "polish": False}
+    options = {"rho": asked, "over_relaxation": relax, "prox_steps": 30, "polish": False}
     solve_admm(problem, problem.start(), progress, max_iter=6, **options)
     np.testing.assert_allclose(progress.columns()["objective"], values, rtol=1e-10)
 
@@ -92,7 +111,7 @@ def test_the_preconditioner_inverts_the_mean_hessian(noisy, variant, random_thet
     assert scale.update(0.3)
     assert not scale.update(0.4)  # within the drift
     assert scale.update(0.5)
-    gradient = centred(random_theta(problem))
+    gradient = centered(random_theta(problem))
     matrix = problem.penalty.add_to(0.5 * problem.gram())
     found = scale(gradient)
     torch.testing.assert_close(matrix @ found[:4], gradient[:4], rtol=1e-10, atol=1e-10)
@@ -135,7 +154,7 @@ def test_a_step_too_small_to_lower_anything_is_not_taken(noisy, random_theta, sc
     here = problem.evaluate(theta)
     direction = -scale * here.gradient
     slope = float((here.gradient * direction).sum())
-    noise = rounding(problem, here)
+    noise = objective_rounding(problem, here)
     assert line_search(problem.evaluate, theta, here, direction, slope, noise=noise) is None
 
 

@@ -17,8 +17,8 @@ from lastlayer.linear_model import (
     SGDSoftmax,
     SoftmaxRegression,
     discrete_laplacian,
-    rows_in_memory,
 )
+from lastlayer.linear_model.rows import rows_in_memory
 
 SOLVERS = [LBFGSSoftmax, NewtonKrylovSoftmax, ADMMSoftmax, SoftmaxRegression]
 

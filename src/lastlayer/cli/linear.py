@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from lastlayer.cli.app import app
 from lastlayer.cli.console import print_table, say, share_progress
+
+if TYPE_CHECKING:
+    from lastlayer.experiments.linear_data import LinearData
 
 ESSENTIAL = ("Solver", "Seconds", "Gap", "Test accuracy %", "Test NLL")
 
@@ -36,15 +42,115 @@ def features(
     say(f"{path}: {', '.join(shapes)}")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What linear models are fitted to."""
+
+    features: str | None = None
+    (
+        ".npz file with x and y, or x_train, y_train, x_test, y_test, such as `lastlayer features` "
+        "writes; or .npy or parquet files, also as a quoted pattern such as 'part*.parquet', which "
+        "are read block by block and may be larger than memory."
+    )
+
+    target: str | None = None
+    (
+        "Labels of .npy or parquet files: a .npy file, FILE.npz:NAME for an array of an .npz file, "
+        "or a column of the parquet files."
+    )
+
+    columns: str | None = None
+    "Columns of parquet files that are features, separated by commas; default: all but the target."
+
+    memory_bound: int | None = None
+    "Bytes of .npy or parquet features in memory at once; default: 2^28."
+
+    cluster: str | None = None
+    (
+        "Address of a dask scheduler, such as tcp://HOST:8786, whose workers read the .npy or "
+        "parquet files and keep them; needs lastlayer[cluster]."
+    )
+
+    data: str | None = None
+    "Data source instead, its inputs flattened; see `lastlayer list data`. Default: digits."
+
+    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None
+    "Folder of the data's files."
+
+    data_option: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "An option of the data source, such as layout=NHWC; may come several times."
+
+    train_size: int | None = None
+    "Training examples, drawn class-balanced; default: all."
+
+    validation_size: str | None = None
+    (
+        "For --path: held-out examples, a number or a fraction of the training examples; default: "
+        "x_validation of the file, or a tenth."
+    )
+
+    dtype: str = "float32"
+    "float32 or float64."
+
+    @contextmanager
+    def load(self, *, held_out: bool, seed: int, device: str | None) -> Iterator[LinearData]:
+        """Give the data, with the cluster that holds them if there is one.
+
+        Raises:
+            ValueError: if settings do not fit each other.
+        """
+        from lastlayer.experiments import parse_option
+        from lastlayer.experiments.linear_data import load_linear_data
+        from lastlayer.experiments.linear_rows import is_read_in_blocks, load_linear_files
+        from lastlayer.linear_model.rows.dask import cluster_client
+
+        if self.features is not None and self.data is not None:
+            raise ValueError(
+                f"give features or data, not both; got {self.features!r} and {self.data!r}"
+            )
+        common: dict[str, Any] = {
+            "train_size": self.train_size,
+            "held_out": held_out,
+            "validation_size": _size(self.validation_size),
+            "seed": seed,
+            "dtype": self.dtype,
+        }
+        options = dict(map(parse_option, self.data_option))
+        if self.features is not None and is_read_in_blocks(self.features):
+            columns = None if self.columns is None else [c.strip() for c in self.columns.split(",")]
+            if self.memory_bound is not None:
+                common["memory_bound"] = self.memory_bound
+            with nullcontext() if self.cluster is None else cluster_client(self.cluster) as client:
+                yield load_linear_files(
+                    self.features,
+                    self.target,
+                    columns=columns,
+                    device=device,
+                    cluster=client,
+                    options=options,
+                    **common,
+                )
+            return
+        for name in ("target", "columns", "memory_bound", "cluster"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is for features in .npy or parquet files; got {name}="
+                    f"{getattr(self, name)!r} with {self.features or 'a data source'}"
+                )
+        yield load_linear_data(
+            features=None if self.features is None else Path(self.features),
+            data=self.data,
+            data_dir=self.data_dir,
+            options=options,
+            **common,
+        )
+
+
 @app.command(name="fit-linear")
 def fit_linear(
     *,
-    features: Path | None = None,
-    data: str | None = None,
-    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
-    data_option: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    train_size: int | None = None,
-    validation_size: str | None = None,
+    settings: FeatureSettings | None = None,
     solver: str = "auto",
     C: Annotated[float, Parameter(name="--C")] = 1.0,
     path: str | None = None,
@@ -55,7 +161,6 @@ def fit_linear(
     max_iter: int | None = None,
     intercept: bool = True,
     class_weight: str | None = None,
-    dtype: str = "float32",
     device: str | None = None,
     seed: int = 0,
     out: Path | None = None,
@@ -65,14 +170,7 @@ def fit_linear(
     Called again with the same settings and data, finished solvers are not fitted again.
 
     Args:
-        features: .npz file with x and y, or x_train, y_train, x_test, y_test, such as
-            `lastlayer features` writes.
-        data: data source instead, its inputs flattened; see `lastlayer list data`. Default: digits.
-        data_dir: folder of the data's files.
-        data_option: an option of the data source, such as layout=NHWC; may come several times.
-        train_size: training examples, drawn class-balanced; default: all.
-        validation_size: for --path: held-out examples, a number or a fraction of the training
-            examples; default: x_validation of the file, or a tenth.
+        settings: what is fitted to.
         solver: one or more, separated by commas; see `lastlayer list solvers`. auto takes the one
             that suits the data's size.
         C: inverse strength of the penalty, as in scikit-learn's LogisticRegression.
@@ -84,18 +182,15 @@ def fit_linear(
         max_iter: most iterations; default: the solver's.
         intercept: with an intercept or without.
         class_weight: balanced: every class counts the same.
-        dtype: float32 or float64.
         device: where to compute, such as cuda.
         seed: fixes draws, the random layer and the order of sgd.
         out: folder; default: linear-NAME under runs.
     """
     from lastlayer._checks import check_count
-    from lastlayer.experiments import parse_option
     from lastlayer.experiments.linear import LinearSettings, fit_solvers
-    from lastlayer.experiments.linear_data import load_linear_data
 
     solvers = [name.strip() for name in solver.split(",") if name.strip()]
-    settings = LinearSettings(
+    how = LinearSettings(
         C=C,
         path=_numbers(path) if path is not None else (),
         one_standard_error=one_standard_error,
@@ -108,27 +203,18 @@ def fit_linear(
         seed=seed,
     )
     for name in solvers:  # mistakes before the data are read
-        settings.estimator(name)
+        how.estimator(name)
     if random_features is not None:
         check_count("random_features", random_features)
-    loaded = load_linear_data(
-        features=features,
-        data=data,
-        data_dir=data_dir,
-        train_size=train_size,
-        held_out=bool(settings.path),
-        validation_size=_size(validation_size),
-        seed=seed,
-        dtype=dtype,
-        options=dict(map(parse_option, data_option)),
-    )
-    folder = out or Path("runs") / f"linear-{loaded.name.replace(':', '-')}"
-    examples, width = loaded.train.features.shape
-    say(f"{folder}: {loaded.name}, {examples} training examples of {width} features")
-    for note in loaded.notes:
-        say(f"note: {note}")
-    with share_progress() as progress:
-        summaries = fit_solvers(solvers, loaded, settings, folder, device=device, progress=progress)
+    settings = settings or FeatureSettings()
+    with settings.load(held_out=bool(how.path), seed=seed, device=device) as loaded:
+        folder = out or Path("runs") / f"linear-{loaded.name.replace(':', '-')}"
+        examples, width = loaded.train.shape
+        say(f"{folder}: {loaded.name}, {examples} training examples of {width} features")
+        for note in loaded.notes:
+            say(f"note: {note}")
+        with share_progress() as progress:
+            summaries = fit_solvers(solvers, loaded, how, folder, device=device, progress=progress)
     _show(summaries, folder)
 
 

@@ -73,8 +73,8 @@ def load(
         raise ValueError(f"train_size must be an int or None; got {train_size!r}")
     raw = _read(name, data_dir, options)
     target = raw.train.target.numpy()
-    validation_count = _validation_count(validation_size, train_size, len(target))
-    chosen = _draw(raw, train_size, validation_count, seed, level=keep is not None)
+    held_out = validation_count(validation_size, train_size, len(target))
+    chosen = draw_parts(raw, train_size, held_out, seed, level=keep is not None)
     if keep is not None:
         kept = keep(raw.train.target[torch.from_numpy(chosen[0])])
         chosen = chosen[0][kept.numpy()], chosen[1]
@@ -111,7 +111,7 @@ def _read(name: str, data_dir: str | Path | None, options: Mapping[str, Any] | N
     return raw
 
 
-def _validation_count(validation_size: float | None, train_size: int | None, available: int) -> int:
+def validation_count(validation_size: float | None, train_size: int | None, available: int) -> int:
     """Turn a count, a fraction or None into a count."""
     if validation_size is None:
         if train_size is None:
@@ -132,8 +132,8 @@ def _validation_count(validation_size: float | None, train_size: int | None, ava
     return max(1, round(validation_size * available)) if validation_size > 0 else 0
 
 
-def _draw(
-    raw: Raw, train_size: int | None, validation_count: int, seed: int, *, level: bool
+def draw_parts(
+    raw: Raw, train_size: int | None, validation_count: int, seed: int, *, level: bool = False
 ) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation examples."""
     target = raw.train.target.numpy()

@@ -9,18 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
 from lastlayer._checks import check_choice
-from lastlayer.evaluation import evaluate
-from lastlayer.experiments.linear_data import LinearData, Part
+from lastlayer.experiments.linear_data import AnyPart, LinearData
 from lastlayer.experiments.linear_files import Numbers, finished_summary, plain, write_fit
-from lastlayer.experiments.linear_progress import LinearProgress, Watch, noted_warnings
+from lastlayer.experiments.linear_progress import FitProgress, LinearProgress, noted_warnings
 from lastlayer.linear_model import SOLVERS, LinearSoftmax, RandomFeatures, regularization_path
-from lastlayer.linear_model.shared_rows import Refits, similar
+from lastlayer.linear_model.prepared_data import PreparedData, clone_with
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,8 @@ def fit_linear(
     progress: LinearProgress | None = None,
 ) -> LinearFit:
     """Fit one estimator, along a path if the settings have one, and measure it."""
-    watch = Watch(name, estimator, max(1, len(settings.path)), progress)
-    estimator = similar(estimator, callback=watch.record)
+    fit_progress = FitProgress(name, estimator, max(1, len(settings.path)), progress)
+    estimator = clone_with(estimator, callback=fit_progress.record)
     path: dict[str, list[float]] | None = None
     with noted_warnings() as notes:
         begin = time.perf_counter()
@@ -159,33 +157,33 @@ def fit_linear(
                 estimator,
                 *data.train,
                 Cs=settings.path,
-                validation=_needed(data.validation),
-                callback=watch.point,
+                validation=_needed(data.validation).held_out,
+                callback=fit_progress.point,
             )
             estimator = points.choose(one_standard_error=settings.one_standard_error).model
             path = points.columns()
             seconds = time.perf_counter() - begin
         else:
-            refits = Refits(estimator, *data.train)
-            refits.fit(estimator)
+            prepared = PreparedData(estimator, *data.train)
+            prepared.fit(estimator)
             seconds = time.perf_counter() - begin
     history: Numbers = dict(estimator.history_)
     if traced:
-        history["test_accuracy"] = _accuracy_on_the_way(estimator, refits, data.test)
+        history["test_accuracy"] = _accuracy_on_the_way(estimator, prepared, data.test)
     estimator.callback = None
     summary = {
         "solver": name,
         "taken": getattr(estimator, "solver_", None),  # of auto, the solver that it chose
         "data": data.name,
-        "train_size": len(data.train.labels),
-        "features": int(data.train.features.shape[1]),
+        "train_size": data.train.shape[0],
+        "features": data.train.shape[1],
         "classes": len(estimator.classes_),
         "C": float(estimator.C),
         "iterations": int(estimator.n_iter_),
         "seconds": round(seconds, 4),
         **_reached(estimator),
-        "train": _measures(estimator, data.train),
-        "test": _measures(estimator, data.test),
+        "train": data.train.measure(estimator),
+        "test": data.test.measure(estimator),
         "path": path,
         "threads": torch.get_num_threads(),
         "notes": notes,
@@ -207,13 +205,9 @@ def _reached(estimator: LinearSoftmax) -> Numbers:
     }
 
 
-def _measures(estimator: LinearSoftmax, part: Part) -> Numbers:
-    log_prob = torch.from_numpy(np.asarray(estimator.predict_log_proba(part.features)))
-    target = torch.from_numpy(np.searchsorted(estimator.classes_, part.labels).astype(np.int64))
-    return evaluate(log_prob, target).as_dict()
-
-
-def _accuracy_on_the_way(estimator: LinearSoftmax, refits: Refits, test: Part) -> Numbers:
+def _accuracy_on_the_way(
+    estimator: LinearSoftmax, prepared: PreparedData, test: AnyPart
+) -> Numbers:
     """Return test accuracy after 1, 2, 4, ... iterations and at the end, beside the seconds."""
     seconds, last = estimator.history_["seconds"], len(estimator.history_["seconds"]) - 1
     found: Numbers = {"iteration": [], "seconds": [], "accuracy": []}
@@ -221,17 +215,17 @@ def _accuracy_on_the_way(estimator: LinearSoftmax, refits: Refits, test: Part) -
     for count in [*counts, last]:
         model = estimator
         if count < last:
-            model = similar(estimator, max_iter=count, callback=None)
+            model = clone_with(estimator, max_iter=count, callback=None)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                refits.fit(model)
+                prepared.fit(model)
         found["iteration"].append(count)
         found["seconds"].append(seconds[count])
-        found["accuracy"].append(float(np.mean(model.predict(test.features) == test.labels)))
+        found["accuracy"].append(test.accuracy(model))
     return found
 
 
-def _needed(validation: Part | None) -> Part:
+def _needed(validation: AnyPart | None) -> AnyPart:
     if validation is None:
         raise ValueError("a path needs held-out examples to choose C by")
     return validation

@@ -1,21 +1,24 @@
-"""What linear models are fitted to: features of a file, or a data source's flattened inputs."""
+"""What linear models are fitted to: features of files, or a data source's flattened inputs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lastlayer._checks import check_choice
 from lastlayer.data import DataFileError, load
 from lastlayer.data.npz import read_arrays
+from lastlayer.evaluation import evaluate
 from lastlayer.experiments.features import class_labels, named_parts
-from lastlayer.linear_model import RandomFeatures
+from lastlayer.linear_model import LinearSoftmax, RandomFeatures
+from lastlayer.linear_model.rows import Rows
 
 DTYPES = ("float32", "float64")
 
@@ -31,6 +34,60 @@ class Part(NamedTuple):
     features: NDArray[Any]
     labels: NDArray[Any]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the numbers of examples and of features."""
+        return len(self.labels), int(self.features.shape[1])
+
+    @property
+    def held_out(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return what a path measures its models on."""
+        return self
+
+    def measure(self, model: LinearSoftmax) -> dict[str, Any]:
+        """Return how good a model's predictions are."""
+        log_prob = torch.from_numpy(np.asarray(model.predict_log_proba(self.features)))
+        target = torch.from_numpy(np.searchsorted(model.classes_, self.labels).astype(np.int64))
+        return evaluate(log_prob, target).as_dict()
+
+    def accuracy(self, model: LinearSoftmax) -> float:
+        """Return the share of examples that a model is right about."""
+        return float(np.mean(model.predict(self.features) == self.labels))
+
+
+class RowsPart(NamedTuple):
+    """Examples that need not be in memory.
+
+    Attributes:
+        rows: with their labels.
+        num_examples: how many there are.
+    """
+
+    rows: Rows
+    num_examples: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the numbers of examples and of features."""
+        return self.num_examples, self.rows.num_features
+
+    @property
+    def held_out(self) -> Rows:
+        """Return what a path measures its models on."""
+        return self.rows
+
+    def measure(self, model: LinearSoftmax) -> dict[str, Any]:
+        """Return error and NLL, which one pass over the rows gives."""
+        found = model.measure_rows(self.rows)
+        return {"error": 1 - found.accuracy, "nll": found.nll, "count": found.num_rows}
+
+    def accuracy(self, model: LinearSoftmax) -> float:
+        """Return the share of examples that a model is right about."""
+        return model.measure_rows(self.rows).accuracy
+
+
+AnyPart = Part | RowsPart
+
 
 @dataclass(frozen=True, eq=False)
 class LinearData:
@@ -43,29 +100,31 @@ class LinearData:
         validation: what C is chosen by, or None.
         notes: what the user should know about these data.
         random: the layer that made the features, if one did.
+        files: digest of files that are not read whole.
     """
 
     name: str
-    train: Part
-    test: Part
-    validation: Part | None = None
+    train: AnyPart
+    test: AnyPart
+    validation: AnyPart | None = None
     notes: tuple[str, ...] = ()
     random: RandomFeatures | None = None
+    files: str = ""
 
     def fingerprint(self) -> str:
         """Return a digest of all examples, to tell whether data have changed."""
-        digest = hashlib.sha256()
-        for part in filter(None, (self.train, self.validation, self.test)):
-            for array in part:
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        return digest.hexdigest()[:16]
+        if self.files:
+            return self.files
+        parts = (self.train, self.validation, self.test)
+        return digest_of(array for part in parts if isinstance(part, Part) for array in part)
 
     def through(self, random: RandomFeatures) -> LinearData:
         """Return the same examples behind a random layer that is fitted to the training part."""
+        if isinstance(self.train, RowsPart):
+            raise ValueError("random_features are for features in memory: an .npz file, or data")
         random.fit(self.train.features)
 
-        def transformed(part: Part) -> Part:
+        def transformed(part: Any) -> Part:
             return Part(random.transform(part.features), part.labels)
 
         return replace(
@@ -75,6 +134,15 @@ class LinearData:
             validation=None if self.validation is None else transformed(self.validation),
             random=random,
         )
+
+
+def digest_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """Return a digest of arrays, their shapes and dtypes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()[:16]
 
 
 def load_linear_data(

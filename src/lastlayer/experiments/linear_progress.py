@@ -31,7 +31,7 @@ def noted_warnings() -> Iterator[list[str]]:
             )
 
 
-class Watch:
+class FitProgress:
     """Turns a solver's records into shares of its way: by digits of the gap, or iterations.
 
     Args:

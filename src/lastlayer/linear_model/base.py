@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, Unpack
 
 import numpy as np
 import torch
@@ -16,16 +16,39 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lastlayer._checks import is_whole
+from lastlayer._checks import is_number, is_whole
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
-from lastlayer.linear_model.inputs import as_array, check_examples, check_rows_finite
-from lastlayer.linear_model.options import is_number
+from lastlayer.linear_model.inputs import Examples, as_array, check_examples, check_rows_finite
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
-from lastlayer.linear_model.problem import SoftmaxProblem, centred
-from lastlayer.linear_model.rows import Rows
-from lastlayer.linear_model.solvers.progress import Progress
+from lastlayer.linear_model.problem import SoftmaxProblem, centered
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Rows
+from lastlayer.linear_model.shared_arguments import (
+    DEFAULTS,
+    SharedArguments,
+    whole_doc,
+    whole_signature,
+)
+from lastlayer.linear_model.solvers.progress import Callback, Progress
 
 _SEPARATED = "separates the classes: there is no optimum without a penalty; lower C"
+
+
+class RowMeasures(NamedTuple):
+    """How well a model predicts the labels of rows.
+
+    Attributes:
+        nll: mean negative log-likelihood, in nats.
+        standard_error: of that mean.
+        accuracy: share of the rows that are right.
+        num_rows: how many there are.
+    """
+
+    nll: float
+    standard_error: float
+    accuracy: float
+    num_rows: int
 
 
 class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -36,6 +59,34 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
 
     C means what it means in scikit-learn's ``LogisticRegression``. Both of two classes have
     weights, so that for two classes the model is that of ``LogisticRegression(C=2 * C)``.
+
+    A subclass takes these arguments as ``**shared: Unpack[SharedArguments]`` and gets signature and
+    docs of them from here; other defaults are given with it:
+    ``class Mine(LinearSoftmax, max_iter=100)``.
+
+    Args:
+        C: inverse strength of the penalty, above 0; infinity for none.
+        penalty_operator: L of the penalty, (m, d), such as
+            :func:`lastlayer.linear_model.discrete_laplacian`; the identity if None.
+        fit_intercept: whether there is an intercept; it has no penalty.
+        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
+        tol: relative gap to the minimum, certified by a dual bound, at which to stop. Without such
+            a bound (no penalty or a singular one) the largest entry of the gradient
+            relative to that at zero weights.
+        max_iter: most iterations.
+        warm_start: whether to start from the last fit, if its weights are better than zero.
+        device: where to compute, such as ``"cuda"``; where the features are if None.
+        callback: called with a :class:`lastlayer.linear_model.Record` every iteration; returning
+            True stops.
+
+    Attributes:
+        classes_: (K,) labels, sorted.
+        coef_: (K, d) weights; two rows for two classes.
+        intercept_: (K,).
+        n_iter_: iterations taken.
+        converged_: whether ``tol`` was reached.
+        gap_: the certified relative gap; infinity where there is no bound.
+        history_: lists by quantity, see :class:`lastlayer.linear_model.Record`.
     """
 
     C: float
@@ -46,7 +97,25 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
     max_iter: int
     warm_start: bool
     device: Any
-    callback: Any
+    callback: Callback | None
+
+    _defaults: SharedArguments = DEFAULTS
+
+    def __init__(self, C: float = 1.0, **shared: Unpack[SharedArguments]) -> None:
+        self.C = C
+        for name, default in self._defaults.items():
+            setattr(self, name, shared.pop(name, default))  # type: ignore[misc]
+        if shared:
+            raise TypeError(f"{type(self).__name__} has no arguments {sorted(shared)}")
+
+    def __init_subclass__(cls, **defaults: Unpack[SharedArguments]) -> None:
+        super().__init_subclass__()
+        cls._defaults = cls._defaults | defaults
+        if "__init__" in vars(cls):
+            signature = whole_signature(cls.__init__, cls._defaults)
+            cls.__init__.__signature__ = signature  # type: ignore[attr-defined]
+        if cls.__doc__ and LinearSoftmax.__doc__:
+            cls.__doc__ = whole_doc(cls.__doc__, LinearSoftmax.__doc__)
 
     # -- fitting ----------------------------------------------------------------------------------
 
@@ -66,21 +135,14 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             ValueError: if an argument or an option does not fit.
         """
         self._check_options()
-        examples = check_examples(
-            self,
-            X,
-            y,
-            sample_weight=sample_weight,
-            class_weight=self.class_weight,
-            device=self.device,
-        )
+        examples = self._examples(X, y, sample_weight, class_weight=self.class_weight)
         return self._fit_rows(self._rows(examples), examples.classes)
 
     def fit_rows(self, rows: Rows, classes: Any = None) -> Self:
         """Fit the weights to rows that are not in memory, or not of this process alone.
 
         Args:
-            rows: such as :func:`lastlayer.linear_model.rows_from_files` gives.
+            rows: such as :func:`lastlayer.linear_model.rows.rows_from_files` gives.
             classes: (K,) labels by class index, sorted; what the rows know if None.
 
         Returns:
@@ -90,7 +152,11 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
             ValueError: if there are fewer than two classes, or an option does not fit.
         """
         self._check_options()
-        known = getattr(rows, "classes", None)
+        return self._fit_rows(*self._take_rows(rows, classes))
+
+    def _take_rows(self, rows: Rows, classes: Any = None) -> tuple[Rows, NDArray[Any]]:
+        """Return rows with class weights and their classes; note what the features are."""
+        known = rows.classes
         if classes is None:
             classes = () if known is None else known
         classes = np.asarray(classes)
@@ -101,19 +167,19 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
                 f"classes must be those of the rows, {known.tolist()}; got {classes.tolist()}"
             )
         self.n_features_in_ = rows.num_features
-        self._take_names(getattr(rows, "feature_names", None))
-        return self._fit_rows(weigh_classes(rows, classes, self.class_weight), classes)
-
-    def _take_names(self, names: Any) -> None:
         # As scikit-learn does where it is handed the features themselves.
-        if names is not None:
-            self.feature_names_in_ = np.asarray(names, dtype=object)
+        if rows.feature_names is not None:
+            self.feature_names_in_ = np.asarray(rows.feature_names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        return weigh_classes(rows, classes, self.class_weight), classes
 
-    def _rows(self, examples: Any) -> Rows:
-        rows: Rows = examples.rows()
-        return rows
+    def _examples(self, X: Any, y: Any, sample_weight: Any = None, **how: Any) -> Examples:
+        """Return checked examples; ``how`` as in :func:`check_examples`."""
+        return check_examples(self, X, y, sample_weight=sample_weight, device=self.device, **how)
+
+    def _rows(self, examples: Examples) -> LocalRows:
+        return examples.rows()
 
     def _fit_rows(self, rows: Rows, classes: NDArray[Any]) -> Self:
         problem = SoftmaxProblem(
@@ -136,22 +202,23 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
 
     @abstractmethod
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
-        """Return the minimiser."""
+        """Return the minimizer."""
 
     def _start(self, problem: SoftmaxProblem, classes: NDArray[Any]) -> Tensor:
         shape = (len(classes), problem.rows.num_features)
         if not self.warm_start or getattr(self, "coef_", np.empty(0)).shape != shape:
             return problem.start()
-        return problem.warm_start(*self._kept(problem))
+        return problem.warm_start(*self._parameters(problem.rows))
 
     def _keep(self, problem: SoftmaxProblem, theta: Tensor) -> None:
-        weights, intercept = (centred(part) for part in problem.split(theta))
+        weights, intercept = (centered(part) for part in problem.split(theta))
         self.coef_ = weights.T.contiguous().cpu().numpy()
         self.intercept_ = intercept.cpu().numpy()
 
-    def _kept(self, problem: SoftmaxProblem) -> tuple[Tensor, Tensor]:
-        parts = (self.coef_.T, self.intercept_)
-        weights, intercept = (torch.from_numpy(part.copy()).to(problem.mean) for part in parts)
+    def _parameters(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return weights (d, K) and intercept (K,) as the rows are computed with."""
+        parts = (torch.from_numpy(part.copy()) for part in (self.coef_.T, self.intercept_))
+        weights, intercept = (part.to(rows.device, rows.dtype) for part in parts)
         return weights, intercept
 
     def _penalty(self, rows: Rows) -> Penalty:
@@ -172,7 +239,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
     def _check_options(self) -> None:
         for name, low in (("C", 0.0), ("tol", None), ("max_iter", 0)):
             value = getattr(self, name)
-            if not is_number(value) or value < 0 or (low is not None and value <= low):
+            if not (is_number(value) and (value >= 0 if low is None else value > low)):
                 least = "at least 0" if low is None else f"above {low:g}"
                 raise ValueError(f"{name} must be {least}; got {value!r}")
         if not is_whole(self.max_iter):
@@ -249,6 +316,34 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         best = logits.argmax(1)
         rows = best.cpu().numpy() if isinstance(best, Tensor) else best
         return np.asarray(self.classes_[rows])
+
+    def measure_rows(self, rows: Rows) -> RowMeasures:
+        """Return how well the labels of rows are predicted, in one pass over them.
+
+        Every row counts once, whatever its weight.
+
+        Args:
+            rows: of the features and the classes fitted to; see ``lastlayer.linear_model.rows``.
+
+        Raises:
+            ValueError: if the number of features or the classes are others.
+        """
+        check_is_fitted(self)
+        if rows.num_features != self.n_features_in_:
+            raise ValueError(
+                f"rows must have the {self.n_features_in_} features fitted to; "
+                f"got {rows.num_features}"
+            )
+        if rows.classes is not None and not np.array_equal(rows.classes, self.classes_):
+            raise ValueError(
+                f"rows must be of the classes fitted to, {self.classes_.tolist()}; "
+                f"got {rows.classes.tolist()}"
+            )
+        sums = rows.reduce(block_reductions.prediction_sums, *self._parameters(rows))
+        count, loss, squares, right = (float(part) for part in sums)
+        spread = max(0.0, squares - loss * loss / count)
+        error = math.sqrt(spread / (count - 1) / count) if count > 1 else math.inf
+        return RowMeasures(loss / count, error, right / count, int(count))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

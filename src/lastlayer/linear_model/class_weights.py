@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
-from lastlayer.linear_model.passes import weight_by_class
-from lastlayer.linear_model.rows import Block, Rows, Step
+from lastlayer.linear_model.block_reductions import weight_by_class
+from lastlayer.linear_model.rows.protocol import Block, Rows, Step
 
 
 class ClassWeightedRows:
@@ -31,6 +31,8 @@ class ClassWeightedRows:
         self.rows = rows
         self.factors = factors.to(rows.device, rows.dtype)
         self.num_features = rows.num_features
+        self.classes = rows.classes
+        self.feature_names = rows.feature_names
         self.dtype = rows.dtype
         self.device = rows.device
 

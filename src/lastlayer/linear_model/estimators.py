@@ -1,63 +1,48 @@
-"""The estimators whose solvers take whole passes: one objective, three ways to its minimum."""
+"""The estimators: one objective, ways to its minimum, and the class that chooses one."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.coarse import coarse_problem
-from lastlayer.linear_model.options import check_positive_or_auto, check_share
+from lastlayer.linear_model.float32_problem import float32_problem
+from lastlayer.linear_model.inputs import Examples, check_positive_or_auto, check_share
 from lastlayer.linear_model.problem import SoftmaxProblem
+from lastlayer.linear_model.rows.memory import LocalRows
 from lastlayer.linear_model.sgd import SGDSoftmax
+from lastlayer.linear_model.shared_arguments import DEFAULTS, SharedArguments
 from lastlayer.linear_model.solvers.admm import solve_admm
 from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.newton_krylov import solve_newton_krylov
-from lastlayer.linear_model.solvers.progress import Callback, Progress
+from lastlayer.linear_model.solvers.progress import Progress
+from lastlayer.registry import Registry
 
 # SGDSoftmax stays here too: pickles name a class by its module.
-__all__ = ["ADMMSoftmax", "LBFGSSoftmax", "NewtonKrylovSoftmax", "SGDSoftmax"]
+__all__ = ["ADMMSoftmax", "LBFGSSoftmax", "NewtonKrylovSoftmax", "SGDSoftmax", "SoftmaxRegression"]
 
 PRECONDITIONERS = ("auto", "gram", "diagonal", "none")
+#: Up to so many products (rows x features x classes) a pass takes about a millisecond, no more than
+#: what L-BFGS does between two passes: then few iterations count, not few passes.
+NEWTON_PRODUCTS = 3e6
 
 
 class LBFGSSoftmax(LinearSoftmax):
     r"""Softmax classifier by limited-memory BFGS on implicitly whitened features.
 
     The quasi-Newton matrix starts from the inverse of :math:`c A^\top S A + Q`, c being the mean
-    curvature of the loss: the matrix that ADMM-Softmax factorises, and a far better start than a
+    curvature of the loss: the matrix that ADMM-Softmax factorizes, and a far better start than a
     multiple of the identity. Where that matrix costs more than it saves, its diagonal is taken.
 
     Args:
-        C: inverse strength of the penalty, above 0; infinity for none.
-        penalty_operator: L of the penalty, (m, d), such as
-            :func:`lastlayer.linear_model.discrete_laplacian`; the identity if None.
-        fit_intercept: whether there is an intercept; it has no penalty.
-        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
-        tol: relative gap to the minimum, certified by a dual bound, at which to stop. Without such
-            a bound (no penalty or a singular one) the largest entry of the gradient
-            relative to that at zero weights.
-        max_iter: most iterations.
-        warm_start: whether to start from the last fit, if its weights are better than zero.
         memory: pairs of steps and gradients that are kept.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"``: the Gram matrix
             where it costs at most 24 passes over the rows.
         mixed_precision: whether large float64 problems are computed with in float32 as long as
             that is exact enough; costs a copy of the features. ``tol`` is met in float64.
-        device: where to compute, such as ``"cuda"``; where the features are if None.
-        callback: called with a :class:`lastlayer.linear_model.Record` every iteration; returning
-            True stops.
-
-    Attributes:
-        classes_: (K,) labels, sorted.
-        coef_: (K, d) weights; two rows for two classes.
-        intercept_: (K,).
-        n_iter_: iterations taken.
-        converged_: whether ``tol`` was reached.
-        gap_: the certified relative gap; infinity where there is no bound.
-        history_: lists by quantity, see :class:`lastlayer.linear_model.Record`.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -73,30 +58,15 @@ class LBFGSSoftmax(LinearSoftmax):
         self,
         C: float = 1.0,
         *,
-        penalty_operator: Any = None,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-3,
-        max_iter: int = 1000,
-        warm_start: bool = False,
         memory: int = 10,
         preconditioner: str = "auto",
         mixed_precision: bool = True,
-        device: Any = None,
-        callback: Callback | None = None,
+        **shared: Unpack[SharedArguments],
     ) -> None:
-        self.C = C
-        self.penalty_operator = penalty_operator
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+        super().__init__(C, **shared)
         self.memory = memory
         self.preconditioner = preconditioner
         self.mixed_precision = mixed_precision
-        self.device = device
-        self.callback = callback
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -111,11 +81,11 @@ class LBFGSSoftmax(LinearSoftmax):
             max_iter=int(self.max_iter),
             memory=int(self.memory),
             preconditioner=self.preconditioner,
-            coarse=coarse_problem(problem) if self.mixed_precision else None,
+            float32=float32_problem(problem) if self.mixed_precision else None,
         )
 
 
-class NewtonKrylovSoftmax(LinearSoftmax):
+class NewtonKrylovSoftmax(LinearSoftmax, max_iter=100):
     r"""Softmax classifier by Newton's method, its systems solved by conjugate gradients.
 
     Products with the Hessian cost a pass over the rows each; the systems are preconditioned by
@@ -123,21 +93,11 @@ class NewtonKrylovSoftmax(LinearSoftmax):
     Takes few iterations to any accuracy, also where features are ill-conditioned.
 
     Args:
-        C: inverse strength of the penalty, above 0; infinity for none.
-        penalty_operator: L of the penalty, (m, d); the identity if None.
-        fit_intercept: whether there is an intercept; it has no penalty.
-        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
-        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
         max_iter: most Newton steps.
-        warm_start: whether to start from the last fit.
         max_products: most Hessian products for one step.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
         mixed_precision: whether products with the Hessian of large float64 problems are computed
             in float32; costs a copy of the features. Gradients stay in float64.
-        device: where to compute; where the features are if None.
-        callback: called with a record every iteration; returning True stops.
-
-    Attributes: those of :class:`LBFGSSoftmax`.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -152,30 +112,15 @@ class NewtonKrylovSoftmax(LinearSoftmax):
         self,
         C: float = 1.0,
         *,
-        penalty_operator: Any = None,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-3,
-        max_iter: int = 100,
-        warm_start: bool = False,
         max_products: int = 200,
         preconditioner: str = "auto",
         mixed_precision: bool = True,
-        device: Any = None,
-        callback: Callback | None = None,
+        **shared: Unpack[SharedArguments],
     ) -> None:
-        self.C = C
-        self.penalty_operator = penalty_operator
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+        super().__init__(C, **shared)
         self.max_products = max_products
         self.preconditioner = preconditioner
         self.mixed_precision = mixed_precision
-        self.device = device
-        self.callback = callback
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -190,34 +135,24 @@ class NewtonKrylovSoftmax(LinearSoftmax):
             max_iter=int(self.max_iter),
             max_products=int(self.max_products),
             preconditioner=self.preconditioner,
-            coarse=coarse_problem(problem) if self.mixed_precision else None,
+            float32=float32_problem(problem) if self.mixed_precision else None,
         )
 
 
 class ADMMSoftmax(LinearSoftmax):
     r"""Softmax classifier by the alternating direction method of multipliers.
 
-    Alternates one least-squares problem, whose matrix is factorised once for all classes and
+    Alternates one least-squares problem, whose matrix is factorized once for all classes and
     iterations, with one small convex problem per row, solved for all rows at once. Good at medium
     accuracy; where it becomes slow, L-BFGS goes on with the same matrix unless ``polish`` is off.
 
     Args:
-        C: inverse strength of the penalty, above 0; infinity for none.
-        penalty_operator: L of the penalty, (m, d); the identity if None.
-        fit_intercept: whether there is an intercept; it has no penalty.
-        class_weight: as in ``sklearn.linear_model.LogisticRegression``.
-        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
         max_iter: most iterations, L-BFGS's included.
-        warm_start: whether to start from the last fit.
         rho: penalty of the constraint, above 0; ``"auto"`` is twice the mean curvature of the loss,
             followed while it drifts by more than 1.5 times.
         over_relaxation: in [1, 2).
         prox_steps: Newton steps of a row's problem, from its last solution.
         polish: whether L-BFGS takes over where the last iterations brought little.
-        device: where to compute; where the features are if None.
-        callback: called with a record every iteration; returning True stops.
-
-    Attributes: those of :class:`LBFGSSoftmax`.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -232,32 +167,17 @@ class ADMMSoftmax(LinearSoftmax):
         self,
         C: float = 1.0,
         *,
-        penalty_operator: Any = None,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-3,
-        max_iter: int = 1000,
-        warm_start: bool = False,
         rho: float | str = "auto",
         over_relaxation: float = 1.6,
         prox_steps: int = 2,
         polish: bool = True,
-        device: Any = None,
-        callback: Callback | None = None,
+        **shared: Unpack[SharedArguments],
     ) -> None:
-        self.C = C
-        self.penalty_operator = penalty_operator
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+        super().__init__(C, **shared)
         self.rho = rho
         self.over_relaxation = over_relaxation
         self.prox_steps = prox_steps
         self.polish = polish
-        self.device = device
-        self.callback = callback
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -276,3 +196,108 @@ class ADMMSoftmax(LinearSoftmax):
             prox_steps=int(self.prox_steps),
             polish=self.polish,
         )
+
+
+class SoftmaxRegression(LinearSoftmax):
+    r"""Multinomial logistic regression by the solver that suits the problem, or any.
+
+    .. math:: F(W, b) = \sum_i s_i \left[\mathrm{lse}(z_i) - z_{i, y_i}\right]
+        + \frac{1}{2 C} \|L W\|^2, \qquad z_i = W^\top a_i + b
+
+    ``"auto"`` takes Newton-Krylov where rows times features times classes are at most three
+    million, and L-BFGS on whitened features otherwise.
+
+    Args:
+        solver: ``"auto"``, ``"lbfgs"``, ``"newton-krylov"``, ``"admm"`` or ``"sgd"``.
+        solver_options: what the solver's own class takes besides, such as ``{"memory": 20}`` of
+            :class:`LBFGSSoftmax`; of ``"auto"`` what both solvers take. See
+            :class:`NewtonKrylovSoftmax`, :class:`ADMMSoftmax` and :class:`SGDSoftmax`.
+        mixed_precision: whether large float64 problems are computed with in float32 as long as
+            that is exact enough.
+
+    Attributes:
+        solver_: the solver taken.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> X, y = load_digits(return_X_y=True)
+        >>> SoftmaxRegression(tol=1e-3).fit(X / 16, y).solver_
+        'newton-krylov'
+        >>> model = SoftmaxRegression(solver="lbfgs", solver_options={"memory": 20})
+        >>> round(model.fit(X / 16, y).score(X / 16, y), 2)
+        0.98
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        solver: str = "auto",
+        solver_options: Mapping[str, Any] | None = None,
+        mixed_precision: bool = True,
+        **shared: Unpack[SharedArguments],
+    ) -> None:
+        super().__init__(C, **shared)
+        self.solver = solver
+        self.solver_options = solver_options
+        self.mixed_precision = mixed_precision
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_choice("solver", self.solver, ("auto", *(n for n in SOLVERS.names() if n != "auto")))
+        if not isinstance(self.solver_options, Mapping | None):
+            raise ValueError(
+                "solver_options must be None or a dictionary of the solver's own arguments; "
+                f"got {self.solver_options!r}"
+            )
+        names = ("newton-krylov", "lbfgs") if self.solver == "auto" else (self.solver,)
+        options = [set(_own_arguments(name)) - {"mixed_precision"} for name in names]
+        known = set.intersection(*options)
+        for option in self.solver_options or ():
+            if option not in known:
+                listed = ", ".join(sorted(known))
+                raise ValueError(
+                    f"solver_options of solver {self.solver!r} must be among {listed}; "
+                    f"got {option!r}"
+                )
+        for name in names:
+            self._by(name)._check_options()
+
+    def _by(self, solver: str) -> LinearSoftmax:
+        """Return the estimator of a solver, with this one's options."""
+        options = {name: getattr(self, name) for name in ("C", *self._defaults)}
+        if "mixed_precision" in _own_arguments(solver):
+            options["mixed_precision"] = self.mixed_precision
+        return SOLVERS.get(solver)(**options, **(self.solver_options or {}))
+
+    def _rows(self, examples: Examples) -> LocalRows:
+        if self.solver == "auto":
+            return super()._rows(examples)
+        return self._by(self.solver)._rows(examples)
+
+    def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
+        self.solver_ = choose_solver(problem) if self.solver == "auto" else self.solver
+        return self._by(self.solver_)._solve(problem, theta, progress)
+
+    def _advice(self, progress: Progress) -> str:
+        return self._by(self.solver_)._advice(progress)
+
+
+def choose_solver(problem: SoftmaxProblem) -> str:
+    """Return the solver that suits a problem, by the cost of a pass over its rows."""
+    products = problem.num_rows * problem.rows.num_features * problem.num_classes
+    return "newton-krylov" if products <= NEWTON_PRODUCTS else "lbfgs"
+
+
+SOLVERS: Registry[type[LinearSoftmax]] = Registry(kind="solver", group="lastlayer.linear_model")
+SOLVERS.add("lbfgs", LBFGSSoftmax, description="limited-memory BFGS on whitened features")
+SOLVERS.add("newton-krylov", NewtonKrylovSoftmax, description="Newton with conjugate gradients")
+SOLVERS.add("admm", ADMMSoftmax, description="ADMM-Softmax: least squares and row problems in turn")
+SOLVERS.add("sgd", SGDSoftmax, description="stochastic gradient descent with momentum")
+SOLVERS.add("auto", SoftmaxRegression, description="one of these, by the problem's size")
+
+
+def _own_arguments(solver: str) -> list[str]:
+    """Return the arguments that a solver's class has and not every estimator."""
+    names = SOLVERS.get(solver)._get_param_names()
+    return [name for name in names if name not in ("C", *DEFAULTS)]

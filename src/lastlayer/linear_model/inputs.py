@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
-from lastlayer.linear_model.chunks import all_finite
+from lastlayer._checks import is_number
 from lastlayer.linear_model.class_weights import class_factors
-from lastlayer.linear_model.labels import index_classes
-from lastlayer.linear_model.matrices import SparseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows, cut_rows
+from lastlayer.linear_model.rows.labels import index_classes
+from lastlayer.linear_model.rows.matrices import SparseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows, cut_rows
+from lastlayer.linear_model.rows.protocol import Block
+from lastlayer.linear_model.rows.sources import all_finite
 
 
 class Examples(NamedTuple):
@@ -35,7 +38,7 @@ class Examples(NamedTuple):
     weight: Tensor | None
     classes: NDArray[Any]
 
-    def widened(self, other: np.dtype[Any]) -> Examples:
+    def promoted(self, other: np.dtype[Any]) -> Examples:
         """Return the examples in the wider of their precision and another one."""
         name = np.promote_types(str(self.features.dtype).removeprefix("torch."), other).name
         dtype = getattr(torch, name)
@@ -205,3 +208,17 @@ def _weights(
         factors = class_factors(class_weight, classes, torch.from_numpy(by_class))
         weight *= factors[target].numpy()
     return None if (weight == 1).all() else torch.from_numpy(weight)
+
+
+def check_positive_or_auto(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number above 0 or ``"auto"``."""
+    if isinstance(value, str) and value == "auto":
+        return
+    if not (is_number(value) and 0.0 < float(value) < math.inf):
+        raise ValueError(f"{name} must be a finite number above 0, or 'auto'; got {value!r}")
+
+
+def check_share(name: str, value: object, low: float, high: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is a number of [low, high)."""
+    if not (is_number(value) and low <= float(value) < high):
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}); got {value!r}")

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.shared_rows import Refits, similar
-from lastlayer.linear_model.solvers.progress import says_stop
+from lastlayer.linear_model.base import LinearSoftmax, RowMeasures
+from lastlayer.linear_model.prepared_data import PreparedData, clone_with
+from lastlayer.linear_model.rows.protocol import Rows
+from lastlayer.linear_model.solvers.progress import asks_to_stop
 
 #: The strengths tried if none are given: those of scikit-learn's ``LogisticRegressionCV``.
 DEFAULT_CS = tuple(float(C) for C in np.logspace(-4, 4, 10))
@@ -76,10 +77,10 @@ class RegularizationPath:
 def regularization_path(
     estimator: LinearSoftmax,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     Cs: Sequence[float] = DEFAULT_CS,
-    validation: tuple[Any, Any],
+    validation: tuple[Any, Any] | Rows,
     sample_weight: Any = None,
     callback: Callable[[PathPoint], object] | None = None,
 ) -> RegularizationPath:
@@ -90,12 +91,12 @@ def regularization_path(
 
     Args:
         estimator: gives all options but C; it is not changed.
-        X: (n, d) features to fit to.
-        y: (n,) labels.
+        X: (n, d) features to fit to; or rows, such as of files, with their labels.
+        y: (n,) labels of features.
         Cs: inverse strengths, above 0, in any order.
-        validation: features and labels that the fits do not see; C is chosen by them, so measure
-            the chosen model on others.
-        sample_weight: (n,) weights of the fits.
+        validation: features and labels that the fits do not see, or rows; C is chosen by them, so
+            measure the chosen model on others.
+        sample_weight: (n,) weights of features in the fits.
         callback: called with every :class:`PathPoint`; returning True ends the path.
 
     Returns:
@@ -119,22 +120,31 @@ def regularization_path(
     strengths = sorted(float(C) for C in Cs)
     if not strengths or len(set(strengths)) != len(strengths):
         raise ValueError(f"Cs must hold different numbers, one or more; got {list(Cs)}")
-    refits = Refits(estimator, X, y, sample_weight)
-    models = [similar(estimator, C=C) for C in strengths]
+    prepared = PreparedData(estimator, X, y, sample_weight)
+    models = [clone_with(estimator, C=C) for C in strengths]
     for model in models:
         model._check_options()
-    features, target = validation[0], _class_indices(validation[1], refits.classes)
+    held_out = _measurement(validation, prepared.classes)
     points: list[PathPoint] = []
     for model in models:
         begin = time.perf_counter()
-        refits.fit(model, start=points[-1].model if points else None)
+        prepared.fit(model, start=points[-1].model if points else None)
         seconds = time.perf_counter() - begin
-        points.append(
-            PathPoint(float(model.C), model, *_held_out(model, features, target), seconds)
-        )
-        if callback is not None and says_stop(callback(points[-1])):
+        nll, error, accuracy, _ = held_out(model)
+        points.append(PathPoint(float(model.C), model, nll, error, accuracy, seconds))
+        if callback is not None and asks_to_stop(callback(points[-1])):
             break
     return RegularizationPath(tuple(points))
+
+
+def _measurement(
+    validation: tuple[Any, Any] | Rows, classes: NDArray[Any]
+) -> Callable[[LinearSoftmax], RowMeasures]:
+    """Return what measures a model on held-out examples, which are checked here."""
+    if isinstance(validation, Rows):
+        return lambda model: model.measure_rows(validation)
+    features, target = validation[0], _class_indices(validation[1], classes)
+    return lambda model: _held_out(model, features, target)
 
 
 def _class_indices(labels: Any, classes: NDArray[Any]) -> Tensor:
@@ -149,12 +159,11 @@ def _class_indices(labels: Any, classes: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.searchsorted(classes, given).astype(np.int64))
 
 
-def _held_out(model: LinearSoftmax, features: Any, target: Tensor) -> tuple[float, float, float]:
-    """Return mean NLL, its standard error, and accuracy."""
+def _held_out(model: LinearSoftmax, features: Any, target: Tensor) -> RowMeasures:
     log_prob = torch.as_tensor(model.predict_log_proba(features)).detach().cpu().double()
     if len(log_prob) != len(target):
         raise ValueError(f"validation has {len(log_prob)} rows but {len(target)} labels")
     rows = -log_prob.gather(1, target.unsqueeze(1)).squeeze(1)
     error = float(rows.std()) / math.sqrt(len(rows)) if len(rows) > 1 else math.inf
     accuracy = float((log_prob.argmax(1) == target).double().mean())
-    return float(rows.mean()), error, accuracy
+    return RowMeasures(float(rows.mean()), error, accuracy, len(rows))

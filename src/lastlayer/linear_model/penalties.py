@@ -121,7 +121,7 @@ def discrete_laplacian(shape: Sequence[int], *, identity: float = 0.0) -> Tensor
 
     .. math:: (L w)_a = \sum_{b \sim a} (w_a - w_b) + \epsilon w_a
 
-    Neighbours differ by one in one coordinate; there are none across the border, so that constant
+    Neighbors differ by one in one coordinate; there are none across the border, so that constant
     weights cost nothing without the identity. L has as many rows as features.
 
     Args:
@@ -141,7 +141,7 @@ def discrete_laplacian(shape: Sequence[int], *, identity: float = 0.0) -> Tensor
                 [-1.,  2., -1.],
                 [ 0., -1.,  1.]], dtype=torch.float64)
 
-    Source: Fung et al., "ADMM-Softmax", arXiv 1901.09450 (the smoothness regulariser).
+    Source: Fung et al., "ADMM-Softmax", arXiv 1901.09450 (the smoothness regularizer).
     """
     for side in shape:
         check_count("shape", side)

@@ -1,4 +1,4 @@
-r"""The one objective that all solvers minimise.
+r"""The one objective that all solvers minimize.
 
 .. math:: F(W, b) = \sum_i s_i \left[\mathrm{lse}(z_i) - z_{i, y_i}\right]
     + \tfrac{1}{2} \mathrm{tr}(W^\top Q W), \qquad z_i = W^\top a_i + b, \quad
@@ -8,9 +8,9 @@ That is scikit-learn's ``LogisticRegression`` times 1/C: the intercept b has no 
 sample weights. Both of two classes have weights, so a problem of two classes is that of
 scikit-learn's binary model with half the penalty, C there being 2 C here.
 
-Features are centred implicitly: with an intercept the problem in :math:`a - \bar a` has the same
+Features are centered implicitly: with an intercept the problem in :math:`a - \bar a` has the same
 weights, a Gram matrix that is far better conditioned, and an intercept that hardly depends on the
-weights. Parameters are one matrix ``theta`` of d rows, and one more, the centred intercept.
+weights. Parameters are one matrix ``theta`` of d rows, and one more, the centered intercept.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.penalties import Penalty
-from lastlayer.linear_model.rows import Rows
+from lastlayer.linear_model.rows.protocol import Rows
 
 #: Products of a Gram matrix (rows x features^2) that are not worth saving.
-CHEAP = 1e9
+SAMPLED_ABOVE = 1e9
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Evaluation:
         gradient: of F, like theta; empty where it was not asked for.
         curvature: mean over rows and classes but one of the loss's second derivative, see
             ``mean_curvature``.
-        slack: what was taken off the bound for rounding errors.
+        rounding_error: what was taken off the bound for rounding errors.
     """
 
     value: float
     bound: float
     gradient: Tensor
     curvature: float
-    slack: float = 0.0
+    rounding_error: float = 0.0
 
 
 class SoftmaxProblem:
@@ -66,7 +66,7 @@ class SoftmaxProblem:
         self.num_classes = num_classes
         self.penalty = penalty
         self.fit_intercept = fit_intercept
-        by_class, features, squares, count = rows.reduce(passes.totals, num_classes)
+        by_class, features, squares, count = rows.reduce(block_reductions.totals, num_classes)
         self.num_rows = int(count)
         self.class_weight = by_class
         self.total_weight = float(by_class.sum())
@@ -122,7 +122,7 @@ class SoftmaxProblem:
         Weights that were found at another scale of the features are wrong for certain about many
         rows; from there the way is longer than from zero, by any factor.
         """
-        theta = centred(self.join(weights, intercept))
+        theta = centered(self.join(weights, intercept))
         return theta if self.evaluate(theta).value <= self.start_value() else self.start()
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,20 +143,20 @@ class SoftmaxProblem:
     def evaluate(self, theta: Tensor, *, keep: bool = False) -> Evaluation:
         """Return value, bound and gradient; ``keep`` for products with the Hessian there."""
         weights, bias = self.split(theta)
-        sums = self.rows.reduce(passes.evaluate, weights, bias, keep)
+        sums = self.rows.reduce(block_reductions.evaluate, weights, bias, keep)
         return self.assemble(weights, sums, self.mean)
 
     def assemble(self, weights: Tensor, sums: tuple[Tensor, ...], mean: Tensor) -> Evaluation:
-        """Return the evaluation of the sums of ``passes.evaluate`` over features less ``mean``."""
+        """Return the evaluation of the sums of ``evaluate`` over features less ``mean``."""
         loss, entropy, curvature, gradient, residual = sums
         gradient = gradient - torch.outer(mean, residual)
         pull = self.penalty.times(weights)
         value = float(loss) + self._penalty_value(weights, pull)
-        bound, slack = self._bound(float(entropy), gradient, residual)
+        bound, rounding_error = self._bound(float(entropy), gradient, residual)
         return Evaluation(
             value=value,
             bound=bound,
-            slack=slack,
+            rounding_error=rounding_error,
             gradient=self.with_intercept(gradient + pull, residual),
             curvature=self.mean_curvature(curvature),
         )
@@ -189,7 +189,7 @@ class SoftmaxProblem:
     def hessian_times(self, direction: Tensor) -> Tensor:
         """Return the Hessian's product with a direction, at the last evaluation that kept."""
         weights, bias = self.split(direction)
-        along, sums = self.rows.reduce(passes.hessian_times, weights, bias)
+        along, sums = self.rows.reduce(block_reductions.hessian_times, weights, bias)
         along = along - torch.outer(self.mean, sums) + self.penalty.times(weights)
         return self.with_intercept(along, sums)
 
@@ -198,15 +198,17 @@ class SoftmaxProblem:
         return torch.cat([weights, bias.unsqueeze(0)]) if self.fit_intercept else weights
 
     def _bound(self, entropy: float, gradient: Tensor, residual: Tensor) -> tuple[float, float]:
-        r"""Return a lower bound of F from the dual objective at the probabilities P, and its slack.
+        r"""Return a lower bound of F from the dual objective at the probabilities P.
+
+        Beside it what was taken off for rounding errors.
 
         .. math:: D(P) = \sum_i s_i H(p_i) - \tfrac{1}{2} \mathrm{tr}(M^\top Q^{-1} M), \quad
             M = A^\top S (Y - P)
 
         With an intercept P must have the column sums of Y. A mixture of P with one distribution q
         for all rows has them; the entropy of a mixture is at least the mixture of the entropies,
-        and centred features do not see q. What rounding may have added is taken off: every entry of
-        M is a sum of products, each known to a rounding error.
+        and centered features do not see q. What rounding may have added is taken off: every entry
+        of M is a sum of products, each known to a rounding error.
         """
         kept, spread = 1.0, 0.0
         dual = -gradient
@@ -227,8 +229,8 @@ class SoftmaxProblem:
         if math.isinf(pulled):
             return -math.inf, 0.0
         further = (math.sqrt(pulled) + math.sqrt(self.penalty.largest_conjugate(norm))) ** 2
-        slack = further - pulled + 4 * eps * (abs(entropy) + self.total_weight)
-        return kept * entropy + spread - pulled - slack, slack
+        rounding_error = further - pulled + 4 * eps * (abs(entropy) + self.total_weight)
+        return kept * entropy + spread - pulled - rounding_error, rounding_error
 
     @property
     def certifies(self) -> bool:
@@ -238,15 +240,15 @@ class SoftmaxProblem:
 
     def separates(self, theta: Tensor) -> bool:
         """Return whether every label wins its row: then F has no minimum without a penalty."""
-        (count,) = self.rows.reduce(passes.not_won, *self.split(theta))
+        (count,) = self.rows.reduce(block_reductions.count_errors, *self.split(theta))
         return int(count) == 0
 
     # -- second derivatives -----------------------------------------------------------------------
 
     def gram(self) -> Tensor:
-        """Return the Gram matrix of the centred features, (d, d); computed once."""
+        """Return the Gram matrix of the centered features, (d, d); computed once."""
         if self._gram is None:
-            self._gram = centred_gram(self.rows.reduce(passes.gram), self.mean)
+            self._gram = centered_gram(self.rows.reduce(block_reductions.gram), self.mean)
         return self._gram
 
     def sampled_gram(self) -> Tensor:
@@ -254,7 +256,7 @@ class SoftmaxProblem:
         every = self.sampling
         if every == 1:
             return self.gram()
-        return every * centred_gram(self.rows.reduce(passes.gram, every), self.mean)
+        return every * centered_gram(self.rows.reduce(block_reductions.gram, every), self.mean)
 
     @property
     def sampling(self) -> int:
@@ -263,12 +265,12 @@ class SoftmaxProblem:
         All, where that costs little (below about 0.1 s), and all of rows that are not in memory.
         """
         width = self.rows.num_features
-        if not self.rows.in_memory or self.num_rows * width**2 < CHEAP:
+        if not self.rows.in_memory or self.num_rows * width**2 < SAMPLED_ABOVE:
             return 1
         return max(1, self.num_rows // (8 * width))
 
 
-def centred(theta: Tensor) -> Tensor:
+def centered(theta: Tensor) -> Tensor:
     """Return parameters less their mean over the classes, (K,) the last dimension.
 
     Softmax does not see what all classes share, and a penalty is least without it.
@@ -276,8 +278,8 @@ def centred(theta: Tensor) -> Tensor:
     return theta - theta.mean(-1, keepdim=True)
 
 
-def centred_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
-    """Return the sum of s (a - mean)(a - mean)' of the sums of ``passes.gram``."""
+def centered_gram(sums: tuple[Tensor, ...], mean: Tensor) -> Tensor:
+    """Return the sum of s (a - mean)(a - mean)' of the sums of ``block_reductions.gram``."""
     gram, features, weight = sums
     cross = torch.outer(features.squeeze(1), mean)
     return gram - cross - cross.T + weight * torch.outer(mean, mean)

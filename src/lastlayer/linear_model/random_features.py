@@ -16,8 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
-from lastlayer.linear_model.inputs import as_array, check_rows_finite
-from lastlayer.linear_model.options import check_positive_or_auto
+from lastlayer.linear_model.inputs import as_array, check_positive_or_auto, check_rows_finite
 
 #: Nonlinearities by name; they may work in place.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
@@ -11,38 +11,29 @@ from torch import Tensor
 
 from lastlayer._checks import check_count
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.inputs import check_examples
-from lastlayer.linear_model.options import check_positive_or_auto, check_share
+from lastlayer.linear_model.inputs import Examples, check_positive_or_auto, check_share
 from lastlayer.linear_model.problem import SoftmaxProblem
-from lastlayer.linear_model.rows import Rows
-from lastlayer.linear_model.solvers.progress import Callback, Progress
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.shared_arguments import SharedArguments
+from lastlayer.linear_model.solvers.progress import Progress
 from lastlayer.linear_model.solvers.sgd import descend, safe_rate, solve_sgd
 
 
-class SGDSoftmax(LinearSoftmax):
+class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
     r"""Softmax classifier by stochastic gradient descent: the rival that learns from a stream.
 
     A fit averages the iterates, the last ones most, and looks at the objective after every epoch.
 
     Args:
-        C: inverse strength of the penalty, above 0; infinity for none.
-        penalty_operator: L of the penalty, (m, d); the identity if None.
-        fit_intercept: whether there is an intercept; it has no penalty.
         class_weight: as in ``sklearn.linear_model.LogisticRegression``; not ``"balanced"`` for
             ``partial_fit``.
-        tol: certified relative gap at which to stop, see :class:`LBFGSSoftmax`.
         max_iter: most epochs.
-        warm_start: whether to start from the last fit.
         batch_size: rows of a step.
         learning_rate: first step, of the mean loss, halved after every epoch that brings nothing;
             ``"auto"`` is as large as the rows' second moment, the loss's curvature and the size of
             the batches allow, for ``partial_fit`` one over the rows' mean squared norm.
         momentum: in [0, 1).
         random_state: seed of the order of the rows.
-        device: where to compute; where the features are if None.
-        callback: called with a record every epoch; returning True stops.
-
-    Attributes: those of :class:`LBFGSSoftmax`.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -56,32 +47,17 @@ class SGDSoftmax(LinearSoftmax):
         self,
         C: float = 1.0,
         *,
-        penalty_operator: Any = None,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-2,
-        max_iter: int = 100,
-        warm_start: bool = False,
         batch_size: int = 256,
         learning_rate: float | str = "auto",
         momentum: float = 0.9,
         random_state: Any = None,
-        device: Any = None,
-        callback: Callback | None = None,
+        **shared: Unpack[SharedArguments],
     ) -> None:
-        self.C = C
-        self.penalty_operator = penalty_operator
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+        super().__init__(C, **shared)
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.random_state = random_state
-        self.device = device
-        self.callback = callback
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -101,10 +77,9 @@ class SGDSoftmax(LinearSoftmax):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         return torch.Generator().manual_seed(int(seed))
 
-    def _rows(self, examples: Any) -> Rows:
+    def _rows(self, examples: Examples) -> LocalRows:
         # One block: batches are drawn from all rows, whatever their order.
-        rows: Rows = examples.rows(block_rows=len(examples.target))
-        return rows
+        return examples.rows(block_rows=len(examples.target))
 
     def _solve(self, problem: SoftmaxProblem, theta: Tensor, progress: Progress) -> Tensor:
         self.rows_seen_ = problem.total_weight  # for partial_fit to go on
@@ -158,18 +133,16 @@ class SGDSoftmax(LinearSoftmax):
                 f"classes={list(classes)!r} are not those of the first call, "
                 f"{list(self.classes_)!r}"
             )
-        examples = check_examples(
-            self,
+        examples = self._examples(
             X,
             y,
-            sample_weight=sample_weight,
+            sample_weight,
             class_weight=self.class_weight,
-            device=self.device,
             classes=np.unique(classes) if first else self.classes_,
             reset=first,
         )
         if not first:
-            examples = examples.widened(self.coef_.dtype)
+            examples = examples.promoted(self.coef_.dtype)
         rows = self._rows(examples)
         problem = SoftmaxProblem(
             rows, len(examples.classes), self._penalty(rows), fit_intercept=self.fit_intercept
@@ -182,10 +155,10 @@ class SGDSoftmax(LinearSoftmax):
         if first:
             self.n_iter_ = 0
             self._keep(problem, torch.zeros_like(problem.start()))
-        # Centring by the rows of one call would make intercepts of different calls incomparable.
+        # Centering by the rows of one call would make intercepts of different calls incomparable.
         problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
-        theta = problem.join(*self._kept(problem))
+        theta = problem.join(*self._parameters(problem.rows))
         rate = self.learning_rate
         if rate == "auto":
             rate = safe_rate(problem)

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lastlayer._files import atomic_write
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.catalog import SOLVERS
+from lastlayer.linear_model.estimators import SOLVERS
 from lastlayer.linear_model.random_features import RandomFeatures
 
 FILE_NAME = "model.npz"
@@ -52,6 +52,8 @@ def save_linear(model: Any, path: str | Path) -> Path:
         raise TypeError(f"model must be one of {', '.join(SOLVERS.names())}; got {model!r}")
     check_is_fitted(estimator)
     options = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
+    if own := getattr(estimator, "solver_options", None):
+        options["solver_options"] = {key: _plain(value) for key, value in own.items()}
     about: dict[str, Any] = {
         "solver": name,
         "options": {key: value for key, value in options.items() if value is not None},

@@ -3,7 +3,7 @@ r"""ADMM-Softmax: the linear map and the softmax split from each other.
 With :math:`Z = A W + b` as a constraint, its scaled multipliers U and the penalty
 :math:`\rho` times the row's weight, an iteration is
 
-1. :math:`W, b` minimise :math:`\tfrac{\rho}{2} \|A W + b - (Z + U)\|_S^2` plus the penalty, by the
+1. :math:`W, b` minimize :math:`\tfrac{\rho}{2} \|A W + b - (Z + U)\|_S^2` plus the penalty, by the
    one factor of :math:`\rho A^\top S A + Q`;
 2. :math:`Z_i = \mathrm{prox}(h_i - U_i)` for all rows, h being A W + b over-relaxed towards Z;
 3. :math:`U \leftarrow U + Z - h`.
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from lastlayer.functional.softmax_prox import softmax_prox
-from lastlayer.linear_model import passes
-from lastlayer.linear_model.problem import SoftmaxProblem, centred
-from lastlayer.linear_model.rows import Block
+from lastlayer.linear_model import block_reductions
+from lastlayer.linear_model.problem import SoftmaxProblem, centered
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.lbfgs import solve_lbfgs
 from lastlayer.linear_model.solvers.least_squares import build_least_squares
 from lastlayer.linear_model.solvers.preconditioner import DRIFT
@@ -44,10 +44,10 @@ def solve_admm(
     prox_steps: int = 2,
     polish: bool = True,
 ) -> Tensor:
-    """Minimise from theta by ADMM: one pass over the rows an iteration.
+    """Minimize from theta by ADMM: one pass over the rows an iteration.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         theta: where to start.
         progress: stopping rule and history; the bound is renewed every fifth iteration.
         max_iter: most iterations.
@@ -69,7 +69,7 @@ def solve_admm(
     features, sums = problem.rows.reduce(start_rows, *problem.split(theta), penalty)
     values = [here.value]
     for iteration in range(max_iter):
-        theta = centred(system.solve(features, sums, theta))
+        theta = centered(system.solve(features, sums, theta))
         features, sums, *measured = problem.rows.reduce(
             iterate_rows, *problem.split(theta), penalty, over_relaxation, prox_steps
         )
@@ -116,17 +116,17 @@ def iterate_rows(
     """Take the Z-step and the step of U; return sums for the W-step, loss and residuals."""
     logits = block.matrix.times(weights).add_(bias)
     before, multiplier = block.state["split"], block.state["multiplier"]
-    loss, curvature = passes.loss_and_curvature(block, logits)
+    loss, curvature = block_reductions.loss_and_curvature(block, logits)
     relaxed = torch.lerp(before, logits, over_relaxation)
     point = relaxed - multiplier
     split = softmax_prox(point, block.target, penalty, start=before, steps=prox_steps, tol=0.0)
     block.state.update(split=split, multiplier=split - point)
     moved = penalty * (split - before)
     measured = (
-        passes.squares(logits - split),
-        torch.maximum(passes.squares(logits), passes.squares(split)),
-        passes.squares(moved),
-        penalty * penalty * passes.squares(block.state["multiplier"]),
+        block_reductions.squares(logits - split),
+        torch.maximum(block_reductions.squares(logits), block_reductions.squares(split)),
+        block_reductions.squares(moved),
+        penalty * penalty * block_reductions.squares(block.state["multiplier"]),
     )
     return (*_sums(block), loss, curvature, *measured)
 

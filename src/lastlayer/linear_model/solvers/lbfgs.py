@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model.coarse import CoarseProblem
+from lastlayer.linear_model.float32_problem import Float32Problem
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
@@ -37,34 +37,34 @@ def solve_lbfgs(
     max_iter: int,
     memory: int = 10,
     preconditioner: str = "auto",
-    coarse: CoarseProblem | None = None,
+    float32: Float32Problem | None = None,
 ) -> Tensor:
-    """Minimise from theta: a pass over the rows each iteration, and one for each shortened step.
+    """Minimize from theta: a pass over the rows each iteration, and one for each shortened step.
 
-    A coarse problem is computed with until an iteration gains less than a millionth: its objective
+    A float32 problem is computed with until an iteration gains less than a millionth: its objective
     has seven digits. The pairs and the start matrix stay.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most iterations.
         memory: pairs that are kept.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
-        coarse: the problem in float32, to begin with.
+        float32: the problem in float32, to begin with.
 
     Returns:
         The best theta.
     """
     kind = choose_kind(problem, preconditioner)
-    gram = coarse.sampled_gram if coarse else problem.sampled_gram
+    gram = float32.sampled_gram if float32 else problem.sampled_gram
     scale = Preconditioner(problem, kind, gram=gram)
     pairs: deque[Pair] = deque(maxlen=memory)
-    used: SoftmaxProblem | CoarseProblem = coarse or problem
+    used: SoftmaxProblem | Float32Problem = float32 or problem
     here = used.evaluate(theta)
     done = progress.note(here, final=used is problem)
     for _ in range(max_iter):
-        if used is coarse and (done or _little(progress)):
+        if used is float32 and (done or _gained_little(progress)):
             used = problem
             here = problem.evaluate(theta)
             done = progress.note(here)
@@ -79,10 +79,10 @@ def solve_lbfgs(
             pairs.clear()
             continue
         found = line_search(
-            used.evaluate, theta, here, direction, slope, noise=rounding(problem, here)
+            used.evaluate, theta, here, direction, slope, noise=objective_rounding(problem, here)
         )
         if found is None:
-            if used is coarse:
+            if used is float32:
                 done = True
             elif pairs:
                 pairs.clear()
@@ -99,7 +99,7 @@ def solve_lbfgs(
     return theta
 
 
-def _little(progress: Progress) -> bool:
+def _gained_little(progress: Progress) -> bool:
     """Return whether the last iteration gained too little for float32 to see."""
     if len(progress.records) < 2:
         return False
@@ -124,7 +124,7 @@ def _inverse_times(gradient: Tensor, pairs: deque[Pair], scale: Preconditioner) 
     return result
 
 
-def rounding(problem: SoftmaxProblem, here: Evaluation) -> float:
+def objective_rounding(problem: SoftmaxProblem, here: Evaluation) -> float:
     """Return the size of a rounding error in the objective.
 
     However small a row's loss is, it is a difference of logits of about 1 or more.
@@ -145,7 +145,7 @@ def line_search(
     """Return a step that lowers the objective enough, or None if rounding hides it.
 
     Enough is Armijo's condition. Where the decrease is below rounding the slope tells instead (the
-    approximate condition of Hager and Zhang). Each try is the minimiser of the parabola through
+    approximate condition of Hager and Zhang). Each try is the minimizer of the parabola through
     the last one. ``noise`` is the rounding error of the objective.
     """
     length = 1.0

@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import SoftmaxProblem
 from lastlayer.linear_model.solvers.preconditioner import cholesky
 
-#: More features than this are not factorised: the Gram matrix alone takes 0.5 GB in float64.
-FACTORISED = 8192
+#: More features than this are not factorized: the Gram matrix alone takes 0.5 GB in float64.
+FACTORIZED = 8192
 
 
 class LeastSquares(Protocol):
@@ -24,12 +24,12 @@ class LeastSquares(Protocol):
 
 def build_least_squares(problem: SoftmaxProblem, rho: float) -> LeastSquares:
     """Return the solver for the number of features."""
-    if problem.rows.num_features <= FACTORISED:
-        return FactorisedLeastSquares(problem, rho)
+    if problem.rows.num_features <= FACTORIZED:
+        return FactorizedLeastSquares(problem, rho)
     return IterativeLeastSquares(problem, rho)
 
 
-class FactorisedLeastSquares:
+class FactorizedLeastSquares:
     """By the Cholesky factor, computed once."""
 
     def __init__(self, problem: SoftmaxProblem, rho: float) -> None:
@@ -77,6 +77,7 @@ class IterativeLeastSquares:
 
     def _times(self, weights: Tensor) -> Tensor:
         problem = self.problem
-        products, sums = problem.rows.reduce(passes.gram_times, weights, -(problem.mean @ weights))
-        centred = products - torch.outer(problem.mean, sums)
-        return self.rho * centred + problem.penalty.times(weights)
+        bias = -(problem.mean @ weights)
+        products, sums = problem.rows.reduce(block_reductions.gram_times, weights, bias)
+        centered = products - torch.outer(problem.mean, sums)
+        return self.rho * centered + problem.penalty.times(weights)

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model.coarse import CoarseProblem
+from lastlayer.linear_model.float32_problem import Float32Problem
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
-from lastlayer.linear_model.solvers.lbfgs import Step, line_search, rounding
+from lastlayer.linear_model.solvers.lbfgs import Step, line_search, objective_rounding
 from lastlayer.linear_model.solvers.preconditioner import Preconditioner, choose_kind
 from lastlayer.linear_model.solvers.progress import Progress, inner
 
-COARSE_FORCING = 1e-3
+FLOAT32_FORCING = 1e-3
 
 
 def solve_newton_krylov(
@@ -26,33 +26,33 @@ def solve_newton_krylov(
     max_iter: int,
     max_products: int = 200,
     preconditioner: str = "auto",
-    coarse: CoarseProblem | None = None,
+    float32: Float32Problem | None = None,
 ) -> Tensor:
-    r"""Minimise from theta; each iteration costs a pass, and one for each Hessian product.
+    r"""Minimize from theta; each iteration costs a pass, and one for each Hessian product.
 
     The residual of the Newton system may be :math:`\min(0.3, \sqrt{|g| / |g_0|})` of the gradient,
     both in the norm of the preconditioner.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most Newton steps.
         max_products: most Hessian products for one step.
         preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
-        coarse: the problem in float32, for products with the Hessian; gradients stay fine.
+        float32: the problem in float32, for products with the Hessian; gradients stay in float64.
 
     Returns:
         The best theta.
     """
     kind = choose_kind(problem, preconditioner)
-    gram = coarse.sampled_gram if coarse else problem.sampled_gram
+    gram = float32.sampled_gram if float32 else problem.sampled_gram
     scale = Preconditioner(problem, kind, gram=gram)
     here = problem.evaluate(theta, keep=True)
     first: float | None = None
 
     def search(theta: Tensor, here: Evaluation, direction: Tensor) -> Step | None:
-        slope, noise = inner(here.gradient, direction), rounding(problem, here)
+        slope, noise = inner(here.gradient, direction), objective_rounding(problem, here)
         evaluate = partial(problem.evaluate, keep=True)
         return line_search(evaluate, theta, here, direction, slope, noise=noise)
 
@@ -66,9 +66,9 @@ def solve_newton_krylov(
             break
         forcing = min(0.3, math.sqrt(size / first))
         # Float32 products are good for a residual of some per mille, not more.
-        used = coarse if coarse is not None and forcing > COARSE_FORCING else problem
-        if used is coarse:
-            coarse.keep()
+        used = float32 if float32 is not None and forcing > FLOAT32_FORCING else problem
+        if used is float32:
+            float32.take_probabilities()
         times = used.hessian_times
         direction = _newton_direction(times, here.gradient, scale, forcing, max_products)
         # Where rows are wrong for certain the Hessian says nothing of how far to go.

@@ -3,7 +3,7 @@ r"""Cheap inverses of an approximate Hessian.
 At probabilities p the Hessian of the loss is :math:`\sum_i s_i (\mathrm{diag}\,p_i - p_i p_i^\top)
 \otimes a_i a_i^\top`. With every :math:`\mathrm{diag}\,p - p p^\top` replaced by its mean
 curvature c on the differences of classes it is :math:`c A^\top S A`, the same for all
-classes: the matrix that ADMM factorises as well.
+classes: the matrix that ADMM factorizes as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model.problem import SoftmaxProblem, centred
+from lastlayer.linear_model.problem import SoftmaxProblem, centered
 
 #: Refactor when the curvature has moved by more than this factor.
 DRIFT = 1.5
@@ -28,7 +28,7 @@ class Preconditioner:
     Args:
         problem: gives Gram matrix and penalty.
         kind: ``"gram"``, ``"diagonal"`` or ``"none"``.
-        gram: computes the Gram matrix of the centred features, or an estimate.
+        gram: computes the Gram matrix of the centered features, or an estimate.
     """
 
     def __init__(self, problem: SoftmaxProblem, kind: str, gram: Callable[[], Tensor]) -> None:
@@ -64,7 +64,7 @@ class Preconditioner:
 
         The loss does not bend along that, so that rounding errors would grow there.
         """
-        gradient = centred(gradient)
+        gradient = centered(gradient)
         if self._inverse is None or self.kind == "none":
             return gradient
         width = self.problem.rows.num_features

@@ -46,7 +46,7 @@ class Record:
 Callback = Callable[[Record], object]
 
 
-def says_stop(answer: object) -> bool:
+def asks_to_stop(answer: object) -> bool:
     """Return whether a callback returned True, Python's or NumPy's."""
     return isinstance(answer, bool | np.bool_) and bool(answer)
 
@@ -93,7 +93,7 @@ class Progress:
     ) -> bool:
         """Record an iteration; return whether the solver is to stop.
 
-        What is not ``final`` is of a coarse problem: its bound certifies nothing and is forgotten.
+        What is not ``final`` is of a float32 problem: its bound certifies nothing and is forgotten.
         """
         if not math.isfinite(found.value):
             raise FloatingPointError(
@@ -102,7 +102,7 @@ class Progress:
         gradient = float(found.gradient.abs().max()) if found.gradient.numel() else math.nan
         bound = max(found.bound, self._bound)
         # Rounding's share of the gap is not held against tol: no further iteration would lower it.
-        exact = max(found.bound + found.slack, self._exact)
+        exact = max(found.bound + found.rounding_error, self._exact)
         if final:
             self._bound, self._exact = bound, exact
         record = Record(
@@ -119,7 +119,7 @@ class Progress:
             self.converged = found.value - exact <= self.tol * abs(found.value)
         else:
             self.converged = gradient <= self._goal
-        if self.callback is not None and says_stop(self.callback(record)):
+        if self.callback is not None and asks_to_stop(self.callback(record)):
             self.stopped = True
         return self.converged or self.stopped
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import Evaluation, SoftmaxProblem
-from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 from lastlayer.linear_model.solvers.progress import Progress
 from lastlayer.linear_model.solvers.step_size import row_scale
 
@@ -31,7 +32,7 @@ def solve_sgd(
     momentum: float = 0.9,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Minimise from theta; an iteration is an epoch and a look at the objective.
+    r"""Minimize from theta; an iteration is an epoch and a look at the objective.
 
     What is looked at is an average over the epochs, of which the last weigh most: noise averages
     out at steps that still get somewhere. Where the average no longer falls, steps of half the size
@@ -40,7 +41,7 @@ def solve_sgd(
     objective is above that at the start are halved at once.
 
     Args:
-        problem: what to minimise; its rows must be local.
+        problem: what to minimize; its rows must be local.
         theta: where to start.
         progress: stopping rule and history.
         max_iter: most epochs.
@@ -173,7 +174,7 @@ def descend(
     smaller step: so the gradients of an epoch sum up to that of all rows.
 
     Args:
-        problem: what to minimise; its rows must be local.
+        problem: what to minimize; its rows must be local.
         theta: where to start.
         velocity: the step before, like theta.
         step: the learning rate, of the mean loss, or a column of one for each row of theta.
@@ -190,7 +191,7 @@ def descend(
     total, count = torch.zeros_like(theta), 0
     for batch in batches(rows, batch_size, generator):
         weights, bias = problem.split(theta)
-        gradient, residual = passes.gradient(batch, weights, bias)
+        gradient, residual = block_reductions.gradient(batch, weights, bias)
         gradient = (gradient - torch.outer(problem.mean, residual)) / weight
         share = len(batch.target) / (size * problem.total_weight)
         gradient += share * problem.penalty.times(weights)

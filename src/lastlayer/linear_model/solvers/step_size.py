@@ -10,7 +10,7 @@ of :math:`E[a a^\top]`. Momentum m adds up the noise of 1 / (1 - m) steps. So th
     + \frac{q}{n}\right]^{-1}, \qquad h = \max\left(10, \frac{1}{1 - m}\right)
 
 with q the penalty's largest eigenvalue; without momentum the noise is given no more room than with
-0.9. The intercept's column of ones is orthogonal to centred features and has a step of its own, as
+0.9. The intercept's column of ones is orthogonal to centered features and has a step of its own, as
 weights and intercept may differ in scale by much.
 """
 
@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.problem import SoftmaxProblem
-from lastlayer.linear_model.rows import Block, LocalRows
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block
 
 #: Rows that the largest eigenvalue is estimated from.
 SAMPLE = 1024
@@ -106,10 +107,10 @@ def norms(block: Block, mean: Tensor) -> Tensor:
 def _largest_of(problem: SoftmaxProblem, sample: LocalRows) -> float:
     """Return the largest eigenvalue of the sample's second moment about the mean of all rows."""
     mean = problem.mean
-    (weight,) = sample.reduce(passes.weight_by_class, problem.num_classes)
+    (weight,) = sample.reduce(block_reductions.weight_by_class, problem.num_classes)
 
     def times(columns: Tensor) -> Tensor:
-        along, sums = sample.reduce(passes.gram_times, columns, -(mean @ columns))
+        along, sums = sample.reduce(block_reductions.gram_times, columns, -(mean @ columns))
         return (along - torch.outer(mean, sums)) / weight.sum()
 
     return largest_eigenvalue(times, mean)

@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lastlayer.linear_model.block_state import FolderState
-from lastlayer.linear_model.chunks import Chunk, all_finite
-from lastlayer.linear_model.matrices import DenseMatrix
-from lastlayer.linear_model.rows import BLOCK_BYTES, Block, LocalRows
+from lastlayer.linear_model.rows.matrices import DenseMatrix
+from lastlayer.linear_model.rows.memory import BLOCK_BYTES, LocalRows
+from lastlayer.linear_model.rows.protocol import Block
+from lastlayer.linear_model.rows.sources import Chunk, all_finite
 
 #: Blocks alive at once: worked on, ready and, for a moment, the one before.
-ALIVE = 3
+LIVE_BLOCKS = 3
 #: Matrices of a block's logits that a step holds.
-LOGITS = 6
+LIVE_LOGITS = 6
 
 
 class StreamedBlocks(Sequence[Block]):
@@ -149,12 +149,11 @@ class StreamedRows(LocalRows):
         if state_folder is not None:
             home = Path(tempfile.mkdtemp(prefix="lastlayer-", dir=state_folder))
             weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
-            states = [FolderState(home, str(number)) for number in range(len(chunks))]
+            states = [DiskState(home, str(number)) for number in range(len(chunks))]
         blocks = StreamedBlocks(
             chunks, target, weight, dtype=dtype, device=device, room=room, states=states
         )
-        super().__init__(blocks, dtype, device, num_features, feature_names)
-        self.classes = classes
+        super().__init__(blocks, dtype, device, num_features, feature_names, classes)
         self.prefetch = prefetch
 
     @property
@@ -186,6 +185,43 @@ class StreamedRows(LocalRows):
             state.clear()
 
 
+class DiskState(MutableMapping[str, Tensor]):
+    """What a solver keeps beside a block, on disk: tensors by name, each in a file.
+
+    Reading gives a copy, writing replaces the file.
+
+    Args:
+        folder: an existing folder.
+        prefix: of the files' names, one a block.
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._folder = folder
+        self._prefix = prefix
+        self._devices: dict[str, torch.device] = {}
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{self._prefix}-{name}.npy"
+
+    def __getitem__(self, name: str) -> Tensor:
+        device = self._devices[name]
+        return torch.from_numpy(np.load(self._path(name), allow_pickle=False)).to(device)
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        np.save(self._path(name), value.detach().cpu().numpy(), allow_pickle=False)
+        self._devices[name] = value.device
+
+    def __delitem__(self, name: str) -> None:
+        del self._devices[name]
+        self._path(name).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._devices))
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+
 def row_bytes(num_features: int, num_classes: int, dtype: torch.dtype, stored: int) -> int:
     """Return how many bytes a row takes while its block is worked on.
 
@@ -196,7 +232,7 @@ def row_bytes(num_features: int, num_classes: int, dtype: torch.dtype, stored: i
         stored: bytes of a number in the file.
     """
     size = dtype.itemsize
-    return num_features * (ALIVE * size + stored) + LOGITS * num_classes * size
+    return num_features * (LIVE_BLOCKS * size + stored) + LIVE_LOGITS * num_classes * size
 
 
 def choose_block_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model.rows import Block
+from lastlayer.linear_model.rows.protocol import Block
 
 
 def weight_by_class(block: Block, num_classes: int) -> tuple[Tensor, ...]:
@@ -105,13 +105,22 @@ def _curvatures(block: Block, picked: Tensor, squares: Tensor) -> Tensor:
     return torch.stack([spread, 2 * _inner(weight, missed) - spread])
 
 
-def not_won(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+def count_errors(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """Count the rows whose label has not the largest logit alone."""
     logits = block.matrix.times(weights).add_(bias)
     column = block.target.unsqueeze(1)
     picked = logits.gather(1, column)
     rivals = logits.scatter(1, column, -torch.inf).amax(1, keepdim=True)
     return ((picked <= rivals).sum(),)
+
+
+def prediction_sums(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Sum rows, losses, squared losses and rows that are right, each row counting once."""
+    log_probability = torch.log_softmax(block.matrix.times(weights).add_(bias), dim=1).double()
+    loss = -log_probability.gather(1, block.target.unsqueeze(1)).squeeze(1)
+    right = (log_probability.argmax(1) == block.target).sum()
+    count = torch.tensor(len(loss), dtype=torch.float64, device=loss.device)
+    return count, loss.sum(), loss.square().sum(), right.double()
 
 
 def squares(values: Tensor) -> Tensor:

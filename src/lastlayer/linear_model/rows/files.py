@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
-from lastlayer.linear_model.chunks import NpySource, Source, open_npy
-from lastlayer.linear_model.labels import as_weight, index_classes
-from lastlayer.linear_model.parquet import ParquetSource, read_column
-from lastlayer.linear_model.streams import StreamedRows, choose_block_rows, row_bytes
+from lastlayer.linear_model.rows.dask import rows_on_cluster
+from lastlayer.linear_model.rows.labels import as_labels, as_weight, index_classes
+from lastlayer.linear_model.rows.protocol import Rows
+from lastlayer.linear_model.rows.sources import (
+    Chunk,
+    NpySource,
+    ParquetSource,
+    Source,
+    open_npy,
+    read_column,
+    take_rows,
+)
+from lastlayer.linear_model.rows.streams import StreamedRows, choose_block_rows, row_bytes
 
 PARQUET = (".parquet", ".pq")
 #: Bytes of features in memory unless the user says otherwise.
@@ -28,6 +41,7 @@ def rows_from_files(
     target: Any,
     weight: Any = None,
     *,
+    subset: Any = None,
     classes: Any = None,
     columns: Sequence[str] | None = None,
     block_rows: int | None = None,
@@ -36,7 +50,8 @@ def rows_from_files(
     device: str | torch.device = "cpu",
     prefetch: bool = True,
     state_folder: AnyPath | None = None,
-) -> StreamedRows:
+    cluster: Any = None,
+) -> Rows:
     r"""Return rows whose features are read from ``.npy`` or parquet files, block by block.
 
     Every pass of a solver reads the files once, in order; blocks that fit into ``memory_bound`` are
@@ -47,11 +62,16 @@ def rows_from_files(
     (:math:`d^2` for the Gram matrix), and what it keeps beside the rows: K numbers a row for
     Newton-Krylov, 2 K for ADMM, none for L-BFGS; ``state_folder`` puts those on disk.
 
+    With a ``cluster`` of dask its workers, which must all see the files, read them once and keep
+    them in their memory, as those of :func:`rows_from_dask`.
+
     Args:
-        features: one or several files, each a matrix of some rows and all d columns.
-        target: (n,) labels of any kind: an array, a ``.npy`` file, or the name of a column of the
-            parquet files.
+        features: one or several files, each a matrix of some rows and all d columns; or a pattern
+            such as ``"part*.parquet"``, for files in the order of their names.
+        target: (n,) labels of any kind: an array, a ``.npy`` file, an array of an ``.npz`` file as
+            ``"FILE.npz:NAME"``, or the name of a column of the parquet files.
         weight: (n,) weights of at least 0, like ``target``.
+        subset: (n,) True for the rows that are taken, such as those to train on; all if None.
         classes: (K,) all labels that there may be; those that occur if None.
         columns: of the parquet files, the features; all but target and weight if None.
         block_rows: rows worked on together; what fits into a core's cache if None.
@@ -60,13 +80,15 @@ def rows_from_files(
         device: where to compute.
         prefetch: whether a thread reads the next block while one is worked on.
         state_folder: where a temporary folder is made for what solvers keep; memory if None.
+        cluster: address of a dask scheduler, or a ``distributed.Client``; this process alone if
+            None. The last three arguments before it, and ``device``, are then without effect.
 
     Returns:
         Rows for :meth:`LinearSoftmax.fit_rows`, which takes the labels from them.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ImportError: if a parquet file is given without the extra ``parquet``.
+        FileNotFoundError: if a file is missing, or none fits the pattern.
+        ImportError: if the extra ``parquet`` or ``cluster`` is needed and not installed.
         ValueError: if a file is truncated, or shapes, dtypes, labels or weights do not fit. Rows
             that hold NaN or infinity are found in the first pass.
 
@@ -84,7 +106,7 @@ def rows_from_files(
     """
     check_count("memory_bound", memory_bound)
     memory_bound = int(memory_bound)
-    paths = _paths("features", features)
+    paths = file_paths("features", features)
     named = [name for name in (target, weight) if _is_column(name)]
     sources = [_open(path, columns, named) for path in paths]
     _check_widths(sources)
@@ -100,26 +122,23 @@ def rows_from_files(
     stored = max(source.dtype.itemsize for source in sources)
     bytes_a_row = row_bytes(width, len(classes), dtype, stored)
     fitting = choose_block_rows(bytes_a_row, width, dtype, device, memory_bound)
-    most = memory_bound // bytes_a_row
-    if block_rows is None:
-        block_rows = fitting
-    check_count("block_rows", block_rows)
-    block_rows = int(block_rows)
-    if block_rows > most:
-        raise ValueError(
-            f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
-            f"memory_bound={memory_bound}"
-        )
-    chunks = [
-        chunk
-        for source in sources
-        for chunk in source.chunks(most if isinstance(source, ParquetSource) else block_rows)
-    ]
+    chunks = _chunks(
+        sources, fitting if block_rows is None else block_rows, bytes_a_row, memory_bound
+    )
     largest = max(chunk.num_rows for chunk in chunks)
+    weights = as_weight(_values("weight", weight, paths), count, dtype)
+    if subset is not None:
+        wanted = _checked_subset(subset, count)
+        chunks, indices = take_rows(chunks, wanted), indices[wanted]
+        weights = None if weights is None else weights[wanted]
+    if cluster is not None:
+        rows = rows_on_cluster(chunks, indices, weights, width, classes, dtype, cluster)
+        rows.feature_names = feature_names
+        return rows
     return StreamedRows(
         chunks,
         indices,
-        as_weight(_values("weight", weight, paths), count, dtype),
+        weights,
         num_features=width,
         classes=classes,
         dtype=dtype,
@@ -131,16 +150,67 @@ def rows_from_files(
     )
 
 
-def _paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+def _chunks(
+    sources: Sequence[Source], block_rows: int, bytes_a_row: int, memory_bound: int
+) -> list[Chunk]:
+    check_count("block_rows", block_rows)
+    block_rows = int(block_rows)
+    if block_rows * bytes_a_row > memory_bound:
+        raise ValueError(
+            f"block_rows={block_rows} takes {block_rows * bytes_a_row} bytes, more than "
+            f"memory_bound={memory_bound}"
+        )
+    most = memory_bound // bytes_a_row
+    return [
+        chunk
+        for source in sources
+        for chunk in source.chunks(most if isinstance(source, ParquetSource) else block_rows)
+    ]
+
+
+def read_labels(features: AnyPath | Sequence[AnyPath], target: Any) -> NDArray[Any]:
+    """Return the labels, (n,), that :func:`rows_from_files` would take."""
+    return as_labels(_values("target", target, file_paths("features", features)))
+
+
+def file_paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Return the files that are meant.
+
+    Raises:
+        FileNotFoundError: if none fits a pattern.
+        ValueError: if there is none, or one of another kind.
+    """
     if isinstance(given, str | os.PathLike):
         given = [given]
-    paths = [Path(path) for path in given]
+    paths = [path for one in given for path in _matching(os.fspath(one))]
     if not paths:
         raise ValueError(f"{name} must name at least one file; got none")
     for path in paths:
         if path.suffix not in (".npy", *PARQUET):
             raise ValueError(f"{name} must be .npy or .parquet files; got {path}")
     return paths
+
+
+def _matching(given: str) -> list[Path]:
+    """Return the files that a pattern stands for, sorted, or the one path."""
+    if os.path.exists(given) or not glob.has_magic(given):
+        return [Path(given)]
+    found = sorted(glob.glob(given))
+    if not found:
+        raise FileNotFoundError(f"there is no file {given}")
+    return [Path(path) for path in found]
+
+
+def _checked_subset(given: Any, count: int) -> Tensor:
+    wanted = torch.as_tensor(given)
+    if wanted.dtype != torch.bool or wanted.shape != (count,):
+        raise ValueError(
+            f"subset must be True or False for each of {count} rows; "
+            f"got {wanted.dtype} of shape {tuple(wanted.shape)}"
+        )
+    if not bool(wanted.any()):
+        raise ValueError("subset must have at least one row; got none")
+    return wanted
 
 
 def _open(path: Path, columns: Sequence[str] | None, named: Sequence[str]) -> Source:
@@ -171,7 +241,7 @@ def _feature_names(sources: Sequence[Source]) -> list[str] | None:
 
 
 def _is_column(given: Any) -> bool:
-    return isinstance(given, str) and Path(given).suffix != ".npy"
+    return isinstance(given, str) and Path(given).suffix != ".npy" and ".npz:" not in given
 
 
 def _values(name: str, given: Any, paths: Sequence[Path]) -> Any:
@@ -183,12 +253,33 @@ def _values(name: str, given: Any, paths: Sequence[Path]) -> Any:
                 "array or a .npy file"
             )
         return read_column(paths, given)
+    if isinstance(given, str) and ".npz:" in given:
+        return _one_column(name, given, _named_array(given))
     if isinstance(given, str | os.PathLike):
         path = Path(given)
         if path.suffix != ".npy":
             raise ValueError(f"{name} must be an array, a .npy file or a column; got {path}")
-        values = np.array(open_npy(path))
-        if values.ndim != 1:
-            raise ValueError(f"{path}: {name} must have shape (n,); got {values.shape}")
-        return values
+        return _one_column(name, str(path), np.array(open_npy(path)))
     return given
+
+
+def _named_array(given: str) -> NDArray[Any]:
+    """Return the array that ``FILE.npz:NAME`` means."""
+    path, _, name = given.rpartition(":")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = arrays.files
+            found: NDArray[Any] | None = arrays[name] if name in names else None
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: truncated, or no .npz file of numbers ({error})") from error
+    if found is None:
+        raise ValueError(f"{path}: has no array {name!r}; its arrays: {', '.join(names)}")
+    return found
+
+
+def _one_column(name: str, where: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.ndim != 1:
+        raise ValueError(f"{where}: {name} must have shape (n,); got {values.shape}")
+    return values

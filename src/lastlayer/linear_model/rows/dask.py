@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer._checks import check_whole
-from lastlayer.linear_model.chunks import Chunk, check_numeric
-from lastlayer.linear_model.labels import as_weight, index_classes
-from lastlayer.linear_model.matrices import DenseMatrix
-from lastlayer.linear_model.rows import Block, LocalRows, Rows, Step, add_up
-from lastlayer.linear_model.streams import StreamedRows
+from lastlayer.linear_model.rows.labels import as_weight, index_classes
+from lastlayer.linear_model.rows.matrices import DenseMatrix
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block, Rows, Step, add_up
+from lastlayer.linear_model.rows.sources import Chunk, check_numeric
+from lastlayer.linear_model.rows.streams import StreamedRows
 
 #: Bytes of chunks that are kept by this process where there is no cluster.
 MEMORY_BOUND = 2**30
@@ -91,6 +93,49 @@ def rows_from_dask(
     )
 
 
+def rows_on_cluster(
+    chunks: Sequence[Chunk],
+    target: Tensor,
+    weight: Tensor | None,
+    num_features: int,
+    classes: NDArray[Any],
+    dtype: torch.dtype,
+    cluster: Any,
+) -> Rows:
+    """Return rows whose chunks a cluster's workers read, once, and keep.
+
+    Args:
+        chunks: what to read; the workers must be able to.
+        target: (n,) class indices.
+        weight: (n,) weights, or None.
+        num_features: d.
+        classes: (K,) labels by class index.
+        dtype: float32 or float64.
+        cluster: address of a scheduler, or a client.
+
+    Raises:
+        ImportError: if the extra is not installed.
+        OSError: if there is no scheduler at the address.
+    """
+    array, delayed = _require("dask.array"), _require("dask").delayed
+    wanted = np.dtype(str(dtype).removeprefix("torch."))
+    parts = [
+        array.from_delayed(
+            delayed(_read)(chunk, wanted), shape=(chunk.num_rows, num_features), dtype=wanted
+        )
+        for chunk in chunks
+    ]
+    own = None if weight is None else weight.numpy()
+    labels = classes[target.numpy()]
+    X = array.concatenate(parts)
+    return rows_from_dask(X, labels, own, address=cluster, classes=classes)
+
+
+def _read(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # becomes infinity, and an error
+        return np.asarray(chunk.read(), dtype=dtype)
+
+
 class ClusterRows:
     """Rows held by the workers of a dask cluster.
 
@@ -102,13 +147,14 @@ class ClusterRows:
     """
 
     in_memory = False
+    feature_names: Sequence[str] | None = None
 
     def __init__(
         self, client: Any, blocks: Sequence[Any], num_features: int, classes: NDArray[Any]
     ) -> None:
         self.client = client
         self.num_features = num_features
-        self.classes = classes
+        self.classes: NDArray[Any] | None = classes
         self.device = torch.device("cpu")
         placed: dict[str, list[Any]] = defaultdict(list)
         homes = client.who_has(blocks)
@@ -238,6 +284,18 @@ def _compute(client: Any, lazy: Any) -> NDArray[Any]:
     return np.asarray(client.compute(lazy).result())
 
 
+@contextmanager
+def cluster_client(address: str) -> Iterator[Any]:
+    """Connect to the scheduler at an address, and leave it afterwards.
+
+    Raises:
+        ImportError: if the extra is not installed.
+        OSError: if there is none.
+    """
+    with _require("distributed").Client(address, timeout=10, set_as_default=False) as client:
+        yield client
+
+
 def _client(address: Any) -> Any:
     """Return the client of a cluster, or None where there is none."""
     if address is None:
@@ -260,4 +318,6 @@ def _require(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError("dask arrays need dask: pip install 'lastlayer[cluster]'") from error
+        raise ImportError(
+            "a cluster and dask arrays need dask: pip install 'lastlayer[cluster]'"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,13 +11,15 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.inputs import check_examples
-from lastlayer.linear_model.labels import as_labels
-from lastlayer.linear_model.ranks import attempt, check_group, check_same, gather
-from lastlayer.linear_model.rows import LocalRows, Step
+from lastlayer.linear_model.rows.labels import as_labels
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Step
 
-EstimatorT = TypeVar("EstimatorT", bound=LinearSoftmax)
+if TYPE_CHECKING:
+    from lastlayer.linear_model.base import LinearSoftmax
+
+EstimatorT = TypeVar("EstimatorT", bound="LinearSoftmax")
+T = TypeVar("T")
 Layout = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
@@ -77,7 +79,7 @@ class DistributedRows:
         self.num_features = local_rows.num_features
         self.dtype = local_rows.dtype
         self.device = local_rows.device
-        self.classes = getattr(local_rows, "classes", None)
+        self.classes = local_rows.classes
         self.feature_names = local_rows.feature_names
         self._layouts: dict[object, Layout] = {}
 
@@ -164,7 +166,7 @@ def fit_distributed(
     The result is that of one process with all examples, up to the order of summation.
 
     Args:
-        estimator: with the same options on all processes; not :class:`SGDSoftmax`.
+        estimator: with the same options on all processes; not of stochastic gradient descent.
         X_local: (n, d) features of this process.
         y_local: (n,) labels of this process; need not be of all classes.
         sample_weight: (n,) weights of at least 0.
@@ -204,22 +206,66 @@ def fit_distributed(
         if not len(y_local):
             return None
         # Not the weights of classes: they need all examples, see fit_rows.
-        rows = check_examples(
-            estimator,
-            X_local,
-            y_local,
-            sample_weight=sample_weight,
-            device=estimator.device,
-            classes=classes,
-        ).rows()
+        rows = estimator._examples(X_local, y_local, sample_weight, classes=classes).rows()
         rows.feature_names = getattr(estimator, "feature_names_in_", None)
         return rows
 
     return estimator.fit_rows(DistributedRows(build, group), classes)
 
 
+# -- what processes tell each other, besides sums -------------------------------------------------
+
+
+def check_group(group: Any) -> None:
+    """Raise ``RuntimeError`` unless this process is one of an initialized group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError(
+            "torch.distributed is not initialized: call torch.distributed.init_process_group"
+        )
+    if dist.get_rank(group) < 0:
+        raise RuntimeError("this process is not of the group")
+
+
+def gather(value: T, error: Exception | None = None, *, group: Any = None) -> list[T]:
+    """Return every rank's value.
+
+    Raises:
+        Exception: this rank's error.
+        RuntimeError: if another rank had one; so all ranks raise and none waits for another.
+    """
+    message = None if error is None else f"{type(error).__name__}: {error}"
+    found: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(found, (value, message), group=group)
+    if error is not None:
+        raise error
+    failed = [f"rank {rank} failed: {said}" for rank, (_, said) in enumerate(found) if said]
+    if failed:
+        raise RuntimeError("; ".join(failed))
+    return [value for value, _ in found]
+
+
+def attempt(compute: Callable[[], T], *, group: Any = None) -> T:
+    """Return what this rank computes; an error on one rank is raised on all."""
+    try:
+        result = compute()
+    except Exception as error:
+        gather(None, error, group=group)
+        raise
+    gather(None, group=group)
+    return result
+
+
+def check_same(what: str, values: list[Any]) -> None:
+    """Raise ``ValueError`` unless the values of all ranks are equal."""
+    for rank, value in enumerate(values):
+        if value != values[0]:
+            raise ValueError(
+                f"ranks differ in their {what}: rank 0 has {values[0]}, rank {rank} has {value}"
+            )
+
+
 def _facts(rows: LocalRows) -> _Facts:
-    classes, names = getattr(rows, "classes", None), rows.feature_names
+    classes, names = rows.classes, rows.feature_names
     return _Facts(
         num_rows=rows.num_rows,
         num_features=rows.num_features,

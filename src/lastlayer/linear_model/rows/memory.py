@@ -1,84 +1,21 @@
-"""Examples in blocks of rows; a solver's every step is a sum over them.
-
-A solver hands a step to :meth:`Rows.reduce`; the step sees one block, may keep tensors beside the
-rows in ``block.state``, and returns what is to be summed. So one solver serves matrices in memory,
-files larger than it and rows spread over processes.
-"""
+"""Examples in this process's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer._checks import check_count, check_finite, check_labels, check_matrix
-from lastlayer.linear_model.labels import as_weight
-from lastlayer.linear_model.matrices import DenseMatrix, Matrix
+from lastlayer.linear_model.rows.labels import as_weight
+from lastlayer.linear_model.rows.matrices import DenseMatrix
+from lastlayer.linear_model.rows.protocol import Block, Step, add_up
 
 #: Bytes of the features of a block: two products with them, and what lies between, stay in a cache.
 BLOCK_BYTES = 2**23
-
-
-@dataclass
-class Block:
-    """Rows that are worked on together.
-
-    Attributes:
-        matrix: their features.
-        target: (n,) class indices.
-        weight: (n,) weights of at least 0, or None for ones.
-        state: what a solver keeps beside the rows.
-    """
-
-    matrix: Matrix
-    target: Tensor
-    weight: Tensor | None = None
-    state: MutableMapping[str, Tensor] = field(default_factory=dict)
-
-
-Step = Callable[..., tuple[Tensor, ...]]
-
-
-def add_up(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Return the sums of tuples of tensors; the first tuple's are overwritten."""
-    totals: tuple[Tensor, ...] | None = None
-    for found in parts:
-        if totals is None:
-            totals = found
-            continue
-        for total, part in zip(totals, found, strict=True):
-            total += part
-    return totals or ()
-
-
-class Rows(Protocol):
-    """All examples, wherever they are.
-
-    Attributes:
-        num_features: d.
-        dtype: of the features.
-        device: where the sums are.
-        in_memory: whether this process holds all rows as they are to be weighed. Only then may
-            some be drawn, as a sample does not depend on how files or processes cut the rows, and
-            a copy be made, as it fits beside them.
-    """
-
-    num_features: int
-    dtype: torch.dtype
-    device: torch.device
-    in_memory: bool
-
-    def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
-        """Return the sums over all blocks of what ``step(block, *shared)`` returns.
-
-        A step returns new tensors, not its state: they are summed in place.
-        """
-
-    def clear(self) -> None:
-        """Forget what solvers kept beside the rows."""
 
 
 class LocalRows:
@@ -90,6 +27,7 @@ class LocalRows:
         device: of the features.
         num_features: if it is known without a look at a block.
         feature_names: (d,) names of the features, if they have any.
+        classes: (K,) labels by class index, if they are known.
     """
 
     in_memory = True
@@ -101,6 +39,7 @@ class LocalRows:
         device: torch.device,
         num_features: int | None = None,
         feature_names: Sequence[str] | None = None,
+        classes: NDArray[Any] | None = None,
     ) -> None:
         if not len(blocks):
             raise ValueError("rows need at least one example; got none")
@@ -109,6 +48,7 @@ class LocalRows:
         self.dtype = dtype
         self.device = device
         self.feature_names = feature_names
+        self.classes = classes
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self.blocks)
@@ -155,7 +95,7 @@ class RoundedRows(LocalRows):
 
 def _rounded(block: Block, mean: Tensor) -> Block:
     if not isinstance(block.matrix, DenseMatrix):
-        raise TypeError("features that are sparse are not centred, and so not rounded")
+        raise TypeError("features that are sparse are not centered, and so not rounded")
     values = (block.matrix.values - mean).to(torch.float32)
     weight = None if block.weight is None else block.weight.to(torch.float32)
     return Block(DenseMatrix(values), block.target, weight)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lastlayer.linear_model import passes
+from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.base import LinearSoftmax
-from lastlayer.linear_model.inputs import check_examples
-from lastlayer.linear_model.rows import LocalRows, Step
+from lastlayer.linear_model.rows.memory import LocalRows
+from lastlayer.linear_model.rows.protocol import Block, Rows, Step
 
 Estimator = TypeVar("Estimator", bound=LinearSoftmax)
 
 #: Sums that no weights go into.
-CONSTANT_STEPS: tuple[Step, ...] = (passes.totals, passes.gram)
+CONSTANT_STEPS: tuple[Step, ...] = (block_reductions.totals, block_reductions.gram)
 
 
 class SharedRows(LocalRows):
@@ -24,14 +25,28 @@ class SharedRows(LocalRows):
     So is the copy in float32, with its own sums.
 
     Args:
-        rows: in memory.
+        rows: of this process.
     """
 
     def __init__(self, rows: LocalRows) -> None:
-        super().__init__(rows.blocks, rows.dtype, rows.device)
+        super().__init__(rows.blocks, rows.dtype, rows.device, rows.num_features)
+        self.in_memory = rows.in_memory
         self._rows = rows
         self._sums: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
         self._copy: tuple[Tensor, LocalRows] | None = None
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._rows)
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of examples."""
+        return self._rows.num_rows
+
+    @property
+    def block_rows(self) -> int:
+        """Return the number of examples of the largest block."""
+        return self._rows.block_rows
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks."""
@@ -50,43 +65,45 @@ class SharedRows(LocalRows):
 
     def clear(self) -> None:
         """Forget what solvers kept."""
-        super().clear()
+        self._rows.clear()
         if self._copy is not None:
             self._copy[1].clear()
 
 
-class Refits:
+class PreparedData:
     """The same examples for many fits of one kind of estimator.
 
     Args:
         estimator: gives the options.
-        X: (n, d) features.
-        y: (n,) labels.
-        sample_weight: (n,) weights.
+        X: (n, d) features, or rows of any kind with their labels.
+        y: (n,) labels of features.
+        sample_weight: (n,) weights of features.
 
     Raises:
         TypeError: if the estimator is none of this package.
         ValueError: if the examples do not fit.
     """
 
-    def __init__(self, estimator: LinearSoftmax, X: Any, y: Any, sample_weight: Any = None) -> None:
+    def __init__(
+        self, estimator: LinearSoftmax, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> None:
         if not isinstance(estimator, LinearSoftmax):
             raise TypeError(
                 "estimator must be one of lastlayer.linear_model's softmax estimators; "
                 f"got {type(estimator).__name__}"
             )
-        self._checked = similar(estimator)
+        self._checked = clone_with(estimator)
         self._checked._check_options()
-        examples = check_examples(
-            self._checked,
-            X,
-            y,
-            sample_weight=sample_weight,
-            class_weight=estimator.class_weight,
-            device=estimator.device,
-        )
-        self.classes = examples.classes
-        self.rows = SharedRows(self._checked._rows(examples))  # type: ignore[arg-type]
+        rows: Rows
+        if isinstance(X, Rows):
+            rows, self.classes = self._checked._take_rows(X)
+        else:
+            examples = self._checked._examples(
+                X, y, sample_weight, class_weight=estimator.class_weight
+            )
+            rows, self.classes = self._checked._rows(examples), examples.classes
+        # Those of other processes, and with class weights on top, keep no sums.
+        self.rows = SharedRows(rows) if isinstance(rows, LocalRows) else rows
 
     def fit(self, model: Estimator, start: LinearSoftmax | None = None) -> Estimator:
         """Fit a model to the rows, from the weights of another one if given."""
@@ -104,7 +121,7 @@ class Refits:
         return model
 
 
-def similar(estimator: Estimator, **changes: Any) -> Estimator:
+def clone_with(estimator: Estimator, **changes: Any) -> Estimator:
     """Return an estimator of the same kind that is not fitted, with some options changed."""
     # scikit-learn's clone would copy what a callback holds.
     return type(estimator)(**(estimator.get_params(deep=False) | changes))

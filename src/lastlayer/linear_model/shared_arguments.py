@@ -1,0 +1,85 @@
+"""The arguments that all estimators share: their names, defaults and docs, written once.
+
+A class names its own arguments, and takes these as ``**shared: Unpack[SharedArguments]``; its
+signature and docstring get them from here, for ``help`` and for scikit-learn, which finds an
+estimator's parameters in the signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+from lastlayer.linear_model.solvers.progress import Callback
+
+
+class SharedArguments(TypedDict, total=False):
+    """What every estimator takes, beside ``C`` and its own."""
+
+    penalty_operator: Any
+    fit_intercept: bool
+    class_weight: Any
+    tol: float
+    max_iter: int
+    warm_start: bool
+    device: Any
+    callback: Callback | None
+
+
+DEFAULTS: SharedArguments = {
+    "penalty_operator": None,
+    "fit_intercept": True,
+    "class_weight": None,
+    "tol": 1e-3,
+    "max_iter": 1000,
+    "warm_start": False,
+    "device": None,
+    "callback": None,
+}
+
+
+def whole_signature(init: Callable[..., None], defaults: Mapping[str, Any]) -> inspect.Signature:
+    """Return a signature with the shared arguments in place of ``**shared``."""
+    signature = inspect.signature(init)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if len(own) == len(signature.parameters):
+        return signature
+    hints = [getattr(h, "__forward_arg__", h) for h in SharedArguments.__annotations__.values()]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hint)
+        for (name, value), hint in zip(defaults.items(), hints, strict=True)
+    ]
+    return signature.replace(parameters=[*own, *shared])
+
+
+def whole_doc(own: str, base: str) -> str:
+    """Return a class's docstring with the arguments and attributes of its base's.
+
+    The base's come after the class's own, but for the first argument; what the class has itself
+    it says in its own words.
+    """
+    own, base = inspect.cleandoc(own) + "\n", inspect.cleandoc(base) + "\n"
+    for section in ("Attributes", "Args"):
+        pattern = rf"^{section}:\n((?: {{4}}.*\n)+)\n?"
+        said, there = re.search(pattern, own, re.M), re.search(pattern, base, re.M)
+        mine, shared = _entries(said), _entries(there)
+        first = dict([*shared.items()][:1]) if section == "Args" else {}
+        entries = "".join((first | mine | shared | mine).values())
+        begin, end = said.span() if said else _end_of_args(own)
+        own = f"{own[:begin]}{section}:\n{entries}\n{own[end:]}"
+    return own
+
+
+def _entries(section: re.Match[str] | None) -> dict[str, str]:
+    """Return the entries of a docstring's section by name."""
+    entries = re.split(r"^(?= {4}\w)", section[1], flags=re.M)[1:] if section else []
+    return {entry.partition(":")[0].strip(): entry for entry in entries}
+
+
+def _end_of_args(doc: str) -> tuple[int, int]:
+    """Return where a section belongs that is not there: before the example."""
+    later = re.search(r"^(Example|Source)", doc, re.M)
+    place = later.start() if later else len(doc)
+    return place, place
