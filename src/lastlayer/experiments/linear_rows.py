@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_options
-from lastlayer.data.heldout import set_test_apart
 from lastlayer.data.loading import draw_parts, validation_count
 from lastlayer.data.sources import Examples, Raw
+from lastlayer.data.subset import set_test_apart
 from lastlayer.experiments.linear_data import DTYPES, LinearData, RowsPart, digest_of
 from lastlayer.linear_model.rows import rows_from_files
 from lastlayer.linear_model.rows.files import MEMORY_BOUND, PARQUET, file_paths, read_labels
