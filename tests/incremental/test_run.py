@@ -329,3 +329,13 @@ def test_models_of_either_of_two_class_orders_are_refused_by_the_other(tmp_path)
             (run.task_folder(0) / name).write_bytes(content)
         with pytest.raises(ValueError, match=r"model\.safetensors.*class order"):
             learn(setting, run.path, resume=True)
+
+
+def test_tasks_are_trained_on_augmented_images_and_the_seed_draws_them(tmp_path):
+    def learned(name, *augment):
+        short = {"steps": 2, "augment": list(augment)}
+        return weights(learn(config(tasks={"first_steps": 2}, training=short), tmp_path / name))
+
+    plain, moved, again = learned("plain"), learned("moved", "crop"), learned("again", "crop")
+    assert all(torch.equal(moved[name], again[name]) for name in moved)
+    assert not torch.equal(moved["head.classifier.weight"], plain["head.classifier.weight"])
