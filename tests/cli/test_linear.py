@@ -319,3 +319,15 @@ def test_a_file_that_is_no_npz_is_one_line(lastlayer, tmp_path):
     (tmp_path / "F.npz").write_text("nothing")
     line = one_error_line(lastlayer("fit-linear", "--features", "F.npz", "--path", "1"))
     assert "not a readable .npz file" in line
+
+
+def test_the_seed_alone_decides_the_random_features(lastlayer, file, tmp_path):
+    words = ("--features", file, "--random-features", 12, "--solver", "lbfgs", "--max-iter", 3)
+    weights = []
+    for seed, out in ((5, "a"), (5, "b"), (6, "c")):
+        printed = lastlayer("fit-linear", *words, "--seed", seed, "--out", out)
+        assert printed.status == 0, printed.err
+        (_, model) = (step for _, step in load_linear(tmp_path / out / "lbfgs").steps)
+        weights.append(model.coef_)
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.allclose(weights[0], weights[2])

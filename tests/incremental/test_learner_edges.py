@@ -376,3 +376,15 @@ def test_a_fixed_alpha_may_be_any_positive_number_and_is_reported_as_given(alpha
     assert [report.alpha for report in made.reports] == [alpha, alpha]
     told = made.model.head.class_counts.tolist()
     assert told == pytest.approx([4 * alpha, 4 * alpha, 20.0])
+
+
+def test_batch_norm_counts_every_step_though_meta_batches_are_looked_at_between():
+    network, settings = own_network(), {"training": {"batch_size": 16}}
+    made = learner("balanced-softmax+meta:lr=0.1", backbone=network, steps=5, settings=settings)
+    made.learn(*task(0, 1, 2)).learn(*task(3, 4))
+    counted = [
+        int(value)
+        for name, value in made.model.state_dict().items()
+        if name.endswith("num_batches_tracked")
+    ]
+    assert counted == [10]  # two tasks of five steps

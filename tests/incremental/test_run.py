@@ -315,3 +315,27 @@ def test_a_damaged_result_is_named(tmp_path):
     run.result_path(0).write_text("{")
     with pytest.raises(ValueError, match=r"result\.json is corrupt"):
         learn(config(), run.path, resume=True)
+
+
+def test_models_of_either_of_two_class_orders_are_refused_by_the_other(tmp_path):
+    runs, settings = [], [config(), config(tasks={"order_seed": 9})]
+    for index, setting in enumerate(settings):
+        (tmp_path / str(index)).mkdir()
+        runs.append(_stopped(tmp_path / str(index), tasks=setting.tasks.model_dump()))
+    files = ("memory.safetensors", "model.safetensors")
+    stored = [{name: (run.task_folder(0) / name).read_bytes() for name in files} for run in runs]
+    for run, setting, others in zip(runs, settings, reversed(stored), strict=True):
+        for name, content in others.items():
+            (run.task_folder(0) / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.safetensors.*class order"):
+            learn(setting, run.path, resume=True)
+
+
+def test_tasks_are_trained_on_augmented_images_and_the_seed_draws_them(tmp_path):
+    def learned(name, *augment):
+        short = {"steps": 2, "augment": list(augment)}
+        return weights(learn(config(tasks={"first_steps": 2}, training=short), tmp_path / name))
+
+    plain, moved, again = learned("plain"), learned("moved", "crop"), learned("again", "crop")
+    assert all(torch.equal(moved[name], again[name]) for name in moved)
+    assert not torch.equal(moved["head.classifier.weight"], plain["head.classifier.weight"])

@@ -155,3 +155,9 @@ def test_an_interval_far_wider_than_the_dots_is_cut_with_arrowheads():
 def test_one_seed_draws_a_mean_without_interval():
     axes = comparison_figure([row("one", [0.1])], ["error"]).axes[0]
     assert {line.get_marker() for line in axes.lines} == {"o", "D"}
+
+
+def test_a_difference_to_a_measure_that_was_not_taken_is_a_dash():
+    scaled = row("dropmax", [0.08, 0.11], nll_scaled=[0.2, 0.3])
+    table = comparison_table([row("softmax", [0.1, 0.1]), scaled], differences=("nll_scaled",))
+    assert cells(table, "dropmax")["Δ NLL, scaled to softmax"] == "–"

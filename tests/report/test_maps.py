@@ -119,3 +119,9 @@ def test_windows_of_a_stride_are_drawn_a_stride_apart():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_information_below_zero_everywhere_keeps_a_scale_around_zero():
+    figure = filtering_figure(images(), images(), torch.full((2, 5, 9), -2.0), window=4)
+    low, high = figure.axes[2].images[0].get_clim()
+    assert low == -high < 0

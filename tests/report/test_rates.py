@@ -65,3 +65,11 @@ def test_rates_are_read_from_finished_runs_that_have_them(tmp_path):
     np.testing.assert_array_equal(found.rates, RATES)
     assert found.steps.tolist() == STEPS
     assert (found.class_counts, found.class_names) == (COUNTS, ["a", "b", "c"])
+
+
+def test_the_rates_of_a_single_step_are_dots_and_those_of_several_lines():
+    # A line through one point would not be seen.
+    single = rates_figure([5], [[0.2, 0.3, 0.5]], COUNTS).axes[0].lines
+    assert {line.get_marker() for line in single} == {"o"}
+    several = rates_figure(STEPS, RATES, COUNTS).axes[0].lines
+    assert {line.get_marker() for line in several} == {"None"}
