@@ -20,7 +20,7 @@ TINY_RECIPE = """
 title = "Two heads on a few digits"
 source = "a test"
 seeds = 2
-heads = ["softmax", "dropmax"]
+variants = ["softmax", "dropmax"]
 
 [config.data]
 train_size = 100

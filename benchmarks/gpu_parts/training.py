@@ -153,7 +153,7 @@ def _incremental(bench: Bench, root: Path) -> Row:
                 "batch_size": 20,
                 "device": _accelerator(bench.device),
             },
-            "tasks": {"base": 4, "steps": 3},
+            "tasks": {"base": 4, "later": 3},
             "memory": {"per_class": 5},
             "distillation": {"kind": "logits"},
         }

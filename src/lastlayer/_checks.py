@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import numbers
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -188,6 +190,44 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int | No
     return False
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest known name was meant, or nothing if none is near.
+
+    Example:
+        >>> did_you_mean("sofmax", ["softmax", "dropmax"]), did_you_mean("xyz", ["softmax"])
+        (" Did you mean 'softmax'?", '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def options_refused(
+    what: str, factory: Callable[..., object], options: Iterable[str], error: TypeError
+) -> ValueError:
+    """Return the error for options that a factory did not take; it asks what may have been meant.
+
+    Args:
+        what: the part, for the message.
+        factory: a function or class, or a ``partial`` or class method of one; what a class passes
+            on as ``**kwargs`` is looked up in its bases.
+        options: names that were given.
+        error: what calling it with them raised.
+    """
+    factory = factory.func if isinstance(factory, partial) else factory
+    owner = getattr(factory, "__self__", factory)
+    makers = [factory]
+    if isinstance(owner, type):
+        makers += [
+            vars(base)["__init__"] for base in owner.__mro__[:-1] if "__init__" in vars(base)
+        ]
+    known = {name for maker in makers for name in inspect.signature(maker).parameters}
+    near = [did_you_mean(option, sorted(known)) for option in options if option not in known][:1]
+    question = "" if "Did you mean" in str(error) else "".join(near)  # Python 3.13 asks too
+    return ValueError(
+        f"{what} does not take the options {options}: {error}" + (question and f".{question}")
+    )
+
+
 def check_options(what: str, function: Callable[..., object], options: Iterable[str]) -> None:
     """Raise ``ValueError`` unless every option is a keyword-only argument of ``function``."""
     parameters = inspect.signature(function).parameters.values()
@@ -197,6 +237,8 @@ def check_options(what: str, function: Callable[..., object], options: Iterable[
     for option in options:
         if option not in known:
             listed = ", ".join(known) if known else "none"
+            near = did_you_mean(option, known)
+            listed += f".{near}" if near else ""
             raise ValueError(f"{what} has no option {option!r}; its options: {listed}")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
+
+from lastlayer._checks import did_you_mean
 
 T = TypeVar("T")
 
@@ -65,8 +66,7 @@ class Registry(Generic[T]):
             if entry.name == name:
                 part: T = entry.load()
                 return part
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, self.names())
         raise ValueError(f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}")
 
     def names(self) -> list[str]:

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lastlayer.cli.comparison import ESSENTIAL, _explain_one, split_heads
 from lastlayer.cli.console import print_table
+from lastlayer.cli.runs import ESSENTIAL, _explain_one
 from lastlayer.cli.settings import Settings
 from lastlayer.report import ComparisonRow, comparison_table
 from lastlayer.training import RunConfig, RunDirectory
+from lastlayer.training.variants import split_variants
 
 COMMANDS = (
     "train",
     "compare",
+    "learn",
     "reproduce",
     "tune",
     "explain",
@@ -126,8 +128,8 @@ def test_another_number_of_held_out_examples_is_refused(lastlayer, text):
         (["train", "--steps", "0"], "training.steps"),
         (["compare", "--heads", "softmax,dropmx"], "Did you mean 'dropmax'?"),
         (["compare", "--heads", "softmax,softmax"], "named twice"),
-        (["compare", "--heads", ","], "needs a head"),
-        (["compare", "--seeds", "0"], "needs a head and a seed"),
+        (["compare", "--heads", ","], "needs a variant"),
+        (["compare", "--seeds", "0"], "needs a variant and a seed"),
         (["compare", "--data", "mnist"], "mnist"),
         (["compare", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
         (["reproduce", "mnist-1k", "--data-dir", "nowhere"], "nowhere"),
@@ -171,7 +173,7 @@ def test_a_fault_of_ours_keeps_its_traceback(lastlayer, monkeypatch):
     ],
 )
 def test_heads_are_split_at_semicolons_where_options_hold_commas(text, heads):
-    assert split_heads(text) == heads
+    assert split_variants(text) == heads
 
 
 def test_compare_takes_heads_with_options(lastlayer, tiny_recipe, tmp_path):
@@ -208,7 +210,7 @@ def test_compare_reports_a_failed_run_after_the_table_of_the_others(
     lastlayer, tmp_path, tiny_recipe
 ):
     recipe = tmp_path / "broken.toml"
-    broken = '[head_config.dropmax.optimizer]\nname = "sgd"\nlr = 1e36\nschedule = "constant"\n'
+    broken = '[variant_config.dropmax.optimizer]\nname = "sgd"\nlr = 1e36\nschedule = "constant"\n'
     recipe.write_text(tiny_recipe.read_text() + broken)
     printed = lastlayer("compare", "--recipe", recipe, "--seeds", 1, "--jobs", 1)
     assert printed.status == 1

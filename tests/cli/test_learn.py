@@ -7,8 +7,8 @@ from lastlayer.incremental import IncrementalClassifier, IncrementalRun
 from lastlayer.incremental.storage import load_state
 
 WORDS = [
-    "learn", "--data", "digits", "--base", 4, "--steps", 3, "--memory", 3, "--train-size", 200,
-    "--training-steps", 20, "--first-steps", 30, "--batch-size", 20, "--jobs", 1,
+    "learn", "--data", "digits", "--base", 4, "--later-tasks", 3, "--memory", 3,
+    "--train-size", 200, "--steps", 20, "--first-steps", 30, "--batch-size", 20, "--jobs", 1,
     "--set", "data.validation_size=0", "training.checkpoint_every=5", "training.log_every=5",
 ]  # fmt: skip
 
@@ -35,14 +35,29 @@ def test_methods_are_learned_side_by_side_and_reported(learned):
     assert json.dumps(comparison).count("icarl") >= 1
 
 
-def test_methods_of_a_seed_share_the_class_order_and_the_first_weights(learned):
-    folder, _ = learned
-    orders = {
-        path.name: IncrementalRun(path).summary()["incremental"]["class_order"]
-        for path in sorted(folder.glob("*seed*"))
-    }
-    assert len({tuple(o) for name, o in orders.items() if name.endswith("seed0")}) == 1
-    assert orders["softmax-seed0"] != orders["softmax-seed1"]
+def test_methods_of_a_seed_share_the_class_order_and_the_first_weights(tmp_path, lastlayer):
+    """At a learning rate that moves no float32 weight, trained weights are the first ones."""
+    methods = "softmax,balanced-softmax+distillation,icarl"
+    printed = lastlayer(
+        *WORDS, "--methods", methods, "--seeds", 2, "--out", tmp_path, "--lr", 1e-30
+    )
+    assert printed.status == 0, printed.err
+    orders, weights = {}, {}
+    for path in tmp_path.glob("*seed*"):
+        method, _, seed = path.name.rpartition("-seed")
+        orders[method, seed] = IncrementalRun(path).summary()["incremental"]["class_order"]
+        weights[method, seed] = dict(load_state(path / "learner")[0].trained.named_parameters())
+    assert len(weights) == 6
+    for method, seed in weights:
+        first = weights["softmax", seed]
+        assert orders[method, seed] == orders["softmax", seed]
+        assert weights[method, seed].keys() == first.keys()
+        for name, weight in weights[method, seed].items():
+            of_the_first_task = slice(4) if name.startswith("head.classifier") else slice(None)
+            assert torch.equal(weight[of_the_first_task], first[name][of_the_first_task]), name
+    assert orders["softmax", "0"] != orders["softmax", "1"]
+    ours, theirs = weights["softmax", "0"], weights["softmax", "1"]
+    assert not any(torch.equal(ours[n], theirs[n]) for n in ours if n.endswith("weight"))
 
 
 def test_called_again_nothing_is_trained_again(learned, lastlayer):
@@ -88,7 +103,7 @@ def test_a_process_killed_within_a_task_goes_on_to_the_same_matrix(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--base", 3, "--steps", 3], "steps"),
+        (["--base", 3, "--later-tasks", 3], "tasks.base=3, tasks.later=3: steps must share"),
         (["--methods", "softmax+nonsense"], "unknown addition 'nonsense'"),
         (["--methods", "nonsense"], "nonsense"),
         (["--methods", "softmax,softmax"], "twice"),

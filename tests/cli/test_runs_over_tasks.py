@@ -22,7 +22,7 @@ SETTINGS = {
     "model": {"name": "mlp", "options": {"hidden": [16]}},
     "optimizer": {"name": "sgd", "lr": 0.05, "schedule": "cosine"},
     "training": {"steps": 20, "batch_size": 10},
-    "tasks": {"base": 4, "steps": 2, "first_steps": 40, "order": [9, 3, 0, 5, 1, 2, 4, 6, 7, 8]},
+    "tasks": {"base": 4, "later": 2, "first_steps": 40, "order": [9, 3, 0, 5, 1, 2, 4, 6, 7, 8]},
     "memory": {"per_class": 3},
 }
 ORDER = [str(label) for label in SETTINGS["tasks"]["order"]]

@@ -5,17 +5,17 @@ import pytest
 
 from lastlayer.cli.settings import Settings
 from lastlayer.data import SOURCES, class_tasks
-from lastlayer.experiments import SCHEMES, Recipe, catalog, default_recipe, plan, recipe_names
-from lastlayer.experiments.incremental import plan_methods
+from lastlayer.experiments import Recipe, catalog, default_recipe, plan, recipe_names
 from lastlayer.experiments.recipe import resolve_recipe
 from lastlayer.heads import HEADS
-from lastlayer.incremental import ADDITIONS, METHODS
+from lastlayer.incremental.methods import ADDITIONS, METHODS
 from lastlayer.longtail import long_tail_counts
 from lastlayer.models import BACKBONES
 from lastlayer.regularizers import REGULARIZERS
 from lastlayer.report import ComparisonRow
 from lastlayer.report.pages import published_table
 from lastlayer.training.build import backbone_name, build_classifier
+from lastlayer.training.schemes import SCHEMES
 from lastlayer.training.sections import HeadConfig, RegularizerConfig
 from lastlayer.training.stage_sections import ClassifierStageConfig
 
@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def _without_variant(config):
-    """What runs of different heads, regularisers and schemes have in common."""
+    """What runs of different heads, regularizers and schemes have in common."""
     stage = ClassifierStageConfig().model_dump(include={"sampler", "train", "representation_head"})
     return config.updated(
         {"training": {"sampler": "instance"}, "classifier_stage": stage}
@@ -49,21 +49,20 @@ def recipe(request):
 
 
 def test_every_recipe_plans_its_runs_on_equal_terms(recipe, tmp_path):
-    planned = plan_methods if recipe.kind == "incremental" else plan
-    jobs = planned(recipe, recipe.heads, range(recipe.seeds), tmp_path)
-    assert len(jobs) == recipe.seeds * len(recipe.heads)
+    jobs = plan(recipe, recipe.variants, range(recipe.seeds), tmp_path)
+    assert len(jobs) == recipe.seeds * len(recipe.variants)
     assert len({job.path for job in jobs}) == len(jobs)
     for seed in range(recipe.seeds):
         configs = [job.config for job in jobs if job.config.seed == seed]
-        assert [job.label for job in jobs if job.config.seed == seed] == list(recipe.heads)
+        assert [job.label for job in jobs if job.config.seed == seed] == list(recipe.variants)
         assert len({config.data.model_dump_json() for config in configs}) == 1
-        if not recipe.head_config and recipe.kind == "heads":
+        if not recipe.variant_config and recipe.kind == "heads":
             equal = {_without_variant(config).model_dump_json() for config in configs}
             assert len(equal) == 1
 
 
 def test_every_recipe_builds_every_head(recipe):
-    for head in recipe.heads:
+    for head in recipe.variants:
         config = recipe.run_config(head, {})
         if config.model.name in ("resnet10", "resnet50", "resnet152"):
             _require_torchvision()
@@ -76,7 +75,7 @@ def test_every_recipe_builds_every_head(recipe):
 
 
 def test_every_published_number_belongs_to_a_head_we_have(recipe):
-    for variant in {*recipe.published, *recipe.head_config}:
+    for variant in {*recipe.published, *recipe.variant_config}:
         head, *added = variant.split("+")
         if recipe.kind == "incremental":
             assert head in HEADS.names() or head in METHODS
@@ -107,7 +106,7 @@ def test_recipes_of_tasks_divide_the_classes_as_their_names_say():
     assert {name for name, kind in kinds.items() if kind == "incremental"} == set(TASKS)
     for name, (num_classes, sizes) in TASKS.items():
         tasks = Recipe.load(name).run_config("softmax", {}).tasks
-        planned = class_tasks(num_classes, base=tasks.base, steps=tasks.steps)
+        planned = class_tasks(num_classes, base=tasks.base, steps=tasks.later)
         assert list(planned.sizes) == sizes
 
 
@@ -181,7 +180,7 @@ def test_without_a_fitting_recipe_there_are_plain_defaults():
     recipe, name = resolve_recipe(None, {"data": {"name": "cifar10"}})
     assert name == "the defaults"
     assert recipe.config == {}
-    assert recipe.heads[0] == "softmax"
+    assert recipe.variants[0] == "softmax"
     assert resolve_recipe(None, {})[1] == "recipe digits"
     assert resolve_recipe("mnist-1k", {})[1] == "recipe mnist-1k"
 
@@ -189,12 +188,12 @@ def test_without_a_fitting_recipe_there_are_plain_defaults():
 def test_settings_are_laid_over_in_order_and_the_head_is_the_one_named():
     recipe = Recipe(
         title="t",
-        heads=("softmax", "dropmax"),
+        variants=("softmax", "dropmax"),
         config={"optimizer": {"lr": 0.1, "weight_decay": 0.2}, "training": {"steps": 5}},
-        head_config={"dropmax": {"optimizer": {"lr": 0.3}}},
+        variant_config={"dropmax": {"optimizer": {"lr": 0.3}}},
     )
     changes = {"training": {"steps": 7}, "head": {"name": "sparsemax"}}
-    softmax, dropmax = (recipe.run_config(head, changes) for head in recipe.heads)
+    softmax, dropmax = (recipe.run_config(head, changes) for head in recipe.variants)
     assert (softmax.optimizer.lr, dropmax.optimizer.lr) == (0.1, 0.3)
     assert (softmax.optimizer.weight_decay, dropmax.optimizer.weight_decay) == (0.2, 0.2)
     assert softmax.training.steps == dropmax.training.steps == 7
@@ -202,7 +201,9 @@ def test_settings_are_laid_over_in_order_and_the_head_is_the_one_named():
 
 
 def test_unknown_recipes_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown recipe 'digts'.*digits"):
+    with pytest.raises(
+        ValueError, match=r"unknown recipe 'digts'\. Did you mean 'digits'\?.*mnist-1k"
+    ):
         Recipe.load("digts")
 
 
@@ -211,7 +212,7 @@ def test_unknown_recipes_are_refused_with_the_known_ones():
     [
         (b"title = ", "not TOML"),
         (b"\xff", "not TOML"),
-        (b'title = "t"', "heads: Field required"),
+        (b'title = "t"', "variants: Field required"),
         (b'title = "t"\nheads = ["softmax"]\nspeed = 3', "speed: Extra inputs"),
         (b'title = "t"\nheads = ["softmax"]\nseeds = 0', "seeds"),
     ],

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from lastlayer.experiments import SCHEMES, Recipe, catalog, parse_variant, plan
+from lastlayer.experiments import Recipe, catalog, parse_variant, plan
 from lastlayer.heads import HEADS
 from lastlayer.longtail import SAMPLERS
 from lastlayer.training import RunDirectory
+from lastlayer.training.schemes import SCHEMES
 
 STAGE = """
 [config.classifier_stage]

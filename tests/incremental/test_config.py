@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastlayer.incremental import IncrementalConfig, parse_method
+from lastlayer.incremental import IncrementalConfig, parse_variant
 from lastlayer.incremental.sections import DistillationConfig, MemoryConfig
 
 METHODS = [
@@ -34,7 +34,7 @@ def config(changes):
 )
 @settings(max_examples=50)
 def test_steps_of_tasks_and_of_all_together(steps, first, later, restart):
-    tasks = {"steps": later, "restart": restart} | ({} if first is None else {"first_steps": first})
+    tasks = {"later": later, "restart": restart} | ({} if first is None else {"first_steps": first})
     made = config({"tasks": tasks, "training": {"steps": steps}})
     alone = [first or steps] + [steps] * later
     # Begun anew, a task is trained for as long as all so far.
@@ -106,7 +106,7 @@ def test_what_fits_is_not_refused(changes):
         ({"tasks": {"nonsense": 1}}, r"tasks\.nonsense"),
         ({"memory": {"size": 1}}, r"memory\.size"),
         ({"tasks": {"base": 0}}, r"tasks\.base"),
-        ({"tasks": {"steps": -1}}, r"tasks\.steps"),
+        ({"tasks": {"later": -1}}, r"tasks\.later"),
         ({"tasks": {"first_steps": 0}}, r"tasks\.first_steps"),
         ({"tasks": {"order": "backwards"}}, r"tasks\.order"),
         ({"tasks": {"order": [0, -1]}}, r"tasks\.order"),
@@ -168,10 +168,10 @@ def test_a_memorys_budget(entries, budget, at_most):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_configuration_comes_back_from_its_file(tmp_path, method):
-    made = config(parse_method(method)[1]).updated(
+    made = config(parse_variant(method)[1]).updated(
         {
             "seed": 3,
-            "tasks": {"base": 4, "steps": 3, "order": [3, 1, 2, 0], "first_steps": 7},
+            "tasks": {"base": 4, "later": 3, "order": [3, 1, 2, 0], "first_steps": 7},
             "data": {"validation_size": 0, "options": {"test_per_class": 20}},
         }
     )

@@ -169,7 +169,7 @@ RUN = {
     "data": {"train_size": 60, "validation_size": 0, "options": {"test_per_class": 5}},
     "model": {"name": "mlp", "options": {"hidden": [8]}},
     "training": {"steps": 4, "batch_size": 10, "log_every": 1, "checkpoint_every": 1},
-    "tasks": {"base": 4, "steps": 2},
+    "tasks": {"base": 4, "later": 2},
     "memory": {"per_class": 2},
 }
 

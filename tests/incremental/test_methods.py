@@ -3,7 +3,8 @@
 import pytest
 
 from lastlayer.heads import HEADS
-from lastlayer.incremental import ADDITIONS, METHODS, IncrementalConfig, parse_method
+from lastlayer.incremental import IncrementalConfig, parse_variant
+from lastlayer.incremental.methods import ADDITIONS, METHODS
 
 #: What a word alone is to change, written out once more.
 BY_WORD = {
@@ -55,7 +56,7 @@ def test_every_word_is_tested_here():
 
 @pytest.mark.parametrize("word", BY_WORD)
 def test_a_word_changes_its_table_and_nothing_else(word):
-    name, changes = parse_method(f"softmax+{word}")
+    name, changes = parse_variant(f"softmax+{word}")
     assert name == f"softmax+{word}"
     assert changes == {"head": {"name": "softmax", "options": {}}} | BY_WORD[word]
 
@@ -63,7 +64,7 @@ def test_a_word_changes_its_table_and_nothing_else(word):
 @pytest.mark.parametrize("word", BY_WORD)
 def test_a_words_options_are_entries_of_its_table(word):
     text, options = OPTIONS[word]
-    name, changes = parse_method(f"balanced-softmax+{word}:{text}")
+    name, changes = parse_variant(f"balanced-softmax+{word}:{text}")
     assert name == f"balanced-softmax+{word}"
     ((table, alone),) = BY_WORD[word].items()
     assert changes[table] == alone | options
@@ -73,23 +74,23 @@ def test_a_words_options_are_entries_of_its_table(word):
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_name_stands_for_a_head_and_additions(name):
-    assert parse_method(name) == (name, BY_NAME[name])
+    assert parse_variant(name) == (name, BY_NAME[name])
     assert IncrementalConfig().updated(BY_NAME[name]).head.name == BY_NAME[name]["head"]["name"]
 
 
 @pytest.mark.parametrize("head", HEADS.names())
 def test_every_head_is_a_method(head):
-    assert parse_method(head) == (head, {"head": {"name": head, "options": {}}})
+    assert parse_variant(head) == (head, {"head": {"name": head, "options": {}}})
 
 
 def test_options_of_a_name_are_its_heads():
-    assert parse_method("weighted:beta=0.5")[1]["head"]["options"] == {"beta": 0.5}
-    assert parse_method("ldam:scale=16")[1]["head"]["options"] == {"scale": 16}
+    assert parse_variant("weighted:beta=0.5")[1]["head"]["options"] == {"beta": 0.5}
+    assert parse_variant("ldam:scale=16")[1]["head"]["options"] == {"scale": 16}
 
 
 def test_words_of_one_table_are_joined():
     text = "balanced-softmax+old-classes:alpha=0.5+meta:lr=0.1+distillation+memory:total=9"
-    name, changes = parse_method(text)
+    name, changes = parse_variant(text)
     assert name == "balanced-softmax+old-classes+meta+distillation+memory"
     assert changes["old_classes"] == {"alpha": 0.5, "learn_alpha": True, "lr": 0.1}
     assert changes["distillation"] == {"kind": "logits"}
@@ -97,10 +98,10 @@ def test_words_of_one_table_are_joined():
 
 
 def test_an_addition_changes_what_a_name_stands_for():
-    changes = parse_method("icarl+distillation:weight=3")[1]
+    changes = parse_variant("icarl+distillation:weight=3")[1]
     assert changes["distillation"] == {"kind": "logits", "weight": 3}
     assert changes["predictor"] == "nearest-mean"
-    assert parse_method("icarl+feature-distillation")[1]["distillation"]["kind"] == "features"
+    assert parse_variant("icarl+feature-distillation")[1]["distillation"]["kind"] == "features"
 
 
 @pytest.mark.parametrize(
@@ -108,32 +109,32 @@ def test_an_addition_changes_what_a_name_stands_for():
 )
 def test_a_plus_sign_within_a_number_is_part_of_it(text, alpha):
     method = f"balanced-softmax+old-classes:alpha={text},epsilon=1e+2+distillation"
-    name, changes = parse_method(method)
+    name, changes = parse_variant(method)
     assert name == "balanced-softmax+old-classes+distillation"
     assert changes["old_classes"] == {"alpha": alpha, "epsilon": 100.0}
 
 
 def test_spaces_around_words_do_not_matter():
-    assert parse_method(" softmax + distillation ") == parse_method("softmax+distillation")
+    assert parse_variant(" softmax + distillation ") == parse_variant("softmax+distillation")
 
 
 def test_the_tables_of_words_and_names_stay_as_they_are():
     before = str(ADDITIONS), str(METHODS)
-    _, changes = parse_method("icarl+distillation:weight=3")
+    _, changes = parse_variant("icarl+distillation:weight=3")
     changes["distillation"]["weight"] = 9
-    parse_method("joint:label_smoothing=0.1")[1]["memory"]["everything"] = False
+    parse_variant("joint:label_smoothing=0.1")[1]["memory"]["everything"] = False
     assert before == (str(ADDITIONS), str(METHODS))
-    assert "weight" not in parse_method("icarl")[1]["distillation"]
-    assert parse_method("joint") == ("joint", BY_NAME["joint"])
+    assert "weight" not in parse_variant("icarl")[1]["distillation"]
+    assert parse_variant("joint") == ("joint", BY_NAME["joint"])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a method needs a name"),
+        ("", "a head needs a name"),
         (
             "nonsense",
-            r"unknown method 'nonsense'. Known: balanced, weighted, icarl, joint, .*softmax",
+            r"unknown head 'nonsense'. Known: balanced, weighted, icarl, joint, .*softmax",
         ),
         ("softmax+", "an addition needs a name"),
         ("softmax+nonsense", "unknown addition 'nonsense'. Known: distillation, "),
@@ -147,12 +148,12 @@ def test_the_tables_of_words_and_names_stay_as_they_are():
 )
 def test_what_is_no_method_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_method(text)
+        parse_variant(text)
 
 
 @pytest.mark.parametrize("table", sorted({addition.table for addition in ADDITIONS.values()}))
 def test_an_unknown_option_is_refused_by_the_configuration(table):
     word = next(word for word, addition in ADDITIONS.items() if addition.table == table)
-    _, changes = parse_method(f"balanced-softmax+{word}:nonsense=1")
+    _, changes = parse_variant(f"balanced-softmax+{word}:nonsense=1")
     with pytest.raises(ValueError, match=rf"{table}\.nonsense"):
         IncrementalConfig().updated(changes)

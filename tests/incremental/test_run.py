@@ -16,7 +16,7 @@ BASE = {
     "model": {"name": "mlp", "options": {"hidden": [16], "dropout": 0.2}},
     "optimizer": {"name": "sgd", "lr": 0.05, "schedule": "cosine"},
     "training": {"steps": 12, "batch_size": 10, "log_every": 3, "checkpoint_every": 4},
-    "tasks": {"base": 4, "steps": 3, "first_steps": 16},
+    "tasks": {"base": 4, "later": 3, "first_steps": 16},
     "memory": {"per_class": 3},
 }
 
@@ -284,7 +284,7 @@ def test_classes_that_cannot_be_divided_are_refused(tmp_path):
     with pytest.raises(ValueError, match="share the 7 classes after the base"):
         learn(config(tasks={"base": 3}), tmp_path / "run")
     unset = config().model_dump()
-    unset["tasks"] |= {"base": None, "steps": 2}
+    unset["tasks"] |= {"base": None, "later": 2}
     with pytest.raises(ValueError, match=r"3 equal tasks; set tasks\.base"):
         learn(IncrementalConfig.model_validate(unset), tmp_path / "other")
 

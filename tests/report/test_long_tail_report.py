@@ -85,14 +85,14 @@ def test_the_bars_of_the_rarest_group_add_up_to_all_its_examples():
 def test_a_long_tailed_comparison_has_table_and_figures(tmp_path):
     recipe = Recipe(
         title="t",
-        heads=("softmax", "balanced-softmax"),
+        variants=("softmax", "balanced-softmax"),
         config={
             "data": {"long_tail": {"imbalance": 50}, "validation_size": 50},
             "model": {"name": "mlp", "options": {"hidden": [8]}},
             "training": {"steps": 20, "batch_size": 40},
         },
     )
-    jobs = plan(recipe, recipe.heads, [0], tmp_path)
+    jobs = plan(recipe, recipe.variants, [0], tmp_path)
     assert run(jobs, parallel=1) == []
     runs = {job.label: [job.path] for job in jobs}
     rows = long_tail_rows(runs)

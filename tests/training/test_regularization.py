@@ -194,9 +194,9 @@ def test_a_variant_has_one_head_and_one_regulariser(text):
 def test_a_recipe_gives_places_and_each_variant_its_options():
     recipe = Recipe(
         title="t",
-        heads=("softmax", "softmax+dropout", "softmax+disout"),
+        variants=("softmax", "softmax+dropout", "softmax+disout"),
         config={"regularizer": {"places": [{"where": "layers.conv"}], "schedule": "linear"}},
-        head_config={"softmax+disout": {"regularizer": {"options": {"alpha": 2.0}}}},
+        variant_config={"softmax+disout": {"regularizer": {"options": {"alpha": 2.0}}}},
     )
     plain = recipe.run_config("softmax", {})
     dropout = recipe.run_config("softmax+dropout:p=0.3", {})

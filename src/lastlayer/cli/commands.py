@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 
 from lastlayer.cli import linear, reading
 from lastlayer.cli.app import app
-from lastlayer.cli.comparison import (
-    print_trials,
-    run_comparison,
-    settings_digest,
-    split_heads,
-    stop_if,
-)
 from lastlayer.cli.console import (
     complain,
     err_console,
@@ -25,16 +18,20 @@ from lastlayer.cli.console import (
     say,
     step_progress,
 )
-from lastlayer.cli.incremental import learn, run_learning
-from lastlayer.cli.settings import Settings
+from lastlayer.cli.runs import compare_runs, print_trials, settings_digest, stop_if
+from lastlayer.cli.settings import Settings, TaskSettings, Variants
 
-__all__ = ["app", "learn", "linear", "main", "reading"]
+if TYPE_CHECKING:
+    from lastlayer.experiments import Recipe
+    from lastlayer.experiments.kinds import KindName
+
+__all__ = ["app", "linear", "main", "reading"]
 
 
 @app.command
 def train(
     *,
-    head: str = "dropmax",
+    head: Annotated[str, Parameter(name=("--head", "--variant"))] = "dropmax",
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -52,7 +49,7 @@ def train(
         settings: what the run is made of.
     """
     from lastlayer.experiments import resolve_recipe
-    from lastlayer.experiments.compare import file_name
+    from lastlayer.experiments.jobs import file_name
     from lastlayer.training import is_first_process
     from lastlayer.training import train as train_run
     from lastlayer.training.config import merge
@@ -74,7 +71,7 @@ def train(
 @app.command
 def compare(
     *,
-    heads: str | None = None,
+    variants: Variants = None,
     seeds: int | None = None,
     first_seed: int = 0,
     jobs: int = 2,
@@ -84,32 +81,79 @@ def compare(
     """Train heads side by side over seeds and print one table; called again, it goes on.
 
     Args:
-        heads: comma-separated; the first is the baseline. Options go after a colon, a regularizer
-            after a plus sign: softmax+dropout:p=0.2. With options, separate by semicolons.
-            Schemes of two stages stand among them by name: softmax,crt,balms.
+        variants: heads, comma-separated; the first is the baseline. Options go after a colon, a
+            regularizer after a plus sign: softmax+dropout:p=0.2. With options, separate by
+            semicolons. Schemes of two stages stand among them by name: softmax,crt,balms.
         seeds: number of seeds.
         first_seed: the first seed.
         jobs: processes side by side.
         out: folder of the comparison; default: a name made from its settings under runs.
         settings: what the runs are made of.
     """
-    from lastlayer.experiments import resolve_recipe
+    _compare("heads", variants, seeds, first_seed, jobs, out, settings or Settings())
 
-    settings = settings or Settings()
+
+@app.command
+def learn(
+    *,
+    variants: Variants = None,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    jobs: int = 2,
+    out: Path | None = None,
+    settings: TaskSettings | None = None,
+) -> None:
+    """Learn classes one task after another, methods side by side; called again, it goes on.
+
+    Args:
+        variants: methods, separated by commas, with options by semicolons; the first is the
+            baseline. A head and what is added to it: softmax,
+            balanced-softmax+distillation:weight=2, softmax+alignment; or icarl, weighted, joint.
+            See `lastlayer list methods`.
+        seeds: number of seeds, each with a class order of its own.
+        first_seed: the first seed.
+        jobs: processes side by side.
+        out: folder; default: a name made from the settings under runs.
+        settings: what the runs are made of.
+    """
+    settings = settings or TaskSettings()
+    if (note := settings.note()) is not None:
+        err_console.print(note, markup=False, highlight=False, soft_wrap=True)
+    _compare("incremental", variants, seeds, first_seed, jobs, out, settings)
+
+
+def _compare(
+    kind: KindName,
+    variants: str | None,
+    seeds: int | None,
+    first_seed: int,
+    jobs: int,
+    out: Path | None,
+    settings: Settings,
+) -> None:
+    from lastlayer.experiments import resolve_recipe
+    from lastlayer.experiments.kinds import KINDS
+
     changes = settings.changes()
-    recipe, recipe_name = resolve_recipe(settings.recipe, changes)
-    chosen = split_heads(heads) if heads else list(recipe.heads)
+    recipe, recipe_name = resolve_recipe(settings.recipe, changes, kind)
+    folder = Path("runs") / f"{KINDS[kind].command}-{settings_digest(recipe, changes)}"
+    chosen = _variants(variants, recipe)
     count = recipe.seeds if seeds is None else seeds
-    run_comparison(
-        recipe, recipe_name, chosen, range(first_seed, first_seed + count), jobs, out, changes
-    )
+    over = range(first_seed, first_seed + count)
+    compare_runs(recipe, recipe_name, chosen, over, jobs, out or folder, changes)
+
+
+def _variants(given: str | None, recipe: Recipe) -> list[str]:
+    from lastlayer.training.variants import split_variants
+
+    return split_variants(given) if given else list(recipe.variants)
 
 
 @app.command
 def reproduce(
     recipe: str,
     *,
-    heads: str | None = None,
+    variants: Variants = None,
     seeds: int | None = None,
     data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None,
     jobs: int = 2,
@@ -119,7 +163,7 @@ def reproduce(
 
     Args:
         recipe: a name from `lastlayer list recipes`, or a .toml file.
-        heads: comma-separated heads, or methods, instead of the recipe's.
+        variants: comma-separated heads, or methods, instead of the recipe's.
         seeds: number of seeds, instead of the recipe's.
         data_dir: folder of the data's files.
         jobs: processes side by side.
@@ -128,19 +172,17 @@ def reproduce(
     from lastlayer.experiments import Recipe
 
     loaded = Recipe.load(recipe)
-    chosen = split_heads(heads) if heads else list(loaded.heads)
     changes = {} if data_dir is None else {"data": {"data_dir": str(data_dir)}}
-    count = loaded.seeds if seeds is None else seeds
+    over = range(loaded.seeds if seeds is None else seeds)
     folder = out or Path("runs") / Path(recipe).stem
-    compare_runs = run_learning if loaded.kind == "incremental" else run_comparison
-    compare_runs(loaded, recipe, chosen, range(count), jobs, folder, changes)
+    compare_runs(loaded, recipe, _variants(variants, loaded), over, jobs, folder, changes)
 
 
 @app.command
 def tune(
     *,
     grid: Annotated[list[str], Parameter(consume_multiple=True, negative=())],
-    heads: str | None = None,
+    variants: Variants = None,
     seeds: int = 1,
     first_seed: int = 100,
     jobs: int = 2,
@@ -151,27 +193,25 @@ def tune(
 
     Args:
         grid: entry=value,value,... such as optimizer.lr=5e-4,1e-3; several make a product.
-        heads: as for compare.
+        variants: as for compare.
         seeds: runs per head and setting.
         first_seed: the first seed; away from the seeds of later comparisons.
         jobs: processes side by side.
         out: folder; default: a name made from the settings under runs.
         settings: what the runs are made of.
     """
-    from lastlayer.experiments import parse_grid, resolve_recipe, tune_heads
+    from lastlayer.experiments import parse_grid, resolve_recipe, tune_variants
 
     settings = settings or Settings()
     changes = settings.changes()
     recipe, _ = resolve_recipe(settings.recipe, changes)
-    chosen = split_heads(heads) if heads else list(recipe.heads)
     folder = out or Path("runs") / f"tune-{settings_digest(recipe, changes)}"
-    seed_range = range(first_seed, first_seed + seeds)
     with grid_progress() as progress:
-        trials, errors = tune_heads(
+        trials, errors = tune_variants(
             recipe,
-            chosen,
+            _variants(variants, recipe),
             parse_grid(grid),
-            seed_range,
+            range(first_seed, first_seed + seeds),
             folder,
             parallel=jobs,
             changes=changes,

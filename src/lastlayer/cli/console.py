@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from lastlayer.experiments.compare import GridProgress
+    from lastlayer.experiments.jobs import GridProgress
     from lastlayer.experiments.linear_progress import LinearProgress
     from lastlayer.report import TextTable
     from lastlayer.training.records import Progress as StepProgress
@@ -32,7 +32,7 @@ ANY_WIDTH = 10_000
 
 
 def say(text: str) -> None:
-    """Print one line as it is: no markup, no colours, no wrapping of long paths."""
+    """Print one line as it is: no markup, no colors, no wrapping of long paths."""
     out_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

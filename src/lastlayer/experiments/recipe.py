@@ -1,19 +1,25 @@
-"""Recipes: named experiments as TOML, with the published numbers they are held against."""
+"""Recipes: named experiments as TOML, with the published numbers they are held against.
+
+And the catalog: what recipes and commands choose from by name.
+"""
 
 from __future__ import annotations
 
 import tomllib
+import warnings
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lastlayer.experiments.heads import parse_variant
-from lastlayer.incremental import IncrementalConfig, parse_method
-from lastlayer.training.config import RunConfig, explain, merge
+from lastlayer._checks import did_you_mean
+from lastlayer.experiments.kinds import KINDS, KindName
+from lastlayer.incremental.methods import parse_variant, variant_words
+from lastlayer.training.config import RunConfig, explain, merge, rename_entry
 
-RecipeKind = Literal["heads", "incremental"]
+#: Entries of a recipe that version 0.1 called otherwise.
+RENAMED = {"heads": "variants", "head_config": "variant_config"}
 
 
 class AppliesTo(BaseModel):
@@ -29,32 +35,52 @@ class Recipe(BaseModel):
     """One experiment: what is compared, how it is trained, what was published.
 
     Attributes:
-        kind: ``"heads"``, a run each; or ``"incremental"``: methods over a sequence of tasks.
+        kind: ``"heads"``, a classifier each; or ``"incremental"``: over a sequence of tasks.
         title: one line.
         source: where the protocol comes from.
         seeds: number of seeds.
-        heads: heads, with a regulariser or without, or methods, in the order of the table; the
+        variants: what is compared, as the command line writes it, in the order of the table; the
             first is the baseline.
         config: the runs' configuration, as far as it differs from the default.
-        head_config: further differences, by head or head and regulariser, without options.
-        published: published test error in per cent (of methods: average incremental accuracy), by
-            head and source.
+        variant_config: further differences, by variant without options.
+        published: published test error in per cent (over tasks: average incremental accuracy), by
+            variant without options and source.
         published_note: what to know about the published numbers.
         applies_to: comparisons that take this recipe by default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: RecipeKind = "heads"
+    kind: KindName = "heads"
     title: str
     source: str = ""
     seeds: Annotated[int, Field(gt=0)] = 5
-    heads: tuple[str, ...]
+    variants: tuple[str, ...]
     config: dict[str, Any] = {}
-    head_config: dict[str, dict[str, Any]] = {}
+    variant_config: dict[str, dict[str, Any]] = {}
     published: dict[str, dict[str, float]] = {}
     published_note: str = ""
     applies_to: AppliesTo | None = None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The old name of :attr:`variants`."""
+        _warn_of("heads")
+        return self.variants
+
+    @property
+    def head_config(self) -> dict[str, dict[str, Any]]:
+        """The old name of :attr:`variant_config`."""
+        _warn_of("head_config")
+        return self.variant_config
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_new_names(cls, entries: Any) -> Any:
+        if isinstance(entries, dict):
+            for old, new in RENAMED.items():
+                entries = rename_entry(entries, old, new)
+        return entries
 
     @classmethod
     def load(cls, name: str) -> Self:
@@ -70,27 +96,40 @@ class Recipe(BaseModel):
         else:
             known = recipe_names()
             if name not in known:
-                raise ValueError(f"unknown recipe {name!r}. Known: {', '.join(known)}")
+                near = did_you_mean(name, known)
+                raise ValueError(f"unknown recipe {name!r}.{near} Known: {', '.join(known)}")
             content = (_folder() / f"{name}.toml").read_bytes()
         try:
             return cls.model_validate(tomllib.loads(content.decode("utf-8")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"recipe {name} is not TOML: {error}") from error
         except ValidationError as error:
-            raise ValueError(f"recipe {name}: {explain(error)}") from error
+            raise ValueError(f"recipe {name}: {explain(error, cls)}") from error
 
     def run_config(self, variant: str, changes: dict[str, Any]) -> RunConfig:
-        """Return the configuration of one head's runs, with ``changes`` laid over it.
+        """Return the configuration of one variant's runs, with ``changes`` laid over it.
 
         Args:
-            variant: a head as the command line writes it, with a regulariser or without.
+            variant: as the command line writes it.
             changes: the configuration's entries that were given, nested.
+
+        Raises:
+            ValueError: if the variant or a setting does not fit.
         """
-        incremental = self.kind == "incremental"
-        name, own = parse_method(variant) if incremental else parse_variant(variant)
-        recipes = merge(self.config, self.head_config.get(name, {}))
-        plain = IncrementalConfig() if incremental else RunConfig()
-        return plain.updated(merge(merge(recipes, changes), own))
+        kind = KINDS[self.kind]
+        name, own = parse_variant(variant)
+        kind.check_variant(variant, own)
+        plain = kind.config()
+        # Options in a recipe that does not name their part are those of the default one.
+        merged = {part: {"name": getattr(plain, part).name} for part in ("data", "model")}
+        for layer in (self.config, self.variant_config.get(name, {}), changes, own):
+            merged = merge(merged, kind.config.current(layer))
+        return plain.updated(merged)
+
+
+def _warn_of(old: str) -> None:
+    message = f"Recipe.{old} is now Recipe.{RENAMED[old]}; version 0.3 drops the old name"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def recipe_names() -> list[str]:
@@ -99,7 +138,7 @@ def recipe_names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".toml")
 
 
-def default_recipe(data: str, model: str | None, kind: RecipeKind = "heads") -> str | None:
+def default_recipe(data: str, model: str | None, kind: KindName = "heads") -> str | None:
     """Return the recipe of a kind for a data source and backbone, or None."""
     for name in recipe_names():
         recipe = Recipe.load(name)
@@ -112,7 +151,7 @@ def default_recipe(data: str, model: str | None, kind: RecipeKind = "heads") -> 
 
 
 def resolve_recipe(
-    name: str | None, changes: dict[str, Any], kind: RecipeKind = "heads"
+    name: str | None, changes: dict[str, Any], kind: KindName = "heads"
 ) -> tuple[Recipe, str]:
     """Return the recipe a command starts from, and what to call it.
 
@@ -131,17 +170,16 @@ def resolve_recipe(
         return _DEFAULTS[kind], "the defaults"
     recipe = Recipe.load(name)
     if recipe.kind != kind:
-        command = "lastlayer learn" if recipe.kind == "incremental" else "lastlayer compare"
-        raise ValueError(f"recipe {name} is for {command}")
+        raise ValueError(f"recipe {name} is for lastlayer {KINDS[recipe.kind].command}")
     return recipe, f"recipe {name}"
 
 
-_DEFAULTS: dict[RecipeKind, Recipe] = {
-    "heads": Recipe(title="Heads side by side", heads=("softmax", "label-smoothing", "dropmax")),
+_DEFAULTS: dict[KindName, Recipe] = {
+    "heads": Recipe(title="Heads side by side", variants=("softmax", "label-smoothing", "dropmax")),
     "incremental": Recipe(
         kind="incremental",
         title="Classes one task after another",
-        heads=("softmax", "weighted", "balanced-softmax", "balanced"),
+        variants=("softmax", "weighted", "balanced-softmax", "balanced"),
         seeds=3,
     ),
 }
@@ -149,3 +187,27 @@ _DEFAULTS: dict[RecipeKind, Recipe] = {
 
 def _folder() -> Any:
     return resources.files("lastlayer.experiments") / "recipes"
+
+
+def catalog() -> dict[str, dict[str, str]]:
+    """Return everything that can be chosen by name: one-line descriptions by kind and name."""
+    from lastlayer.data import AUGMENTATIONS, SOURCES
+    from lastlayer.linear_model import SOLVERS
+    from lastlayer.models import BACKBONES
+
+    words = {
+        kind: {name: word.description for name, word in table.items()}
+        for kind, table in variant_words().items()
+    }
+    additions = {f"...+{name}": text for name, text in words["additions"].items()}
+    return {
+        "heads": words["heads"],
+        "schemes": words["schemes"],
+        "methods": words["methods"] | additions,
+        "regularizers": words["regularizers"],
+        "data": SOURCES.describe(),
+        "models": BACKBONES.describe(),
+        "augmentations": AUGMENTATIONS.describe(),
+        "solvers": SOLVERS.describe(),
+        "recipes": {name: Recipe.load(name).title for name in recipe_names()},
+    }

@@ -1,4 +1,4 @@
-"""The same search for every head, judged on held-out examples and never on the test set."""
+"""The same search for every variant, judged on held-out examples and never on the test set."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from lastlayer.evaluation import mean_sd
-from lastlayer.experiments.compare import GridProgress, Job, file_name, plan, run
+from lastlayer.experiments.jobs import GridProgress, Job, file_name, plan, run
 from lastlayer.experiments.recipe import Recipe
 from lastlayer.training import RunDirectory
 from lastlayer.training.config import merge
-from lastlayer.training.options import nest
+from lastlayer.training.variants import nest
 
 Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the grid for one head.
+    """One point of the grid for one variant.
 
     Attributes:
-        head: the head as written on the command line.
+        variant: as written on the command line.
         setting: the grid's entries.
         error: mean held-out error over the seeds.
         nll: mean held-out NLL over the seeds, in nats.
         seeds: number of seeds that finished.
     """
 
-    head: str
+    variant: str
     setting: dict[str, Any]
     error: float
     nll: float
     seeds: int
 
 
-def tune_heads(
+def tune_variants(
     recipe: Recipe,
-    heads: Sequence[str],
+    variants: Sequence[str],
     grid: Grid,
     seeds: Sequence[int],
     out: Path,
@@ -48,20 +48,20 @@ def tune_heads(
     changes: dict[str, Any] | None = None,
     progress: GridProgress | None = None,
 ) -> tuple[list[Trial], list[str]]:
-    """Try every setting for every head.
+    """Try every setting for every variant.
 
     Args:
         recipe: what the settings are changes of.
-        heads: heads as written on the command line.
+        variants: as written on the command line.
         grid: values by dotted entry of the configuration, such as ``optimizer.lr``.
-        seeds: runs per head and setting.
+        seeds: runs per variant and setting.
         out: folder of the runs; a second call takes up where a first was stopped.
         parallel: processes side by side.
         changes: configuration that overrides the recipe's for all runs.
         progress: called now and then.
 
     Returns:
-        Trials by head, the best (held-out error, then NLL) first, and messages of failed runs.
+        Trials by variant, the best (held-out error, then NLL) first, and messages of failed runs.
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     planned: list[tuple[str, dict[str, Any], Job]] = []
@@ -70,20 +70,20 @@ def tune_heads(
         for entry, value in point.items():
             nested = merge(nested, nest(entry, value))
         setting = ",".join(f"{key}={value}" for key, value in point.items())
-        jobs = plan(recipe, heads, seeds, out / file_name(setting or "as-is"), nested)
+        jobs = plan(recipe, variants, seeds, out / file_name(setting or "as-is"), nested)
         planned += [(job.label, point, job) for job in jobs]
     errors = run([job for _, _, job in planned], parallel=parallel, progress=progress)
     trials = []
-    for head, point in itertools.product(heads, points):
-        jobs = [job for label, setting, job in planned if label == head and setting == point]
-        trial = _trial(head, point, jobs)
+    for variant, point in itertools.product(variants, points):
+        jobs = [job for label, setting, job in planned if label == variant and setting == point]
+        trial = _trial(variant, point, jobs)
         if trial is not None:
             trials.append(trial)
-    order = list(heads)
-    return sorted(trials, key=lambda t: (order.index(t.head), t.error, t.nll)), errors
+    order = list(variants)
+    return sorted(trials, key=lambda t: (order.index(t.variant), t.error, t.nll)), errors
 
 
-def _trial(head: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | None:
+def _trial(variant: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | None:
     runs = [RunDirectory(job.path) for job in jobs]
     measures = [
         run_directory.summary()["metrics"] for run_directory in runs if run_directory.finished
@@ -92,4 +92,4 @@ def _trial(head: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | N
         return None
     error, _ = mean_sd([m["error"] for m in measures])
     nll, _ = mean_sd([m["nll"] for m in measures])
-    return Trial(head, setting, error, nll, len(measures))
+    return Trial(variant, setting, error, nll, len(measures))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from lastlayer._checks import options_refused
 from lastlayer.heads.attention import DeterministicAttention
 from lastlayer.heads.auxiliary import AuxiliarySoftmax
 from lastlayer.heads.base import Head
@@ -155,4 +156,4 @@ def build_head(name: str, in_features: int, num_classes: int, **options: Any) ->
     try:
         return factory(in_features, num_classes, **options)
     except TypeError as error:
-        raise ValueError(f"head {name!r} does not take the options {options}: {error}") from error
+        raise options_refused(f"head {name!r}", factory, options, error) from error

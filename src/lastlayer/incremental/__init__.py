@@ -6,18 +6,17 @@ corrects the bias to new ones in ``bias_correction`` and ``old_class_weight``; t
 :mod:`lastlayer.functional.incremental`.
 """
 
+from lastlayer._deprecated import renamed
 from lastlayer.incremental.bias_correction import BiasCorrection, BiasFit
 from lastlayer.incremental.classifier import IncrementalClassifier
 from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.memory import RehearsalMemory
-from lastlayer.incremental.methods import ADDITIONS, METHODS, parse_method
+from lastlayer.incremental.methods import parse_variant
 from lastlayer.incremental.old_class_weight import MetaOldWeight
 from lastlayer.incremental.pool import SELECTIONS
 from lastlayer.incremental.run import IncrementalRun, learn, open_run
 
 __all__ = [
-    "ADDITIONS",
-    "METHODS",
     "SELECTIONS",
     "BiasCorrection",
     "BiasFit",
@@ -28,5 +27,14 @@ __all__ = [
     "RehearsalMemory",
     "learn",
     "open_run",
-    "parse_method",
+    "parse_variant",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "ADDITIONS": "lastlayer.incremental.methods.ADDITIONS",
+        "METHODS": "lastlayer.incremental.methods.METHODS",
+        "parse_method": "parse_variant",
+    },
+)

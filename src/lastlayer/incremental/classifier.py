@@ -20,7 +20,7 @@ from lastlayer.incremental.config import IncrementalConfig
 from lastlayer.incremental.examples import as_inputs, as_labels, labelled_examples
 from lastlayer.incremental.head_checks import try_head
 from lastlayer.incremental.memory import RehearsalMemory
-from lastlayer.incremental.methods import parse_method
+from lastlayer.incremental.methods import parse_variant
 from lastlayer.incremental.run import IncrementalRun
 from lastlayer.incremental.state import PREDICTORS, Predictor, new_state
 from lastlayer.incremental.storage import Label, load_state, save_state
@@ -99,7 +99,7 @@ class IncrementalClassifier:
             raise TypeError(f"settings must be a mapping; got {settings!r}")
         own, given = _of_backbone(backbone)
         given |= {"seed": seed, "memory": {"per_class": memory}}
-        changes = merge(parse_method(method)[1], dict(settings or {}))
+        changes = merge(parse_variant(method)[1], dict(settings or {}))
         if own is not None and (unused := sorted(changes.keys() & {"model", "regularizer"})):
             raise ValueError(f"settings {unused} are for a backbone given by name; got a network")
         if steps is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -14,6 +14,7 @@ from lastlayer.incremental.sections import (
     TasksConfig,
 )
 from lastlayer.training import RunConfig
+from lastlayer.training.config import rename_entry
 from lastlayer.training.sections import HeadConfig
 
 
@@ -24,7 +25,7 @@ class IncrementalConfig(RunConfig):
         ValueError: if two entries do not fit together.
 
     Example:
-        >>> config = IncrementalConfig().updated({"tasks": {"first_steps": 300, "steps": 4}})
+        >>> config = IncrementalConfig().updated({"tasks": {"first_steps": 300, "later": 4}})
         >>> config.task_steps(0), config.task_steps(1)
         (300, 1500)
     """
@@ -37,6 +38,18 @@ class IncrementalConfig(RunConfig):
     correction: CorrectionConfig = CorrectionConfig()
     #: What predicts: the classifier, or the nearest mean of the exemplars' features (iCaRL).
     predictor: Literal["classifier", "nearest-mean"] = "classifier"
+
+    @classmethod
+    def current(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        """Return nested entries, as an older version may have written them, by today's names.
+
+        Example:
+            >>> IncrementalConfig.current({"tasks": {"base": 50, "steps": 5}})
+            {'tasks': {'base': 50, 'later': 5}}
+        """
+        if not isinstance(entries.get("tasks"), dict):
+            return entries
+        return entries | {"tasks": rename_entry(entries["tasks"], "steps", "later")}
 
     @model_validator(mode="after")
     def _fits_tasks(self) -> Self:
@@ -88,4 +101,4 @@ class IncrementalConfig(RunConfig):
     @property
     def total_steps(self) -> int:
         """Steps of all tasks together."""
-        return sum(map(self.task_steps, range(1 + self.tasks.steps)))
+        return sum(map(self.task_steps, range(1 + self.tasks.later)))

@@ -113,7 +113,7 @@ def learn(
 
     Example:
         >>> import tempfile
-        >>> changes = {"training": {"steps": 2}, "tasks": {"base": 6, "steps": 2}}
+        >>> changes = {"training": {"steps": 2}, "tasks": {"base": 6, "later": 2}}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = learn(IncrementalConfig().updated(changes), folder)
         ...     [len(result["class_counts"]) for result in run.results()]
@@ -140,19 +140,19 @@ def plan_tasks(config: IncrementalConfig, splits: Splits) -> ClassTasks:
     seed = config.seed if tasks.order_seed is None else tasks.order_seed
     base = tasks.base
     if base is None:
-        base, left = divmod(splits.num_classes, tasks.steps + 1)
+        base, left = divmod(splits.num_classes, tasks.later + 1)
         if left:
             raise ValueError(
-                f"{splits.num_classes} classes cannot be divided into {tasks.steps + 1} equal "
-                "tasks; set tasks.base"
+                f"{splits.num_classes} classes cannot be divided into {tasks.later + 1} equal "
+                "tasks; set tasks.base (--base) or tasks.later (--later-tasks)"
             )
-    return class_tasks(
-        splits.num_classes,
-        base=base,
-        steps=tasks.steps,
-        order=tasks.order,
-        seed=derive_seed(seed, "class order"),
-    )
+    order_seed = derive_seed(seed, "class order")
+    try:
+        return class_tasks(
+            splits.num_classes, base=base, steps=tasks.later, order=tasks.order, seed=order_seed
+        )
+    except ValueError as error:
+        raise ValueError(f"tasks.base={base}, tasks.later={tasks.later}: {error}") from error
 
 
 def check_remembered(config: IncrementalConfig, num_classes: int) -> None:

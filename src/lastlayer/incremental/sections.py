@@ -20,8 +20,8 @@ class TasksConfig(Section):
 
     #: Classes of the first task; None for as many as every later one has.
     base: Positive | None = None
-    #: Tasks after the first.
-    steps: Whole = 4
+    #: Tasks after the first; their number was called ``steps`` in version 0.1.
+    later: Whole = 4
     #: The order of the classes: by a seed, by their labels, or as given.
     order: Literal["random", "label"] | tuple[Whole, ...] = "random"
     #: Seed of the order; the run's seed if None.

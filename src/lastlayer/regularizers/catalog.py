@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from lastlayer._checks import options_refused
 from lastlayer.registry import Registry
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout, DropBlock
@@ -83,6 +84,4 @@ def build_regularizer(name: str, **options: Any) -> Regularizer:
     try:
         return factory(**options)
     except TypeError as error:
-        raise ValueError(
-            f"regularizer {name!r} does not take the options {options}: {error}"
-        ) from error
+        raise options_refused(f"regularizer {name!r}", factory, options, error) from error

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from lastlayer._checks import did_you_mean
 from lastlayer.training.sections import (
     DataConfig,
     HeadConfig,
@@ -73,11 +74,17 @@ class RunConfig(Section):
             ValueError: if it is not TOML or not a configuration; the message names the file.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate(cls.current(entries))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
         except ValidationError as error:
-            raise ValueError(f"{path} is not a run configuration: {explain(error)}") from error
+            raise ValueError(f"{path} is not a run configuration: {explain(error, cls)}") from error
+
+    @classmethod
+    def current(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        """Return nested entries, as an older version may have written them, by today's names."""
+        return entries
 
     def updated(self, changes: dict[str, Any]) -> Self:
         """Return a validated copy with nested ``changes`` merged in.
@@ -86,29 +93,66 @@ class RunConfig(Section):
             ValueError: if a change does not fit; the message names the entry.
         """
         try:
-            return type(self).model_validate(merge(self.model_dump(), changes))
+            return type(self).model_validate(merge(self.model_dump(), self.current(changes)))
         except ValidationError as error:
-            raise ValueError(f"invalid configuration: {explain(error)}") from error
+            raise ValueError(f"invalid configuration: {explain(error, type(self))}") from error
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` laid over it, tables merged, everything else replaced."""
+    """Return ``base`` with ``changes`` laid over it, tables merged, everything else replaced.
+
+    A table's ``options`` are those of the part that its ``name`` says: another name drops them.
+
+    Example:
+        >>> merge({"model": {"name": "mlp", "options": {"hidden": [8]}}, "seed": 0},
+        ...       {"model": {"name": "lenet"}})
+        {'model': {'name': 'lenet'}, 'seed': 0}
+    """
     merged = dict(base)
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
+            table = dict(merged[key])
+            if table.get("name") is not None and value.get("name", table["name"]) != table["name"]:
+                table.pop("options", None)
+            merged[key] = merge(table, value)
         else:
             merged[key] = value
     return merged
 
 
-def explain(error: ValidationError) -> str:
-    """Return a validation error on one line: entry, what is wrong, what came."""
+def rename_entry(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Return a table with the entry that was called ``old`` under its new name.
+
+    A table that has both is returned as it is: one of the two is a mistake.
+
+    Example:
+        >>> rename_entry({"base": 50, "steps": 5}, "steps", "later")
+        {'base': 50, 'later': 5}
+    """
+    if new in table:
+        return table
+    return {new if key == old else key: value for key, value in table.items()}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return a validation error on one line: entry, what is wrong, what came, what was near."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
         + (f" (got {item['input']!r})" if _tells_more(item["type"], item["input"]) else "")
+        + (_nearest(item["loc"], model) if item["type"] == "extra_forbidden" else "")
         for item in error.errors()
     )
+
+
+def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Return the entry that is nearest to an unknown one, as a question."""
+    *tables, entry = location
+    for table in tables:
+        field = model.model_fields.get(str(table))
+        if field is None or not isinstance(field.annotation, type):
+            return ""
+        model = field.annotation
+    return did_you_mean(str(entry), model.model_fields)
 
 
 def _tells_more(kind: str, came: Any) -> bool:

@@ -1,9 +1,11 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from lastlayer.experiments import Recipe, plan, run
+from lastlayer.experiments.kinds import KINDS
 from lastlayer.training import RunDirectory
 
 LABELS = ["softmax-seed0", "softmax-seed1", "dropmax-seed0", "dropmax-seed1"]
@@ -64,7 +66,7 @@ def test_a_second_call_trains_nothing_and_prints_the_same_table(comparison, last
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("lastlayer.experiments.compare.train", refuse)
+    monkeypatch.setitem(KINDS, "heads", replace(KINDS["heads"], train=refuse))
     again = lastlayer(*comparison.command)
     assert again.status == 0, again.err
     assert table_lines(again) == table_lines(comparison.printed)
@@ -130,8 +132,8 @@ def test_runs_are_planned_seed_by_seed(tiny_recipe, tmp_path):
 @pytest.mark.parametrize(
     ("heads", "seeds", "message"),
     [
-        ([], [0], "needs a head and a seed"),
-        (["softmax"], [], "needs a head and a seed"),
+        ([], [0], "needs a variant and a seed"),
+        (["softmax"], [], "needs a variant and a seed"),
         (["softmax", "softmax"], [0], "named twice"),
         (["softmax", "dropmx"], [0], "Did you mean 'dropmax'"),
         (["dropmax:temprature=1"], [0], "temprature"),
@@ -176,7 +178,7 @@ def test_a_folder_with_other_runs_is_refused_before_training(tiny_recipe, tmp_pa
 
 def test_a_run_that_fails_does_not_lose_the_others_and_can_be_mended(tiny_recipe, tmp_path):
     huge = {"sparsemax": {"optimizer": {"name": "sgd", "lr": 1e36, "schedule": "constant"}}}
-    recipe = tiny(tiny_recipe, head_config=huge)
+    recipe = tiny(tiny_recipe, variant_config=huge)
     jobs = plan(recipe, ["sparsemax", "softmax"], [0], tmp_path)
     seen = []
     errors = run(jobs, parallel=1, progress=lambda *counts: seen.append(counts))
@@ -198,7 +200,7 @@ def test_a_mended_run_loses_its_error(tiny_recipe, tmp_path, monkeypatch):
         def fail(*arguments, **options):
             raise RuntimeError("no luck")
 
-        patch.setattr("lastlayer.experiments.compare.train", fail)
+        patch.setitem(KINDS, "heads", replace(KINDS["heads"], train=fail))
         assert run(jobs, parallel=1) == [
             f"softmax-seed0: no luck (details in {tmp_path / 'softmax-seed0' / 'error.txt'})"
         ]
