@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from lastlayer.cli.app import app
 from lastlayer.cli.console import print_table, say, share_progress
+from lastlayer.cli.settings import DataSettings
 
 if TYPE_CHECKING:
     from lastlayer.experiments.linear_data import LinearData
@@ -44,8 +45,8 @@ def features(
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class FeatureSettings:
-    """What linear models are fitted to."""
+class FeatureSettings(DataSettings):
+    """What linear models are fitted to: features of files, or a data source's inputs, flattened."""
 
     features: str | None = None
     (
@@ -72,23 +73,8 @@ class FeatureSettings:
         "parquet files and keep them; needs lastlayer[cluster]."
     )
 
-    data: str | None = None
-    "Data source instead, its inputs flattened; see `lastlayer list data`. Default: digits."
-
-    data_dir: Annotated[Path | None, Parameter(env_var="LASTLAYER_DATA")] = None
-    "Folder of the data's files."
-
     data_option: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     "An option of the data source, such as layout=NHWC; may come several times."
-
-    train_size: int | None = None
-    "Training examples, drawn class-balanced; default: all."
-
-    validation_size: str | None = None
-    (
-        "For --path: held-out examples, a number or a fraction of the training examples; default: "
-        "x_validation of the file, or a tenth."
-    )
 
     dtype: str = "float32"
     "float32 or float64."
@@ -174,7 +160,8 @@ def fit_linear(
         solver: one or more, separated by commas; see `lastlayer list solvers`. auto takes the one
             that suits the data's size.
         C: inverse strength of the penalty, as in scikit-learn's LogisticRegression.
-        path: strengths separated by commas; C is chosen from them by held-out NLL.
+        path: strengths separated by commas; C is chosen from them by held-out NLL, of
+            x_validation of the file, or of --validation-size training examples, by default a tenth.
         one_standard_error: of a path, choose the strongest penalty within one standard error.
         random_features: width of a random layer between inputs and model.
         activation: that layer's nonlinearity: relu, tanh, sigmoid or cos.
