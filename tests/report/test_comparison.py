@@ -159,5 +159,5 @@ def test_one_seed_draws_a_mean_without_interval():
 
 def test_a_difference_to_a_measure_that_was_not_taken_is_a_dash():
     scaled = row("dropmax", [0.08, 0.11], nll_scaled=[0.2, 0.3])
-    table = comparison_table([row("softmax", [0.1, 0.1]), scaled], differences=("nll_scaled",))
+    table = results_table([row("softmax", [0.1, 0.1]), scaled], differences=("nll_scaled",))
     assert cells(table, "dropmax")["Δ NLL, scaled to softmax"] == "–"
