@@ -21,6 +21,7 @@ COMMANDS = (
     "learn",
     "reproduce",
     "tune",
+    "figure",
     "explain",
     "information",
     "predict",

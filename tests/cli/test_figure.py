@@ -108,6 +108,8 @@ def test_filtering_erases_the_class_asked_for_and_little_else(sure):
         np.stack([np.asarray(figure.axes[k].images[0].get_array()) for k in (column, column + 3)])
         for column in (0, 1)
     )
+    height, width = collages.images.shape[-2:]
+    assert figure.axes[2].images[0].get_array().shape == (height - 7, width - 7)  # every window
     peak = collages.images.amax(dim=(1, 2, 3)).numpy()[:, None, None]
     np.testing.assert_allclose(before * peak, collages.images[:, 0].numpy(), atol=1e-6)
     removed = torch.from_numpy((before > 0) & (after == 0))
