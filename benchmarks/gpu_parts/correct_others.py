@@ -15,6 +15,7 @@ from lastlayer import functional as LF
 from lastlayer.functional import dependence as dp
 from lastlayer.functional import dropmax as dm
 from lastlayer.functional import transferability as tr
+from lastlayer.functional.information import chi_square_information
 from lastlayer.heads import DropMax, Softmax, attach, grow, imprint
 from lastlayer.information import (
     ESTIMATORS,
@@ -108,7 +109,7 @@ def _dependence(place: Place) -> Values:
             "h_score": dp.h_score(features, labels),
             "shrunk": dp.shrunk_h_score(features, labels),
             "two-sided": dp.two_sided_h_score(features, other),
-            "chi-square": dp.chi_square_divergence(joint),
+            "chi-square": chi_square_information(joint),
             "values": modes.sigma,
         }
     )
