@@ -253,7 +253,7 @@ def distributions(device: str) -> Row:
     mask, expected = LF.sampled_class_mask(target, 50, 12, generator=own)
     proposal = torch.linspace(1.0, 9.0, 50, device=device)
     learned, log_count = LF.sampled_class_mask(target, 50, 12, proposal=proposal, generator=own)
-    logistic = LF.logistic_noise(torch.empty(200_000, device=device), generator=own)
+    logistic = dm.logistic_noise(torch.empty(200_000, device=device), generator=own)
     share, size = float(others) / counts, counts**0.5
     inside = float(learned.float().mean()) * 50 - 1
     problems = {

@@ -173,7 +173,7 @@ def _commands(bench: Bench, root: Path) -> dict[str, Callable[[], Row]]:
         "lastlayer train, two stages": [
             *("train", "--head", "crt", "--out", str(root / "stages"), *short),
         ],
-        "lastlayer information": ["information", run, "--masks", "5"],
+        "lastlayer information": ["information", run, "--num-samples", "5"],
         "lastlayer features": ["features", run, "--out", str(root / "features.npz")],
         "lastlayer predict": ["predict", run, str(root / "digits.npz")],
     }
