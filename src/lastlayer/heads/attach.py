@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lastlayer._checks import check_count
-from lastlayer._inputs import Inputs, batches, call, num_examples, to_weight
+from lastlayer._inputs import Inputs, batches, call, evaluating, num_examples, to_weight
 from lastlayer.heads.after_layer import LayerOutput, as_features, refuse_layers_behind
 from lastlayer.heads.base import Head
 from lastlayer.heads.catalog import build_head
@@ -84,18 +84,13 @@ class Classifier(nn.Module):
         if num_examples(inputs) == 0:
             raise ValueError("inputs must hold at least one example; got none")
         weight = next(p for p in self.parameters() if p.is_floating_point())
-        training = [module for module in self.backbone.modules() if module.training]
-        self.backbone.eval()
-        try:
+        with evaluating(self.backbone):
             return torch.cat(
                 [
                     call(self.features, to_weight(batch, weight)).cpu()
                     for batch in batches(inputs, batch_size)
                 ]
             )
-        finally:
-            for module in training:
-                module.training = True
 
     def forward(
         self,
