@@ -21,12 +21,7 @@ COLUMNS = ("example", "left", "top", "right", "bottom")
 
 
 class RunLocalization(NamedTuple):
-    """True boxes of a run's test images, and how well those from maps meet them.
-
-    Attributes:
-        boxes: (N, M, 4) int64.
-        methods: by ``"cam"``, ``"infocam"``, ``"infocam+"``: boxes of the true classes' maps.
-    """
+    """True (N, M, 4) boxes of test images, and by method how well those from maps meet them."""
 
     boxes: Tensor
     methods: dict[str, Localization]

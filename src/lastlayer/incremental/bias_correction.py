@@ -186,14 +186,8 @@ class BiasCorrection(nn.Module):
 def hold_out_balanced(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled | None]:
     """Split examples into those to train on and as many of every class to fit a correction on.
 
-    Args:
-        data: labelled examples.
-        share: in (0, 1), of the examples of the class that has fewest; at least one of every class.
-        seed: which ones.
-
-    Returns:
-        The rest, and the held-out part. A class of a single example keeps it for training; None
-        for the part if no class can spare one.
+    Of the class that has fewest a ``share`` is held out, at least one; a class of a single example
+    keeps it for training. None for the held-out part if no class can spare one.
 
     Example:
         >>> data = Labelled(torch.zeros(12, 1), torch.tensor([0] * 10 + [1] * 2))

@@ -35,10 +35,6 @@ def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = 
         keep_integers: whether those of a single tensor stay too, as a network with an embedding
             needs its tokens.
 
-    Raises:
-        TypeError: if they are no numbers.
-        ValueError: if there are none, their form is another, or one is not finite.
-
     Example:
         >>> as_inputs([[0, 255]])
         tensor([[  0., 255.]])
@@ -68,13 +64,7 @@ def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = 
 
 
 def as_labels(labels: Any) -> list[Label]:
-    """Return labels as plain whole numbers and strings.
-
-    Args:
-        labels: (N,) of them: a tensor, an array, a series or a sequence.
-
-    Raises:
-        TypeError: if one is neither.
+    """Return (N,) labels of any kind of sequence as plain whole numbers and strings, or raise.
 
     Example:
         >>> as_labels(torch.tensor([3, 1])), as_labels(["cat", np.int64(2)])
@@ -99,10 +89,6 @@ def labelled_examples(
         target: (N,) labels, whole numbers or strings.
         like: as of :func:`as_inputs`.
         keep_integers: as of :func:`as_inputs`.
-
-    Raises:
-        TypeError: if labels are neither whole numbers nor strings, or ``data`` are no pairs.
-        ValueError: if there is no example, the lengths differ, or an input does not fit.
 
     Example:
         >>> labelled_examples([[0.0, 1.0]], ["cat"])

@@ -39,9 +39,6 @@ class TaskModule(TrainingModule):
             classes among them; None without alpha.
         augmentation: changes the training inputs of a step; None leaves them.
         optimizer_state: what to go on with, by parameter; None for a fresh optimizer.
-
-    Raises:
-        ValueError: if of ``alpha`` and ``meta_data`` only one is given.
     """
 
     def __init__(
@@ -154,13 +151,7 @@ class TaskModule(TrainingModule):
 def optimizer_with_state(
     config: OptimizerConfig, classifier: Classifier, state: dict[int, Any]
 ) -> Optimizer:
-    """Return an optimizer of a classifier's parameters that goes on from a state.
-
-    Args:
-        config: which optimizer.
-        classifier: with as many parameters as the state is of.
-        state: by the order of the parameters; it is copied.
-    """
+    """Return an optimizer of a classifier's parameters that goes on from a copy of a state."""
     device = classifier.head.classifier.weight.device
     optimizer = build_optimizer(config, parameter_groups(classifier, config.weight_decay), device)
     _carry_on(optimizer, state)

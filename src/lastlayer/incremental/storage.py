@@ -35,14 +35,8 @@ def save_state(
 ) -> None:
     """Write a state that has learned something to a folder, each file whole or not at all.
 
-    Args:
-        state: what is written.
-        folder: made if it is missing.
-        labels: the classes' labels, in order of arrival.
-        epochs: passes over a task's examples, where these fix the steps.
-
-    Raises:
-        ValueError: if nothing was learned yet.
+    ``labels`` are the classes' in order of arrival; ``epochs`` the passes where these fix the
+    steps.
     """
     tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,10 +73,6 @@ def load_state(
         config: the configuration if it is known; else the folder's.
         backbone: an untrained network of the user's, if the state was learned with one.
         class_order: the labels that the run has, in its order; others are refused.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, of another kind, or of other classes than the others.
     """
     if config is None:
         if not (folder / CONFIG).is_file():

@@ -76,10 +76,6 @@ def learn_task(
         run: where records and the checkpoint within the task go; None to keep neither.
         offset: steps of the tasks before, for the records.
         progress: called with the step and the newest record.
-
-    Raises:
-        ValueError: if a new class has no example, or the head cannot do what is configured.
-        FloatingPointError: if the loss is not finite.
     """
     task, num_old = len(state.sizes), state.num_classes
     check_task(state, data, num_new)

@@ -118,13 +118,11 @@ def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retain
 
 
 def easy_and_hard(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return indices of easy and hard inputs, each ordered by class.
+    """Return the indices of at most ``count`` easy and hard inputs, each ordered by class.
 
-    Args:
-        log_prob: (N, K) log-probabilities of the model that chooses.
-        target: (N,) labels.
-        count: inputs of either kind; the easy ones are one per class, the hard ones two at most,
-            those that are predicted wrong first.
+    Easy are those of the most probable labels, one per class; hard those of the least, two per
+    class at most, those that are predicted wrong first. Of (N, K) log-probabilities and (N,)
+    labels.
     """
     truth = log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     wrong = log_prob.argmax(dim=-1) != target

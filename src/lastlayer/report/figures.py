@@ -65,14 +65,8 @@ def draw_figure(name: str, paths: Paths, **options: Any) -> Figure:
 def find_runs(paths: Paths, *, finished: bool = True) -> dict[str, list[Path]]:
     """Return run directories by variant: those given, and those in the folders given.
 
-    A variant is called as its directory without ``-seedN``.
-
-    Args:
-        paths: run directories, and folders of such.
-        finished: leave out runs that are not, where others are.
-
-    Raises:
-        FileNotFoundError: if a path is neither, or no run is finished.
+    A variant is called as its directory without ``-seedN``. Where some runs are ``finished``, only
+    these, if asked for.
     """
     found: dict[str, list[Path]] = {}
     for path in paths:

@@ -170,20 +170,10 @@ def _heat_map(
     y_label: str = "",
     bar_label: str = "",
 ) -> Figure:
-    """Draw a square table; NaN is left blank.
+    """Draw a square (K, K) table with K names; NaN is left blank, ``top`` has the darkest color.
 
-    Args:
-        array: (K, K) numbers of at least 0.
-        names: K names of rows and columns.
-        top: the number with the darkest color, above 0.
-        text: writes a number.
-        title: heading.
-        x_label: what the columns are.
-        y_label: what the rows are.
-        bar_label: unit of the numbers, beside the color bar of a table too large for its numbers.
-
-    Returns:
-        A matplotlib figure.
+    ``text`` writes a number; ``bar_label`` is its unit, beside the color bar of a table too large
+    for its numbers.
     """
     size = len(array)
     with style():

@@ -34,13 +34,7 @@ Figures = dict[str, Path]
 
 
 class Report(NamedTuple):
-    """What was written.
-
-    Attributes:
-        page: the HTML file.
-        markdown: the file with the tables.
-        tables: every table, each followed by one for narrow terminals if there is such.
-    """
+    """The files that were written, and every table, with one for narrow terminals if any."""
 
     page: Path
     markdown: Path

@@ -91,15 +91,10 @@ def _check_shapes(row: Row) -> None:
 
 
 def write_record(path: Path, title: str, tables: Mapping[str, Sequence[Row]]) -> None:
-    """Write the rows of a comparison as JSON, with the environment they come from.
+    """Write the rows of a comparison by table as JSON, with the environment they come from.
 
     A row's entries stand side by side: the variant under ``head`` or ``method``, its seeds, and by
     name what it shares, its measures and details. NaN and infinity are null.
-
-    Args:
-        path: the file.
-        title: heading of the comparison.
-        tables: rows by table.
     """
     from lastlayer.training.run_directory import describe_environment, without_infinities
 

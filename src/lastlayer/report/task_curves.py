@@ -20,15 +20,8 @@ if TYPE_CHECKING:
 def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | None = None) -> Figure:
     """Accuracy over all classes seen against their number: mean and 95 % band over seeds.
 
-    Args:
-        rows: one ``Row`` per method, all of the same tasks.
-        classes_seen: T numbers of classes, rising; from the sizes of the tasks if None.
-
-    Returns:
-        A matplotlib figure; a single seed has no band.
-
-    Raises:
-        ValueError: if ``rows`` is empty, the tasks differ or ``classes_seen`` does not fit.
+    One row per method, all of the same tasks; ``classes_seen`` follows from the tasks' sizes if
+    None. A single seed has no band.
     """
     check_rows(rows)
     sizes = rows[0].shared["class_sizes"]
@@ -83,14 +76,7 @@ def _draw_curve(axes: Axes, row: Row, seen: Sequence[int], index: int) -> None:
 def old_new_figure(rows: Sequence[Row]) -> Figure:
     """How much each method prefers new classes to old ones, or old to new, after the last task.
 
-    Args:
-        rows: one ``Row`` per method, of two or more tasks.
-
-    Returns:
-        A matplotlib figure: means over seeds large, single seeds faint.
-
-    Raises:
-        ValueError: if ``rows`` is empty, the tasks differ, or there is one task only.
+    Means over seeds large, single seeds faint; ``rows`` are of two or more tasks.
     """
     check_rows(rows)
     if len(rows[0].shared["class_sizes"]) < 2:

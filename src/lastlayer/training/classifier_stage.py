@@ -36,21 +36,11 @@ def train_classifier_stage(
 
     One process and device do it. The backbone is in evaluation mode throughout: what its batch
     normalization has counted stays, and the head trains on the features that it will meet. Where
-    the images are augmented, those of the meta batches are not.
-
-    Args:
-        config: the run's configuration, with a second stage.
-        run: the run, with the first stage's checkpoint; a second stage that was stopped goes on.
-        classifier: untrained; its backbone gets the first stage's weights.
-        splits: the run's data.
-        progress: called with the step, the first stage's included, and the newest record.
+    the images are augmented, those of the meta batches are not. A second stage that was stopped
+    goes on; ``progress`` is called with the step, the first stage's included.
 
     Returns:
         Seconds of training of both stages.
-
-    Raises:
-        ValueError: if a checkpoint is corrupt.
-        FloatingPointError: if the loss is not finite.
     """
     representation = load_checkpoint(run.checkpoints / REPRESENTATION_FILE)
     training, stage = config.training, config.classifier_stage
@@ -85,13 +75,7 @@ def train_classifier_stage(
 
 
 class ClassifierStage(LightningModule):
-    """Train the head, or factors of its rows, by the second stage's sampler.
-
-    Args:
-        config: the run's configuration.
-        classifier: with the trained backbone.
-        splits: the run's data.
-    """
+    """Train the head, or factors of its rows, by the second stage's sampler."""
 
     def __init__(self, config: RunConfig, classifier: Classifier, splits: Splits) -> None:
         super().__init__()

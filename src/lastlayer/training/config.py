@@ -121,9 +121,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def rename_entry(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    """Return a table with the entry that was called ``old`` under its new name.
-
-    A table that has both is returned as it is: one of the two is a mistake.
+    """Return a table with an entry renamed; if it has both it stays: one of them is a mistake.
 
     Example:
         >>> rename_entry({"base": 50, "steps": 5}, "steps", "later")

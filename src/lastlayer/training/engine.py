@@ -124,11 +124,6 @@ def fit_module(
 
     Returns:
         Seconds of training, those before a resume included.
-
-    Raises:
-        ValueError: if the checkpoint is corrupt, or batch normalization gets one example alone.
-        FloatingPointError: if the loss is not finite.
-        RuntimeError: within ``torch.inference_mode``.
     """
     training = config.training
     if training.precision == "64-true":

@@ -15,14 +15,9 @@ from lastlayer.longtail import SAMPLERS, ClassDraw, MetaSampler, sampling_prior
 class StageDraws:
     """Which training examples make the batch of a step.
 
-    Args:
-        target: (N,) labels.
-        num_classes: K.
-        kind: a sampler of :mod:`lastlayer.longtail.samplers`, ``"meta"`` or ``"meta-reweighter"``.
-        batch_size: B; at most N where every example comes once an epoch.
-        steps: length of the stage, for ``"progressive"``.
-        seed: the run's seed.
-        meta: the sampler that the last two kinds need.
+    ``kind`` is a sampler of :mod:`lastlayer.longtail.samplers`, or ``"meta"`` or
+    ``"meta-reweighter"``, which need ``meta``. Of (N,) labels; ``batch_size`` is at most N where
+    examples come in epochs.
     """
 
     def __init__(
