@@ -79,17 +79,8 @@ def run_information(
 ) -> RunInformation:
     """Estimate what a run's classifier knows, on the examples that it was measured on.
 
-    Args:
-        path: a finished run.
-        data_dir: folder of the data's files, where it is not the run's any more.
-        num_masks: masks per example for the bracket of a head that predicts with masks.
-
-    Returns:
-        The :class:`RunInformation`.
-
-    Raises:
-        FileNotFoundError: if the run is missing or not finished, or the data are.
-        ValueError: if the data are not those of the run.
+    ``data_dir`` is where the data's files are, if not the run's any more; ``num_masks`` are those
+    per example for the bracket of a head that predicts with masks.
     """
     run = RunDirectory.open(path)
     summary, predictions = run.summary(), run.predictions()

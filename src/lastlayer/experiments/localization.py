@@ -37,20 +37,9 @@ def run_localization(
 ) -> RunLocalization | None:
     """Measure boxes from the class maps of a run's test images against true ones.
 
-    Args:
-        path: a finished run whose backbone ends in average pooling.
-        box_file: true boxes, see :func:`read_boxes`; None for those of the data source.
-        window: side in cells of a window over which maps are meant; None for single cells.
-        threshold: share of a map's range that a pixel of a box must reach.
-        data_dir: folder of the data's files, where it is not the run's any more.
-
-    Returns:
-        The :class:`RunLocalization`; None if there is no file and the source knows no boxes.
-
-    Raises:
-        ValueError: if the inputs are no images, the network does not end in average pooling, or the
-            boxes are not those of the test images.
-        FileNotFoundError: if the run or the file is missing.
+    The backbone ends in average pooling; maps are meant over a ``window`` of so many cells a side,
+    and ``threshold`` is the share of a map's range that a pixel of a box must reach. None if there
+    is no file and the source knows no boxes.
     """
     run = RunDirectory.open(path)
     test = load_run_splits(run, data_dir=data_dir).test
@@ -82,23 +71,12 @@ def run_localization(
 
 
 def read_boxes(path: Path, num_examples: int) -> Tensor:
-    """Read boxes of examples from a file.
+    """Read (N, M, 4) int64 boxes of N examples from a file.
 
     Boxes are left, top, right and bottom in pixels, half open: the right and bottom edges are the
     first column and row beyond. A ``.csv`` file has one box a line, below the heading
     ``example,left,top,right,bottom``; examples are counted from 0, and may have several boxes, or
     none. A ``.npy`` file has an array (N, 4) or (N, M, 4), empty boxes where there are fewer.
-
-    Args:
-        path: the file.
-        num_examples: N.
-
-    Returns:
-        (N, M, 4) int64.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is none of these, or of another number of examples.
     """
     if path.suffix == ".npy":
         array = np.load(path)

@@ -23,13 +23,7 @@ from lastlayer.training.measuring import predict
 
 
 class Predictions(NamedTuple):
-    """Class probabilities of a file's examples.
-
-    Attributes:
-        examples: a name for each of the N examples.
-        class_names: the K classes.
-        prob: (N, K) probabilities.
-    """
+    """Names of N examples and of K classes, and the (N, K) probabilities."""
 
     examples: list[str]
     class_names: list[str]
@@ -37,21 +31,11 @@ class Predictions(NamedTuple):
 
 
 def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = None) -> Predictions:
-    """Return the class probabilities of every example in a file.
+    """Return the class probabilities of every example in a file; all go to ``out``, a ``.csv``.
 
-    Args:
-        run_path: a finished run.
-        file: ``.npz`` with an array ``x`` of the run's input shape (uint8 images are scaled to
-            [0, 1]), an image, a folder of images, or a ``.csv`` with the run's column of
-            texts, ``text`` unless the run was told another.
-        out: a ``.csv`` that gets all probabilities.
-
-    Returns:
-        The examples' class probabilities.
-
-    Raises:
-        FileNotFoundError: if the run or the file is missing.
-        ValueError: if the file does not hold inputs of the run's kind.
+    The file is ``.npz`` with an array ``x`` of the run's input shape (uint8 images are scaled to
+    [0, 1]), an image, a folder of images, or a ``.csv`` with the run's column of texts, ``text``
+    unless the run was told another.
     """
     run = open_run(run_path)
     summary = run.summary()

@@ -34,7 +34,7 @@ def explain_run(
     count: int = 10,
     out: Path | None = None,
 ) -> Path:
-    """Draw a run's retain probabilities for easy and hard test inputs.
+    """Draw a run's retain probabilities for easy and hard test inputs; return the picture's path.
 
     Easy inputs are those whose right class the base model gives the highest probability, one per
     class; hard ones those that it gets wrong, the most wrong first, at most two per class. Without
@@ -47,13 +47,6 @@ def explain_run(
         data_dir: folder of the data's files, where it is not the run's any more.
         count: inputs of either kind.
         out: the picture, PNG or SVG; ``figures/retain.png`` in the run if None.
-
-    Returns:
-        The picture's path.
-
-    Raises:
-        ValueError: if the head has no retain probabilities, or the base run has other data.
-        FileNotFoundError: if a run is missing or not finished.
     """
     check_count("count", count)
     run = RunDirectory.open(path)

@@ -31,7 +31,7 @@ def explain_maps(
     truth: Tensor | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Draw class maps of easy and hard test images of a run, beside plain CAM.
+    """Draw class maps of easy and hard test images of a run, beside plain CAM; return the path.
 
     The maps are of the predicted class. Rows are the easiest image of every class, then those that
     the run gets most wrong, with the right class and, where it differs, the predicted one.
@@ -46,13 +46,6 @@ def explain_maps(
             the map's largest part; None for no boxes.
         truth: (N, M, 4) true boxes of all test images, to be drawn beside.
         out: the picture; ``figures/METHOD.png`` in the run if None.
-
-    Returns:
-        The picture's path.
-
-    Raises:
-        ValueError: if the inputs are no images, or the network does not end in average pooling.
-        FileNotFoundError: if the run is missing or not finished.
     """
     check_count("count", count)
     check_choice("method", method, METHODS)

@@ -44,18 +44,8 @@ Paths = Sequence[Path]
 def draw_figure(name: str, paths: Paths, **options: Any) -> Figure:
     """Draw a figure by its name.
 
-    Args:
-        name: one of ``lastlayer list figures``.
-        paths: what it is drawn from: run directories, folders of them such as ``lastlayer compare``
-            leaves, a ``comparison.json``, or the folder of ``lastlayer fit-linear``.
-        **options: of the figure.
-
-    Returns:
-        A matplotlib figure, see :func:`lastlayer.report.save_figure`.
-
-    Raises:
-        FileNotFoundError: if there is nothing at a path, or a run is not finished.
-        ValueError: if the name or an option is unknown, or there is nothing of this kind to draw.
+    Paths are run directories, folders of them such as ``lastlayer compare``
+    leaves, a ``comparison.json``, or the folder of ``lastlayer fit-linear``.
     """
     draw = FIGURES.get(name)
     check_options(f"figure {name!r}", draw, options)
@@ -65,8 +55,8 @@ def draw_figure(name: str, paths: Paths, **options: Any) -> Figure:
 def find_runs(paths: Paths, *, finished: bool = True) -> dict[str, list[Path]]:
     """Return run directories by variant: those given, and those in the folders given.
 
-    A variant is called as its directory without ``-seedN``. Where some runs are ``finished``, only
-    these, if asked for.
+    A variant is called as its directory without ``-seedN``. Runs that are not ``finished`` are left
+    out, unless they are asked for.
     """
     found: dict[str, list[Path]] = {}
     for path in paths:
