@@ -14,7 +14,7 @@ from lastlayer.data.canvases import canvas_boxes
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps, localization
 from lastlayer.information.localization import Localization
-from lastlayer.training import RunConfig, RunDirectory
+from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 
 COLUMNS = ("example", "left", "top", "right", "bottom")
@@ -43,11 +43,13 @@ def run_localization(
     """
     run = RunDirectory.open(path)
     test = load_run_splits(run, data_dir=data_dir).test
-    if box_file is None:
-        found = _boxes_of_source(run.config(), data_dir)
-    else:
+    data = run.config().data
+    if box_file is not None:
         found = read_boxes(box_file, len(test))
-    if found is None:
+    elif data.name == "digit-canvas":
+        folder = data.data_dir if data_dir is None else data_dir
+        found = canvas_boxes(None if folder is None else Path(folder), **data.options).unsqueeze(1)
+    else:
         return None
     if test.inputs.dim() != 4:
         raise ValueError(f"boxes need images; the inputs of {run.path} have another shape")
@@ -110,12 +112,3 @@ def read_boxes(path: Path, num_examples: int) -> Tensor:
         if known:
             rows[: len(known)] = torch.tensor(known)
     return boxes
-
-
-def _boxes_of_source(config: RunConfig, data_dir: str | None) -> Tensor | None:
-    """Return the boxes that a data source knows of its test images; None if it knows none."""
-    if config.data.name != "digit-canvas":
-        return None
-    folder = config.data.data_dir if data_dir is None else data_dir
-    boxes = canvas_boxes(None if folder is None else Path(folder), **config.data.options)
-    return boxes.unsqueeze(1)

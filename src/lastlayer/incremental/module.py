@@ -112,6 +112,7 @@ class TaskModule(TrainingModule):
     ) -> None:
         """Take a step of alpha on a class-balanced batch, and tell the head its counts."""
         head = self.classifier.head
+        optimizer: Any = self.optimizers()
         seed = derive_seed(self.config.seed, "meta batch", self.global_step)
         generator = torch.Generator().manual_seed(seed)
         prior = sampling_prior(draw.counts, "class-balanced")
@@ -126,13 +127,9 @@ class TaskModule(TrainingModule):
             # Without noise; the backbone's statistics are of training batches.
             self.classifier.features_of(take(data.inputs, rows), len(rows)).to(target.device),
             data.target[rows].to(target.device),
-            lr=self._learning_rate(),
+            lr=optimizer.param_groups[0]["lr"],
         )
         set_class_counts(head, alpha.counts(counts, self.num_old))
-
-    def _learning_rate(self) -> float:
-        optimizer: Any = self.optimizers()
-        return float(optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, with the state of the task before if it goes on."""

@@ -167,7 +167,11 @@ def _learn(
     train = Split(splits.train.inputs, plan.to_rows(splits.train.target))
     test = Split(measured.inputs, plan.to_rows(measured.target))
     results = run.results()
-    state = _resumed(config, run, plan, len(results))
+    if results:
+        folder = run.learner if run.learner.is_dir() else run.task_folder(len(results) - 1)
+        state, _, _ = load_state(folder, config, class_order=plan.order)
+    else:
+        state = new_state(config)
     for task in range(len(results), plan.num_tasks):
         labels = list(plan.seen(task))
         rows = range(state.num_classes, len(labels))
@@ -188,16 +192,6 @@ def _learn(
         run.write_json(str(run.result_path(task).relative_to(run.path)), result)
         _forget_before(run, task)
     _finish(config, run, splits, plan, state, test, results)
-
-
-def _resumed(
-    config: IncrementalConfig, run: IncrementalRun, plan: ClassTasks, finished: int
-) -> LearnerState:
-    if not finished:
-        return new_state(config)
-    folder = run.learner if run.learner.is_dir() else run.task_folder(finished - 1)
-    state, _, _ = load_state(folder, config, class_order=plan.order)
-    return state
 
 
 def _forget_before(run: IncrementalRun, task: int) -> None:

@@ -93,7 +93,9 @@ def load_state(
     _load_model(state, about, tensors, folder / MODEL)
     state.memory = RehearsalMemory.load(folder / MEMORY, class_order=labels)
     if config.tasks.carry_optimizer:
-        state.optimizer_state = _read_optimizer(folder / OPTIMIZER)
+        if not (folder / OPTIMIZER).is_file():
+            raise FileNotFoundError(f"{folder / OPTIMIZER} is missing: the optimizer cannot go on")
+        state.optimizer_state = load_checkpoint(folder / OPTIMIZER)["state"]
     return state, labels, about["epochs"]
 
 
@@ -138,13 +140,6 @@ def _blank(about: dict[str, Any]) -> Inputs:
         for key, dtype, shape in about["input_parts"]
     }
     return put_together(about["input_kind"], parts)
-
-
-def _read_optimizer(path: Path) -> dict[int, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the optimizer cannot go on")
-    state: dict[int, Any] = load_checkpoint(path)["state"]
-    return state
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

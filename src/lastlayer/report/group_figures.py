@@ -77,13 +77,9 @@ def tail_confusion_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _by_rank(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    counts, accuracies = [], []
-    for count, accuracy in zip(
-        *(row.details[name] for name in ("class_counts", "class_accuracy")), strict=True
-    ):
-        order = np.argsort(-np.asarray(count), kind="stable")
-        counts.append(np.asarray(count, dtype=np.float64)[order])
-        accuracies.append(np.asarray(accuracy, dtype=np.float64)[order])
-    table = np.stack(accuracies)
+    counts = np.asarray(row.details["class_counts"], dtype=np.float64)
+    order = np.argsort(-counts, axis=1, kind="stable")
+    table = np.take_along_axis(np.asarray(row.details["class_accuracy"]), order, axis=1)
     known = ~np.isnan(table).all(axis=0)
-    return np.mean(counts, axis=0)[known], np.nanmean(table[:, known], axis=0)
+    mean_counts = np.take_along_axis(counts, order, axis=1).mean(axis=0)
+    return mean_counts[known], np.nanmean(table[:, known], axis=0)

@@ -54,6 +54,7 @@ def train_classifier_stage(
         offset=training.steps,
         seconds=representation["elapsed"],
     )
+    cuda = training.device in ("auto", "gpu", "cuda")
     # The batch of a step follows from its number; an epoch is the steps between two checkpoints.
     epoch = range(min(training.checkpoint_every, stage.steps))
     fit(
@@ -63,7 +64,7 @@ def train_classifier_stage(
         steps=stage.steps,
         checkpoint=run.checkpoints / STAGE_FILE,
         # A head alone is small: where there is no CUDA the processor does, which has float64.
-        accelerator="cuda" if _uses_cuda(training.device) else "cpu",
+        accelerator="cuda" if cuda and torch.cuda.is_available() else "cpu",
         devices=1,
         precision="32-true",  # which leaves the weights in the precision that they have
         gradient_clip_val=training.clip_norm,
@@ -243,7 +244,3 @@ def _take_over(classifier: Classifier, weights: dict[str, Tensor], train: str) -
     classifier.backbone.load_state_dict(part("backbone"))
     if train == "class-scales":
         classifier.head.classifier.load_state_dict(linear)
-
-
-def _uses_cuda(device: str) -> bool:
-    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,7 @@ def fit_module(
 
     records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
     steps_per_epoch = max(1, len(train) // training.batch_size)
-    with _named_errors():
+    try:
         fit(
             module,
             batches,
@@ -164,6 +163,13 @@ def fit_module(
             val_check_interval=training.validate_every,
             limit_val_batches=None if training.validate_every else 0,
         )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "training.batch_size and the training examples must be 2 or more where a network "
+            "normalizes over the batch; got a batch of one example"
+        ) from error
     return records.elapsed
 
 
@@ -184,16 +190,3 @@ def _callbacks(
         yield best_checkpoint(run.checkpoints / BEST_FILE)
     if training.patience is not None:
         yield StopWithoutProgress(training.patience)
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            "training.batch_size and the training examples must be 2 or more where a network "
-            "normalizes over the batch; got a batch of one example"
-        ) from error

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lastlayer._files import with_null
 from lastlayer._inputs import Inputs
 from lastlayer._random import derive_seed, seeded
 from lastlayer.data import Split, Splits
@@ -117,25 +118,15 @@ def long_tail_measures(log_prob: Tensor, target: Tensor, counts: Tensor) -> dict
     """
     groups = class_groups(counts)
     confusion = confusion_counts(log_prob.argmax(dim=-1), target, len(counts))
-    accuracy = class_accuracy(confusion)
-    return {
+    measures = {
         "balanced_accuracy": balanced_accuracy(confusion),
         "grouping": groups.scheme,
         "groups": groups.describe(),
-        "group_accuracy": {
-            name: _or_none(value)
-            for name, value in group_accuracy(confusion, groups.members).items()
-        },
-        "group_confusion": [
-            [_or_none(value) for value in row]
-            for row in group_confusion(confusion, groups.members).tolist()
-        ],
-        "class_accuracy": [_or_none(value) for value in accuracy.tolist()],
+        "group_accuracy": group_accuracy(confusion, groups.members),
+        "group_confusion": group_confusion(confusion, groups.members).tolist(),
+        "class_accuracy": class_accuracy(confusion).tolist(),
     }
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return dict(with_null(measures, math.isnan))
 
 
 def corrected_prior(config: RunConfig, classifier: Classifier, splits: Splits) -> dict[str, Any]:
