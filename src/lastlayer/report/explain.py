@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +18,6 @@ from lastlayer.training.fit import load_classifier, load_run_splits
 from lastlayer.training.measuring import EVALUATION_BATCH
 
 MOST_PER_CLASS = 2
-
-
-class _Retained(NamedTuple):
-    prior: Tensor
-    posterior: Tensor | None
 
 
 def explain_run(
@@ -66,16 +60,16 @@ def explain_run(
             f"{chooser.path} was not measured on the {len(test)} test inputs of {path}"
         )
     easy, hard = easy_and_hard(log_prob, test.target, count)
-    retained = _retained(classifier, test.inputs, test.target)
+    prior, posterior = _retained(classifier, test.inputs, test.target)
     is_image = test.inputs.dim() == 4
     figure = retain_panels(
-        retain_easy=retained.prior[easy],
+        retain_easy=prior[easy],
         target_easy=test.target[easy],
-        retain_hard=retained.prior[hard],
+        retain_hard=prior[hard],
         target_hard=test.target[hard],
-        posterior_hard=None if retained.posterior is None else retained.posterior[hard],
+        posterior_hard=None if posterior is None else posterior[hard],
         base_prediction=log_prob[hard].argmax(dim=-1),
-        confusion=retain_confusion(retained.prior, test.target),
+        confusion=retain_confusion(prior, test.target),
         images_easy=test.inputs[easy] if is_image else None,
         images_hard=test.inputs[hard] if is_image else None,
         class_names=run.summary()["class_names"],
@@ -96,7 +90,10 @@ def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None
 
 
 @torch.no_grad()
-def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retained:
+def _retained(
+    classifier: Classifier, inputs: Inputs, target: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return (N, K) retain probabilities, and those of the posterior where the head has one."""
     head = classifier.head
     features = classifier.features_of(inputs).to(head.classifier.weight.device)
     prior, posterior = [], []
@@ -107,7 +104,7 @@ def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retain
             posterior.append(head.posterior_prob(batch, label))
         if isinstance(head, DropMax | DeterministicAttention):
             prior.append(head.retain_prob(batch))
-    return _Retained(torch.cat(prior), torch.cat(posterior) if posterior else None)
+    return torch.cat(prior), torch.cat(posterior) if posterior else None
 
 
 def easy_and_hard(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:

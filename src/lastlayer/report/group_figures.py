@@ -79,7 +79,7 @@ def tail_confusion_figure(rows: Sequence[Row]) -> Figure:
 def _by_rank(row: Row) -> tuple[np.ndarray, np.ndarray]:
     counts = np.asarray(row.details["class_counts"], dtype=np.float64)
     order = np.argsort(-counts, axis=1, kind="stable")
-    table = np.take_along_axis(np.asarray(row.details["class_accuracy"]), order, axis=1)
+    table = np.take_along_axis(np.asarray(row.details["class_accuracy"], np.float64), order, axis=1)
     known = ~np.isnan(table).all(axis=0)
     mean_counts = np.take_along_axis(counts, order, axis=1).mean(axis=0)
     return mean_counts[known], np.nanmean(table[:, known], axis=0)
