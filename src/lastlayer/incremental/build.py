@@ -45,11 +45,8 @@ def build_untrained(
 ) -> Classifier:
     """Return the untrained classifier of a state's configuration, for so many classes.
 
-    Args:
-        state: its configuration and the network of the user's, if any.
-        empty: inputs without an example.
-        num_classes: K.
-        counts: (K,) class counts for a head that takes them.
+    It takes inputs of the form of ``empty``, which hold no example; (K,) class ``counts`` go to a
+    head that takes them.
     """
     if state.backbone is None:
         if not isinstance(empty, Tensor):

@@ -68,11 +68,8 @@ def load_state(
 ) -> tuple[LearnerState, list[Label], int | None]:
     """Read a state, the classes' labels in order of arrival, and the epochs it was saved with.
 
-    Args:
-        folder: where it was written.
-        config: the configuration if it is known; else the folder's.
-        backbone: an untrained network of the user's, if the state was learned with one.
-        class_order: the labels that the run has, in its order; others are refused.
+    The configuration is the folder's if None, and ``backbone`` the untrained network of the user's
+    if the state was learned with one. Labels in another order than ``class_order`` are refused.
     """
     if config is None:
         if not (folder / CONFIG).is_file():

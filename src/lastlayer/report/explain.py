@@ -31,16 +31,11 @@ def explain_run(
     """Draw a run's retain probabilities for easy and hard test inputs; return the picture's path.
 
     Easy inputs are those whose right class the base model gives the highest probability, one per
-    class; hard ones those that it gets wrong, the most wrong first, at most two per class. Without
-    a base run the run itself chooses, and no wrong prediction is marked unless it is its own.
-
-    Args:
-        path: a finished run of a DropMax or attention head.
-        base: a finished run on the same data, such as the softmax of the same seed; looked for
-            beside the run if None.
-        data_dir: folder of the data's files, where it is not the run's any more.
-        count: inputs of either kind.
-        out: the picture, PNG or SVG; ``figures/retain.png`` in the run if None.
+    class; hard ones those that it gets wrong, the most wrong first, at most two per class. The base
+    is a finished run on the same data, such as the softmax of the same seed, looked for beside the
+    run if None; where there is none the run itself chooses, and no wrong prediction is marked
+    unless it is its own. ``count`` is of either kind; the picture is ``figures/retain.png`` in the
+    run if ``out`` is None.
     """
     check_count("count", count)
     run = RunDirectory.open(path)

@@ -37,13 +37,9 @@ class SeedEveryStep(Callback):
 class RecordMetrics(Callback):
     """Append training terms (means since the last record) and held-out measures to the run.
 
-    Args:
-        run: where to; None to write nothing and only tell the progress.
-        every: steps between two records.
-        last: the last step, which has a record in any case.
-        progress: called with the step and the newest record.
-        offset: what is added to the steps in what is written and told: the steps before this fit.
-        seconds: what the clock begins at.
+    Without a run only ``progress`` is told. There is a record of every so many steps and of the
+    last; ``offset``, the steps before this fit, is added to what is written and told, and the clock
+    begins at ``seconds``.
     """
 
     def __init__(

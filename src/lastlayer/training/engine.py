@@ -59,10 +59,6 @@ def fit(
         checkpoint_epochs: epochs between two of them.
         validation: held-out batches; None for a module that looks at none.
         **options: further ones of Lightning's ``Trainer``.
-
-    Raises:
-        ValueError: if the checkpoint is corrupt, or of an earlier version's second stage.
-        RuntimeError: within ``torch.inference_mode``.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
@@ -111,18 +107,9 @@ def fit_module(
 ) -> float:
     """Train a module on examples for the steps of its configuration; if stopped it goes on.
 
-    Args:
-        module: what is trained, in place.
-        config: the seed, and how it is trained.
-        train: the training examples.
-        run: where records and checkpoints go; None to keep neither.
-        validation: held-out examples to look at now and then; None for none.
-        progress: called with the step, ``offset`` included, and the newest record.
-        checkpoint: name of the run's checkpoint to go on from.
-        offset: what is added to the steps in records: the steps of earlier fits.
-
-    Returns:
-        Seconds of training, those before a resume included.
+    Records and checkpoints go to ``run``, if any; ``checkpoint`` is the name of the one to go on
+    from. ``offset``, the steps of earlier fits, is added to those in records and ``progress``.
+    Returns the seconds of training, those before a resume included.
     """
     training = config.training
     if training.precision == "64-true":
