@@ -13,7 +13,6 @@ from lastlayer.report.rows import Row, check_rows
 from lastlayer.report.style import COLORS, DASHES, MARKERS, WRONG, new_figure, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -37,7 +36,22 @@ def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | Non
         figure = new_figure(width, 3.7 + 0.18 * math.ceil(len(rows) / columns))
         axes = figure.subplots()
         for index, row in enumerate(rows):
-            _draw_curve(axes, row, seen, index)
+            color = COLORS[index % len(COLORS)]
+            steps = 100 * np.transpose(row.details["accuracies"])
+            by_step = [mean_interval(step.tolist()) for step in steps]
+            axes.plot(
+                seen,
+                [interval.mean for interval in by_step],
+                color=color,
+                linestyle=DASHES[index // len(COLORS) % len(DASHES)],
+                marker=MARKERS[index % len(MARKERS)],
+                ms=4,
+                lw=1.3,
+                label=row.name,
+            )
+            if math.isfinite(by_step[0].low):
+                low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
+                axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
         shown = 100 * np.concatenate([np.ravel(row.details["accuracies"]) for row in rows])
         room = 0.06 * (float(np.ptp(shown)) or 1.0)
         axes.set(
@@ -52,25 +66,6 @@ def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | Non
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", ncols=columns)
     return figure
-
-
-def _draw_curve(axes: Axes, row: Row, seen: Sequence[int], index: int) -> None:
-    color = COLORS[index % len(COLORS)]
-    steps = 100 * np.transpose(row.details["accuracies"])
-    by_step = [mean_interval(step.tolist()) for step in steps]
-    axes.plot(
-        seen,
-        [interval.mean for interval in by_step],
-        color=color,
-        linestyle=DASHES[index // len(COLORS) % len(DASHES)],
-        marker=MARKERS[index % len(MARKERS)],
-        ms=4,
-        lw=1.3,
-        label=row.name,
-    )
-    if math.isfinite(by_step[0].low):
-        low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
-        axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
 
 
 def old_new_figure(rows: Sequence[Row]) -> Figure:
