@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -19,3 +20,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def with_null(value: Any, missing: Callable[[float], bool]) -> Any:
+    """Return nested data, tuples as lists, with null for ``missing`` numbers, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: with_null(entry, missing) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_null(entry, missing) for entry in value]
+    return None if isinstance(value, float) and missing(value) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
 
@@ -65,7 +65,13 @@ def train(
     say(f"{path}: {config.data.name}, {head}, settings of {recipe_name}")
     with step_progress(config.total_steps) as progress:
         run = train_run(config, path, resume=resume, progress=progress)
-    _print_summary(run.summary())
+    summary = run.summary()
+    measures = summary["metrics"]
+    say(
+        f"{summary['measured_on']}: error {100 * measures['error']:.2f} %, "
+        f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
+        f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
+    )
 
 
 @app.command
@@ -219,15 +225,6 @@ def tune(
         )
     print_trials(trials)
     stop_if(errors)
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    measures = summary["metrics"]
-    say(
-        f"{summary['measured_on']}: error {100 * measures['error']:.2f} %, "
-        f"NLL {measures['nll']:.4f}, Brier {measures['brier']:.4f}, "
-        f"ECE {100 * measures['ece']:.2f} %, {summary['seconds']:.0f} s"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

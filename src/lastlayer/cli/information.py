@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lastlayer.cli.console import print_table, say
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lastlayer.experiments.information import RunInformation
+
+#: Headings, rows and note.
+Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...], str]
 
 #: Of more classes than these only the least known are printed.
 MOST_CLASSES = 20
@@ -21,23 +26,19 @@ def show_information(
 ) -> None:
     """Print estimates, classes and layers of a run; write all of it as JSON if asked."""
     from lastlayer.experiments.information import run_information
+    from lastlayer.report import TextTable
 
     folder = None if data_dir is None else str(data_dir)
     found = run_information(run, data_dir=folder, num_masks=num_samples)
-    print_table(_estimates(found))
-    print_table(_classes(found))
-    print_table(_layers(found))
-    print_table(_quality(found))
-    print_table(_modes(found))
+    for part in (_estimates, _classes, _layers, _quality, _modes):
+        print_table(TextTable(*part(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
         say(str(out))
 
 
-def _estimates(found: Any) -> Any:
-    from lastlayer.report import TextTable
-
+def _estimates(found: RunInformation) -> Table:
     read = dict(found.estimates)
     if found.bracket is not None:
         count = found.bracket.num_samples
@@ -61,12 +62,10 @@ def _estimates(found: Any) -> Any:
         f"({entropy / math.log(2):.4f} bits) to know. {found.measured_on.capitalize()} examples, "
         "95 % normal intervals."
     )
-    return TextTable(("H(Y) - CE", "Nats", "Interval", "Bits", "% of H(Y)"), tuple(rows), note)
+    return ("H(Y) - CE", "Nats", "Interval", "Bits", "% of H(Y)"), tuple(rows), note
 
 
-def _classes(found: Any) -> Any:
-    from lastlayer.report import TextTable
-
+def _classes(found: RunInformation) -> Table:
     named = list(zip(found.class_names, found.classes, strict=True))
     note = "Mean pointwise information of each class's examples, of at most -log P(class)."
     if len(named) > MOST_CLASSES:
@@ -85,12 +84,10 @@ def _classes(found: Any) -> Any:
         for name, row in named
     )
     columns = ("Class", "Examples", "Nats", "Standard error", "At most", "Below the prior %")
-    return TextTable(columns, rows, note)
+    return columns, rows, note
 
 
-def _layers(found: Any) -> Any:
-    from lastlayer.report import TextTable
-
+def _layers(found: RunInformation) -> Table:
     rows = tuple(
         (
             name,
@@ -106,24 +103,19 @@ def _layers(found: Any) -> Any:
         "H-score: how much of the label a linear read-out of the layer, averaged over space, "
         "explains; chance is what features that know nothing would score."
     )
-    return TextTable(("Layer", "Features", "H-score", "Chance", "Shrunk", "At most"), rows, note)
+    return ("Layer", "Features", "H-score", "Chance", "Shrunk", "At most"), rows, note
 
 
-def _quality(found: Any) -> Any:
-    from lastlayer.report import TextTable
-
+def _quality(found: RunInformation) -> Table:
     note = (
         "Scores of the features that the head is given; LEEP and NCE of its own probabilities. "
         "Chance is the mean over orders of the labels, ± its standard error."
     )
     notes = " ".join((note, *(f"{text.capitalize()}." for text in found.quality.notes)))
-    rows = tuple(found.quality.rows())
-    return TextTable(("Score", "Value", "Chance", "±", "Above chance"), rows, notes)
+    return ("Score", "Value", "Chance", "±", "Above chance"), tuple(found.quality.rows()), notes
 
 
-def _modes(found: Any) -> Any:
-    from lastlayer.report import TextTable
-
+def _modes(found: RunInformation) -> Table:
     modes = found.modes
     note = (
         "What of the label is known best: the correlation of a function of the class, high for "
@@ -133,7 +125,7 @@ def _modes(found: Any) -> Any:
         f"{modes.squares_null:.4f}."
     )
     rows = tuple(modes.rows(found.class_names))
-    return TextTable(("Mode", "Prediction", "Features", "High for", "Low for"), rows, note)
+    return ("Mode", "Prediction", "Features", "High for", "Low for"), rows, note
 
 
 def show_localization(

@@ -13,10 +13,7 @@ BLOCK_ELEMENTS = 2**22  # 32 MiB of float64: the pooled metrics of 50,000 x 1,00
 
 
 def check_scores(name: str, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both detached and on the CPU, or raise unless they are (N, K) scores and (N,) labels.
-
-    ``-inf`` passes (a class with probability zero); NaN and ``+inf`` do not.
-    """
+    """Return (N, K) scores, finite or ``-inf``, and (N,) labels on the CPU, detached, or raise."""
     check_floating(name, scores)
     if scores.dim() != 2 or scores.shape[0] == 0 or scores.shape[1] < 2:
         raise ValueError(

@@ -41,11 +41,7 @@ def or_nan(value: float | None) -> float:
 
 
 def task_results(summary: Summary) -> Summary:
-    """Return what the run's own predictor reached in a sequence of tasks.
-
-    Raises:
-        ValueError: if the summary has no result of it.
-    """
+    """Return what the run's own predictor reached in a sequence of tasks, or raise."""
     entry = summary["incremental"]
     found: Summary | None = entry.get(entry["predictor"])
     if found is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_count
+from lastlayer._files import with_null
 
 #: A table of counts: a tensor, or nested lists as a run's summary holds them.
 Counts = Tensor | Sequence[Sequence[int]]
@@ -113,7 +114,14 @@ class TaskMatrix:
             for task, table in enumerate(confusions)
         ]
         for task, table in enumerate(tables):
-            _check_same_examples(task, table, tables[-1])
+            here, there = table.sum(dim=1), tables[-1].sum(dim=1)[: len(table)]
+            if not torch.equal(here, there):
+                row = int((here != there).nonzero()[0])
+                raise ValueError(
+                    "confusions must be of the same test examples: class "
+                    f"{row} in the order of arrival has {int(here[row])} in confusions[{task}], "
+                    f"{int(there[row])} in the last"
+                )
             members = _members(sizes[: task + 1])
             taken, examples = members.T @ table @ members, table.sum(dim=1) @ members
             matrix[task, : task + 1] = (table.diagonal() @ members) / examples
@@ -201,6 +209,9 @@ class TaskMatrix:
     def as_dict(self) -> dict[str, Any]:
         """Return the matrix and all measures by name, as JSON has them: None for NaN."""
         names = (
+            "sizes",
+            "examples",
+            "matrix",
             "accuracies",
             "average_incremental_accuracy",
             "final_accuracy",
@@ -211,11 +222,8 @@ class TaskMatrix:
             "old_as_new",
             "new_as_old",
         )
-        measures = {"sizes": self.sizes, "examples": self.examples, "matrix": self.matrix.tolist()}
-        return {
-            name: _plain(value)
-            for name, value in (measures | {name: getattr(self, name) for name in names}).items()
-        }
+        measures = {name: getattr(self, name) for name in names} | {"matrix": self.matrix.tolist()}
+        return dict(with_null(measures, math.isnan))
 
     def _pooled(self, task: int, stop: int) -> float:
         """Return the accuracy after ``task`` over all examples of the tasks before ``stop``."""
@@ -273,22 +281,5 @@ def _counts(name: str, confusion: Counts, sizes: Sequence[int]) -> Tensor:
     return table
 
 
-def _check_same_examples(task: int, table: Tensor, final: Tensor) -> None:
-    here, there = table.sum(dim=1), final.sum(dim=1)[: len(table)]
-    if not torch.equal(here, there):
-        row = int((here != there).nonzero()[0])
-        raise ValueError(
-            "confusions must be of the same test examples: class "
-            f"{row} in the order of arrival has {int(here[row])} in confusions[{task}], "
-            f"{int(there[row])} in the last"
-        )
-
-
 def _mean(values: Tensor) -> float:
     return float(values[~values.isnan()].mean())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -20,16 +20,9 @@ Arrays = dict[str, NDArray[Any]]
 def run_features(path: str | Path, *, data_dir: str | None = None) -> Arrays:
     """Return what a run's head sees of its training, validation and test examples.
 
-    Args:
-        path: a finished run.
-        data_dir: folder of the data's files, where it is not the run's any more.
-
-    Returns:
-        ``x_train`` (N, D) and ``y_train`` (N,), likewise ``x_validation``, if the run has such
-        examples, and ``x_test``. Labels are the names of the classes, numbers if they are numbers.
-
-    Raises:
-        FileNotFoundError: if the run is missing or not finished, or the data are.
+    ``x_train`` (N, D) and ``y_train`` (N,), likewise ``x_validation``, if the run has such
+    examples, and ``x_test``. Labels are the names of the classes, numbers if they are numbers.
+    ``data_dir`` is where the data's files are, if not the run's any more.
     """
     run = RunDirectory.open(path)
     classifier = load_classifier(run)
@@ -43,11 +36,7 @@ def run_features(path: str | Path, *, data_dir: str | None = None) -> Arrays:
 
 
 def write_features(path: str | Path, out: Path, *, data_dir: str | None = None) -> Arrays:
-    """Write :func:`run_features` to an ``.npz`` file, whole or not at all, and return them.
-
-    Raises:
-        ValueError: if ``out`` does not end in ``.npz``.
-    """
+    """Write :func:`run_features` to an ``.npz`` file, whole or not at all, and return them."""
     if out.suffix != ".npz":
         raise ValueError(f"out must end in .npz; got {str(out)!r}")
     arrays = run_features(path, data_dir=data_dir)

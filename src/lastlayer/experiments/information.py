@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lastlayer._inputs import to_weight
 from lastlayer.evaluation import apply_temperature
 from lastlayer.functional.information import label_entropy
-from lastlayer.heads import Classifier
 from lastlayer.information import (
     FeatureReport,
     InformationEstimate,
@@ -79,17 +77,8 @@ def run_information(
 ) -> RunInformation:
     """Estimate what a run's classifier knows, on the examples that it was measured on.
 
-    Args:
-        path: a finished run.
-        data_dir: folder of the data's files, where it is not the run's any more.
-        num_masks: masks per example for the bracket of a head that predicts with masks.
-
-    Returns:
-        The :class:`RunInformation`.
-
-    Raises:
-        FileNotFoundError: if the run is missing or not finished, or the data are.
-        ValueError: if the data are not those of the run.
+    ``data_dir`` is where the data's files are, if not the run's any more; ``num_masks`` are those
+    per example for the bracket of a head that predicts with masks.
     """
     run = RunDirectory.open(path)
     summary, predictions = run.summary(), run.predictions()
@@ -105,11 +94,18 @@ def run_information(
         estimates["temperature-scaled"] = estimate_information(scaled, target)
     inputs = to_weight(measured.inputs, classifier.head.classifier.weight)
     features = classifier.features_of(inputs).flatten(1)
+    bracket = None
+    if predicts_with_masks(classifier.head):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            bracket = stochastic_information(
+                classifier.head, features, target, num_samples=num_masks, generator=generator
+            )
     return RunInformation(
         measured_on=summary["measured_on"],
         estimates=estimates,
         label_entropy=float(label_entropy(target, log_prob.shape[1])),
-        bracket=_bracket(classifier, features, target, num_masks),
+        bracket=bracket,
         classes=class_information(log_prob, target),
         class_names=summary["class_names"],
         layers=feature_report(classifier.backbone, target, inputs=inputs),
@@ -117,18 +113,6 @@ def run_information(
         modes=label_modes(
             log_prob.argmax(1), target, features=features, num_classes=log_prob.shape[1]
         ),
-    )
-
-
-@torch.no_grad()
-def _bracket(
-    classifier: Classifier, features: Tensor, target: Tensor, num_masks: int
-) -> StochasticInformation | None:
-    if not predicts_with_masks(classifier.head):
-        return None
-    generator = torch.Generator().manual_seed(0)
-    return stochastic_information(
-        classifier.head, features, target, num_samples=num_masks, generator=generator
     )
 
 

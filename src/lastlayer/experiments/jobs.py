@@ -70,8 +70,16 @@ def plan(
     if len(set(variants)) != len(variants):
         raise ValueError(f"a variant is named twice in {', '.join(variants)}")
     configs = {name: recipe.run_config(name, changes or {}) for name in variants}
+    # A wrong option of a part fails before training: heads are built once on a small width.
     for config in configs.values():
-        _check_heads(config)
+        for head in (config.head, config.first_stage().head):
+            options = head.options
+            num_classes = len(options.get("class_counts", range(10)))
+            if takes_class_counts(head.name):
+                options = {"class_counts": [1] * num_classes} | options
+            build_head(head.name, 2, num_classes, device="meta", **options)
+        if config.regularizer.name is not None:
+            REGULARIZERS.get(config.regularizer.name)
     return [
         Job(
             name,
@@ -161,18 +169,6 @@ def _steps_done(job: Job) -> int:
         return int(json.loads(lines[-1])["step"])
     except (OSError, ValueError, KeyError, IndexError):
         return 0  # not begun, or in the middle of writing
-
-
-def _check_heads(config: RunConfig) -> None:
-    """Build a run's heads once on a small width, so that a wrong option fails before training."""
-    for head in (config.head, config.first_stage().head):
-        options = head.options
-        num_classes = len(options.get("class_counts", range(10)))
-        if takes_class_counts(head.name):
-            options = {"class_counts": [1] * num_classes} | options
-        build_head(head.name, 2, num_classes, device="meta", **options)
-    if config.regularizer.name is not None:
-        REGULARIZERS.get(config.regularizer.name)
 
 
 def file_name(label: str) -> str:

@@ -14,19 +14,14 @@ from lastlayer.data.canvases import canvas_boxes
 from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps, localization
 from lastlayer.information.localization import Localization
-from lastlayer.training import RunConfig, RunDirectory
+from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 
 COLUMNS = ("example", "left", "top", "right", "bottom")
 
 
 class RunLocalization(NamedTuple):
-    """True boxes of a run's test images, and how well those from maps meet them.
-
-    Attributes:
-        boxes: (N, M, 4) int64.
-        methods: by ``"cam"``, ``"infocam"``, ``"infocam+"``: boxes of the true classes' maps.
-    """
+    """True (N, M, 4) boxes of test images, and by method how well those from maps meet them."""
 
     boxes: Tensor
     methods: dict[str, Localization]
@@ -42,28 +37,19 @@ def run_localization(
 ) -> RunLocalization | None:
     """Measure boxes from the class maps of a run's test images against true ones.
 
-    Args:
-        path: a finished run whose backbone ends in average pooling.
-        box_file: true boxes, see :func:`read_boxes`; None for those of the data source.
-        window: side in cells of a window over which maps are meant; None for single cells.
-        threshold: share of a map's range that a pixel of a box must reach.
-        data_dir: folder of the data's files, where it is not the run's any more.
-
-    Returns:
-        The :class:`RunLocalization`; None if there is no file and the source knows no boxes.
-
-    Raises:
-        ValueError: if the inputs are no images, the network does not end in average pooling, or the
-            boxes are not those of the test images.
-        FileNotFoundError: if the run or the file is missing.
+    The backbone ends in average pooling; maps are meant over a ``window`` of so many cells a side,
+    and ``threshold`` is the share of a map's range that a pixel of a box must reach. None if there
+    is no file and the source knows no boxes.
     """
     run = RunDirectory.open(path)
     test = load_run_splits(run, data_dir=data_dir).test
-    if box_file is None:
-        found = _boxes_of_source(run.config(), data_dir)
-    else:
+    data = run.config().data
+    if box_file is not None:
         found = read_boxes(box_file, len(test))
-    if found is None:
+    elif data.name == "digit-canvas":
+        folder = data.data_dir if data_dir is None else data_dir
+        found = canvas_boxes(None if folder is None else Path(folder), **data.options).unsqueeze(1)
+    else:
         return None
     if test.inputs.dim() != 4:
         raise ValueError(f"boxes need images; the inputs of {run.path} have another shape")
@@ -87,23 +73,12 @@ def run_localization(
 
 
 def read_boxes(path: Path, num_examples: int) -> Tensor:
-    """Read boxes of examples from a file.
+    """Read (N, M, 4) int64 boxes of N examples from a file.
 
     Boxes are left, top, right and bottom in pixels, half open: the right and bottom edges are the
     first column and row beyond. A ``.csv`` file has one box a line, below the heading
     ``example,left,top,right,bottom``; examples are counted from 0, and may have several boxes, or
     none. A ``.npy`` file has an array (N, 4) or (N, M, 4), empty boxes where there are fewer.
-
-    Args:
-        path: the file.
-        num_examples: N.
-
-    Returns:
-        (N, M, 4) int64.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is none of these, or of another number of examples.
     """
     if path.suffix == ".npy":
         array = np.load(path)
@@ -137,12 +112,3 @@ def read_boxes(path: Path, num_examples: int) -> Tensor:
         if known:
             rows[: len(known)] = torch.tensor(known)
     return boxes
-
-
-def _boxes_of_source(config: RunConfig, data_dir: str | None) -> Tensor | None:
-    """Return the boxes that a data source knows of its test images; None if it knows none."""
-    if config.data.name != "digit-canvas":
-        return None
-    folder = config.data.data_dir if data_dir is None else data_dir
-    boxes = canvas_boxes(None if folder is None else Path(folder), **config.data.options)
-    return boxes.unsqueeze(1)

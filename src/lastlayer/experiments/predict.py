@@ -23,13 +23,7 @@ from lastlayer.training.measuring import predict
 
 
 class Predictions(NamedTuple):
-    """Class probabilities of a file's examples.
-
-    Attributes:
-        examples: a name for each of the N examples.
-        class_names: the K classes.
-        prob: (N, K) probabilities.
-    """
+    """Names of N examples and of K classes, and the (N, K) probabilities."""
 
     examples: list[str]
     class_names: list[str]
@@ -37,21 +31,11 @@ class Predictions(NamedTuple):
 
 
 def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = None) -> Predictions:
-    """Return the class probabilities of every example in a file.
+    """Return the class probabilities of every example in a file; all go to ``out``, a ``.csv``.
 
-    Args:
-        run_path: a finished run.
-        file: ``.npz`` with an array ``x`` of the run's input shape (uint8 images are scaled to
-            [0, 1]), an image, a folder of images, or a ``.csv`` with the run's column of
-            texts, ``text`` unless the run was told another.
-        out: a ``.csv`` that gets all probabilities.
-
-    Returns:
-        The examples' class probabilities.
-
-    Raises:
-        FileNotFoundError: if the run or the file is missing.
-        ValueError: if the file does not hold inputs of the run's kind.
+    The file is ``.npz`` with an array ``x`` of the run's input shape (uint8 images are scaled to
+    [0, 1]), an image, a folder of images, or a ``.csv`` with the run's column of texts, ``text``
+    unless the run was told another.
     """
     run = open_run(run_path)
     summary = run.summary()
@@ -63,7 +47,13 @@ def predict_file(run_path: str | Path, file: str | Path, *, out: Path | None = N
         log_prob, _ = predict(load_classifier(run), inputs)
     predictions = Predictions(examples, summary["class_names"], log_prob.exp())
     if out is not None:
-        _write_csv(out, predictions)
+        best = predictions.prob.argmax(dim=-1).tolist()
+        with out.open("w", newline="", encoding="utf-8") as table:
+            writer = csv.writer(table)
+            writer.writerow(["example", "prediction", *predictions.class_names])
+            for name, label, row in zip(examples, best, predictions.prob.tolist(), strict=True):
+                shown = (f"{p:.6g}" for p in row)
+                writer.writerow([name, predictions.class_names[label], *shown])
     return predictions
 
 
@@ -79,7 +69,11 @@ def _read_inputs(
         return [p.name for p in images], torch.stack([_image(p, input_shape) for p in images])
     if file.suffix == ".csv":
         texts = _read_texts(file, run.config().data.options.get("text_column", "text"))
-        return [text[:40] for text in texts], _encode(texts, run)
+        path = run.path / ENCODER_FILE
+        if not path.is_file():
+            raise DataFileError(f"{run.path} was not trained on texts: {ENCODER_FILE} is missing")
+        encoder = FittedTfidf.from_extras(json.loads(path.read_text(encoding="utf-8")))
+        return [text[:40] for text in texts], encoder.transform(texts)
     if file.suffix == ".npz":
         inputs = _read_array(file, input_shape)
         return [str(row) for row in range(len(inputs))], inputs
@@ -138,21 +132,3 @@ def _read_texts(path: Path, column: str) -> list[str]:
     if not texts:
         raise DataFileError(f"{path}: holds no text")
     return texts
-
-
-def _encode(texts: list[str], run: RunDirectory) -> Tensor:
-    path = run.path / ENCODER_FILE
-    if not path.is_file():
-        raise DataFileError(f"{run.path} was not trained on texts: {ENCODER_FILE} is missing")
-    return FittedTfidf.from_extras(json.loads(path.read_text(encoding="utf-8"))).transform(texts)
-
-
-def _write_csv(path: Path, predictions: Predictions) -> None:
-    best = predictions.prob.argmax(dim=-1).tolist()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["example", "prediction", *predictions.class_names])
-        for name, label, row in zip(
-            predictions.examples, best, predictions.prob.tolist(), strict=True
-        ):
-            writer.writerow([name, predictions.class_names[label], *(f"{p:.6g}" for p in row)])

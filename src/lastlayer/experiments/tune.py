@@ -76,20 +76,10 @@ def tune_variants(
     trials = []
     for variant, point in itertools.product(variants, points):
         jobs = [job for label, setting, job in planned if label == variant and setting == point]
-        trial = _trial(variant, point, jobs)
-        if trial is not None:
-            trials.append(trial)
+        runs = [found for found in (RunDirectory(job.path) for job in jobs) if found.finished]
+        measures = [found.summary()["metrics"] for found in runs]
+        if measures:
+            error, nll = (mean_sd([m[name] for m in measures])[0] for name in ("error", "nll"))
+            trials.append(Trial(variant, point, error, nll, len(measures)))
     order = list(variants)
     return sorted(trials, key=lambda t: (order.index(t.variant), t.error, t.nll)), errors
-
-
-def _trial(variant: str, setting: dict[str, Any], jobs: Sequence[Job]) -> Trial | None:
-    runs = [RunDirectory(job.path) for job in jobs]
-    measures = [
-        run_directory.summary()["metrics"] for run_directory in runs if run_directory.finished
-    ]
-    if not measures:
-        return None
-    error, _ = mean_sd([m["error"] for m in measures])
-    nll, _ = mean_sd([m["nll"] for m in measures])
-    return Trial(variant, setting, error, nll, len(measures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -142,7 +143,7 @@ class BiasCorrection(nn.Module):
         self._check_split(logits, target, num_old)
         self.scale[-1], self.bias[-1] = 1.0, 0.0
         # The CPU, because float64 is missing on some accelerators.
-        corrected = _to_cpu(self)(logits.detach().cpu().double())
+        corrected = copy.deepcopy(self).cpu()(logits.detach().cpu().double())
         old, new = corrected[:, :num_old], corrected[:, num_old:]
         target = target.cpu()
         before = _loss(old, new, target)
@@ -186,14 +187,8 @@ class BiasCorrection(nn.Module):
 def hold_out_balanced(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled | None]:
     """Split examples into those to train on and as many of every class to fit a correction on.
 
-    Args:
-        data: labelled examples.
-        share: in (0, 1), of the examples of the class that has fewest; at least one of every class.
-        seed: which ones.
-
-    Returns:
-        The rest, and the held-out part. A class of a single example keeps it for training; None
-        for the part if no class can spare one.
+    Of the class that has fewest a ``share`` is held out, at least one; a class of a single example
+    keeps it for training. None for the held-out part if no class can spare one.
 
     Example:
         >>> data = Labelled(torch.zeros(12, 1), torch.tensor([0] * 10 + [1] * 2))
@@ -208,7 +203,7 @@ def hold_out_balanced(data: Labelled, share: float, seed: int) -> tuple[Labelled
     taken = []
     for row in counts.nonzero().flatten().tolist():
         of_class = order[target == row]
-        taken.append(of_class[: min(each, len(of_class) - 1)])
+        taken.append(of_class[:-1][:each])
     index = torch.cat(taken)
     if not len(index):
         return data, None
@@ -245,9 +240,3 @@ def _best_pair(old: Tensor, new: Tensor, target: Tensor) -> list[float]:
 
 def _loss(old: Tensor, new: Tensor, target: Tensor) -> float:
     return float(F.cross_entropy(torch.cat((old, new), dim=1), target))
-
-
-def _to_cpu(correction: BiasCorrection) -> BiasCorrection:
-    twin = BiasCorrection()
-    twin.load_state_dict(correction.state_dict())
-    return twin

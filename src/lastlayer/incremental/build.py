@@ -45,16 +45,8 @@ def build_untrained(
 ) -> Classifier:
     """Return the untrained classifier of a state's configuration, for so many classes.
 
-    Args:
-        state: its configuration and the network of the user's, if any.
-        empty: inputs without an example.
-        num_classes: K.
-        counts: (K,) class counts for a head that takes them.
-
-    Raises:
-        TypeError: if a network of the user's returns something that has no features.
-        ValueError: if it does not return (N, D) features, or one given by name would have several
-            inputs.
+    It takes inputs of the form of ``empty``, which hold no example; (K,) class ``counts`` go to a
+    head that takes them.
     """
     if state.backbone is None:
         if not isinstance(empty, Tensor):
@@ -102,11 +94,7 @@ def check_head(config: IncrementalConfig, head: Head) -> None:
 
 
 def try_head(config: IncrementalConfig) -> None:
-    """Build a configuration's head, without memory for it, and check it.
-
-    Raises:
-        ValueError: if its name or an option does not fit, or it cannot do what is asked for.
-    """
+    """Build a configuration's head, without memory for it, and check it."""
     options = dict(config.head.options)
     if takes_class_counts(config.head.name):
         options["class_counts"] = [1] * CLASSES_TO_TRY

@@ -96,8 +96,12 @@ class IncrementalClassifier:
                 check_count(name, value)
         if settings is not None and not isinstance(settings, Mapping):
             raise TypeError(f"settings must be a mapping; got {settings!r}")
-        own, given = _of_backbone(backbone)
-        given |= {"seed": seed, "memory": {"per_class": memory}}
+        if not isinstance(backbone, str | nn.Module):
+            raise TypeError(f"backbone must be a name or a torch.nn.Module; got {backbone!r}")
+        own = None if isinstance(backbone, str) else copy.deepcopy(backbone)
+        given: dict[str, Any] = {"seed": seed, "memory": {"per_class": memory}}
+        if isinstance(backbone, str):
+            given["model"] = {"name": backbone}
         changes = merge(parse_variant(method)[1], dict(settings or {}))
         if own is not None and (unused := sorted(changes.keys() & {"model", "regularizer"})):
             raise ValueError(f"settings {unused} are for a backbone given by name; got a network")
@@ -238,9 +242,8 @@ class IncrementalClassifier:
         An example of a class that was not learned counts as wrong.
         """
         inputs, given = self._labelled(inputs, target)
-        predicted = self.predict(inputs)
-        listed = predicted.tolist() if isinstance(predicted, Tensor) else predicted
-        right = sum(bool(a == b) for a, b in zip(listed, given, strict=True))
+        rows = self.predict_log_prob(inputs).argmax(dim=-1).tolist()
+        right: int = sum(self._labels[row] == label for row, label in zip(rows, given, strict=True))
         return right / len(given)
 
     # -- files ------------------------------------------------------------------------------------
@@ -283,12 +286,3 @@ class IncrementalClassifier:
         learner.config, learner._state, learner._labels = state.config, state, labels
         learner.epochs, learner.reports = epochs, []
         return learner
-
-
-def _of_backbone(backbone: str | nn.Module) -> tuple[nn.Module | None, dict[str, Any]]:
-    """Return a copy of a network of the user's, or None, and what a name changes."""
-    if isinstance(backbone, str):
-        return None, {"model": {"name": backbone}}
-    if not isinstance(backbone, nn.Module):
-        raise TypeError(f"backbone must be a name or a torch.nn.Module; got {backbone!r}")
-    return copy.deepcopy(backbone), {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,6 @@ def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = 
         keep_integers: whether those of a single tensor stay too, as a network with an embedding
             needs its tokens.
 
-    Raises:
-        TypeError: if they are no numbers.
-        ValueError: if there are none, their form is another, or one is not finite.
-
     Example:
         >>> as_inputs([[0, 255]])
         tensor([[  0., 255.]])
@@ -68,13 +64,7 @@ def as_inputs(inputs: Any, like: Inputs | None = None, *, keep_integers: bool = 
 
 
 def as_labels(labels: Any) -> list[Label]:
-    """Return labels as plain whole numbers and strings.
-
-    Args:
-        labels: (N,) of them: a tensor, an array, a series or a sequence.
-
-    Raises:
-        TypeError: if one is neither.
+    """Return (N,) labels of any kind of sequence as plain whole numbers and strings, or raise.
 
     Example:
         >>> as_labels(torch.tensor([3, 1])), as_labels(["cat", np.int64(2)])
@@ -100,10 +90,6 @@ def labelled_examples(
         like: as of :func:`as_inputs`.
         keep_integers: as of :func:`as_inputs`.
 
-    Raises:
-        TypeError: if labels are neither whole numbers nor strings, or ``data`` are no pairs.
-        ValueError: if there is no example, the lengths differ, or an input does not fit.
-
     Example:
         >>> labelled_examples([[0.0, 1.0]], ["cat"])
         (tensor([[0., 1.]]), ['cat'])
@@ -118,8 +104,7 @@ def labelled_examples(
         if isinstance(data, Mapping):
             data, target = without_labels(data)
         else:
-            gather = _of_loader if isinstance(data, DataLoader) else _of_data_set
-            data, target = gather(data)
+            data, target = _gathered(data)
     labels = as_labels(target)
     if not labels:
         raise ValueError("a task needs at least one example; got none")
@@ -130,24 +115,27 @@ def labelled_examples(
     return inputs, labels
 
 
-def _of_data_set(data: Any) -> tuple[Inputs, list[Any]]:
-    """Return the inputs and labels of a data set of examples."""
-    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+def _gathered(data: Any) -> tuple[Inputs, list[Any]]:
+    """Return the inputs and labels of a data set of examples, or of all batches of a loader."""
+    in_batches = isinstance(data, DataLoader)
+    if not in_batches and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise TypeError(f"{_WANTED}, with a length; got {type(data).__name__}")
-    pairs = [_pair(data[i]) for i in range(len(data))]
+    found = data if in_batches else (data[i] for i in range(len(data)))
+    pairs = [_pair(each) for each in found]
     if not pairs:
         raise ValueError("a task needs at least one example; got none")
-    rows = [map_inputs(lambda part: part[None], inputs) for inputs, _ in pairs]
-    return _together(rows), [label for _, label in pairs]
-
-
-def _of_loader(loader: DataLoader[Any]) -> tuple[Inputs, list[Label]]:
-    """Return the inputs and labels of all batches of a loader."""
-    pairs = [_pair(batch) for batch in loader]
-    if not pairs:
-        raise ValueError("a task needs at least one example; got none")
-    labels = [label for _, batch in pairs for label in as_labels(batch)]
-    return _together([inputs for inputs, _ in pairs]), labels
+    inputs, labels = [inputs for inputs, _ in pairs], [label for _, label in pairs]
+    if in_batches:
+        labels = [label for batch in labels for label in as_labels(batch)]
+    else:
+        inputs = [map_inputs(lambda part: part[None], one) for one in inputs]
+    forms = list(dict.fromkeys(map(form, inputs)))
+    if len(forms) > 1:
+        raise ValueError(
+            f"inputs must have one shape and dtype; got {forms[0]} and {forms[1]} (tokens are "
+            "padded to one length)"
+        )
+    return join(inputs), labels
 
 
 _WANTED = "data without a target must be a data set of (input, label) pairs"
@@ -185,17 +173,6 @@ def _is_several(inputs: Any) -> bool:
         and bool(inputs)
         and all(isinstance(part, Tensor | np.ndarray) for part in inputs)
     )
-
-
-def _together(parts: Sequence[Inputs]) -> Inputs:
-    """Join what a data set or a loader gave."""
-    forms = list(dict.fromkeys(map(form, parts)))
-    if len(forms) > 1:
-        raise ValueError(
-            f"inputs must have one shape and dtype; got {forms[0]} and {forms[1]} (tokens are "
-            "padded to one length)"
-        )
-    return join(parts)
 
 
 def _tensor(inputs: Any, name: str) -> Tensor:

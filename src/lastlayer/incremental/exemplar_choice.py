@@ -128,19 +128,10 @@ def _checked(name: str, features: Tensor | None, size: int, needed: str) -> Tens
 
 
 def stream_uniforms(seed: int, stream: tuple[int, ...], start: int, count: int) -> Tensor:
-    """Return uniform numbers of one stream, each fixed by its position alone.
+    """Return ``count`` uniform numbers of a stream from position ``start`` on, (count,) float64.
 
-    Numbers drawn in parts are those drawn at once, so that it does not matter in how many batches
-    examples arrive.
-
-    Args:
-        seed: at least 0.
-        stream: names the stream; other streams are independent.
-        start: position of the first number, at least 0.
-        count: how many.
-
-    Returns:
-        (count,) float64 in [0, 1).
+    Each is fixed by its position alone, so that it does not matter in how many batches examples
+    arrive; streams of other names are independent.
 
     Example:
         >>> whole = stream_uniforms(0, (1,), start=0, count=5)
@@ -156,18 +147,9 @@ def reservoir_positions(capacity: int, num_seen: int, uniform: Tensor) -> Tensor
     r"""Continue a reservoir: which of the kept and the new examples hold its places.
 
     The example at position t (from 0) of the stream takes place t while there are free ones; later
-    it draws a place :math:`\lfloor (t + 1) u \rfloor` and replaces what is there if that is a place
-    of the reservoir. After n examples each of them is kept with probability capacity / n.
-
-    Args:
-        capacity: places, at least 0.
-        num_seen: how many came before; the first ``min(num_seen, capacity)`` indices of the result
-            are those kept.
-        uniform: (n,) uniform numbers u in [0, 1), one for each new example.
-
-    Returns:
-        (min(capacity, num_seen + n),) int64 indices into the kept examples followed by the new
-        ones, in the order of the places.
+    it draws a place :math:`\lfloor (t + 1) u \rfloor`, of (n,) uniform numbers u, and replaces what
+    is there if that is a place of the reservoir. After n examples each is kept with probability
+    capacity / n. Indices are of the kept examples followed by the new ones, in the places' order.
 
     Example:
         >>> reservoir_positions(2, num_seen=2, uniform=torch.tensor([0.4, 0.9]))

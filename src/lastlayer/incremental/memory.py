@@ -180,7 +180,11 @@ class RehearsalMemory:
             self._target, self._arrival, target, self._seen, features, memory_features
         )
         seen = candidates.num_seen()
-        chosen = self._choose(candidates, num_classes=len(seen))
+        if self.total is not None and self.selection == "reservoir":
+            chosen = candidates.choose_of_all(self.total, self.seed)
+        else:
+            quota = self.per_class if self.total is None else self.total // len(seen)
+            chosen = candidates.choose_by_class(quota, self.selection, self.seed)
         if self._inputs is None:
             self._inputs = take(inputs, chosen)
         else:
@@ -189,13 +193,6 @@ class RehearsalMemory:
         self._target = torch.cat((self._target, target))[chosen]
         self._arrival = torch.cat((self._arrival, candidates.new_arrival()))[chosen]
         self._seen = seen
-
-    def _choose(self, candidates: Candidates, num_classes: int) -> Tensor:
-        if self.total is None:
-            return candidates.choose_by_class(self.per_class, self.selection, self.seed)
-        if self.selection == "reservoir":
-            return candidates.choose_of_all(self.total, self.seed)
-        return candidates.choose_by_class(self.total // num_classes, self.selection, self.seed)
 
     def _check_task(self, inputs: Inputs, target: Tensor, classes: Iterable[int] | None) -> None:
         check_labels("target", target, num_examples(inputs))

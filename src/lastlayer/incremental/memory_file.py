@@ -32,11 +32,7 @@ def write_memory(
     state: dict[str, Any],
     class_order: Sequence[Label],
 ) -> None:
-    """Write inputs, labels and state, with the order of the classes and a checksum of all of it.
-
-    Raises:
-        ValueError: if a label has no place in ``class_order``, or it names a class twice.
-    """
+    """Write inputs, labels and state, with the order of the classes and a checksum of all of it."""
     order = _as_order(class_order)
     kind, parts = take_apart(inputs)
     tensors = {_file_name(kind, key): part for key, part in parts.items()} | dict(tensors)
@@ -58,9 +54,7 @@ def read_memory(
 ) -> tuple[Inputs, dict[str, Tensor], dict[str, Any]]:
     """Return the inputs, the other tensors and the state that :func:`write_memory` wrote.
 
-    Raises:
-        FileNotFoundError: if there is no file.
-        ValueError: if the file is not such a file, or not whole, or of another class order.
+    ``ValueError`` if the file is of another kind or class order, or not whole.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: there is no rehearsal memory")

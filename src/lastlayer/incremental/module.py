@@ -39,9 +39,6 @@ class TaskModule(TrainingModule):
             classes among them; None without alpha.
         augmentation: changes the training inputs of a step; None leaves them.
         optimizer_state: what to go on with, by parameter; None for a fresh optimizer.
-
-    Raises:
-        ValueError: if of ``alpha`` and ``meta_data`` only one is given.
     """
 
     def __init__(
@@ -115,6 +112,7 @@ class TaskModule(TrainingModule):
     ) -> None:
         """Take a step of alpha on a class-balanced batch, and tell the head its counts."""
         head = self.classifier.head
+        optimizer: Any = self.optimizers()
         seed = derive_seed(self.config.seed, "meta batch", self.global_step)
         generator = torch.Generator().manual_seed(seed)
         prior = sampling_prior(draw.counts, "class-balanced")
@@ -129,13 +127,9 @@ class TaskModule(TrainingModule):
             # Without noise; the backbone's statistics are of training batches.
             self.classifier.features_of(take(data.inputs, rows), len(rows)).to(target.device),
             data.target[rows].to(target.device),
-            lr=self._learning_rate(),
+            lr=optimizer.param_groups[0]["lr"],
         )
         set_class_counts(head, alpha.counts(counts, self.num_old))
-
-    def _learning_rate(self) -> float:
-        optimizer: Any = self.optimizers()
-        return float(optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, with the state of the task before if it goes on."""
@@ -154,13 +148,7 @@ class TaskModule(TrainingModule):
 def optimizer_with_state(
     config: OptimizerConfig, classifier: Classifier, state: dict[int, Any]
 ) -> Optimizer:
-    """Return an optimizer of a classifier's parameters that goes on from a state.
-
-    Args:
-        config: which optimizer.
-        classifier: with as many parameters as the state is of.
-        state: by the order of the parameters; it is copied.
-    """
+    """Return an optimizer of a classifier's parameters that goes on from a copy of a state."""
     device = classifier.head.classifier.weight.device
     optimizer = build_optimizer(config, parameter_groups(classifier, config.weight_decay), device)
     _carry_on(optimizer, state)

@@ -126,15 +126,7 @@ def learn(
 
 
 def plan_tasks(config: IncrementalConfig, splits: Splits) -> ClassTasks:
-    """Return which classes come when.
-
-    Args:
-        config: the run's configuration; the order depends on its seeds alone.
-        splits: the data, whose classes are divided.
-
-    Raises:
-        ValueError: if the classes cannot be divided like that.
-    """
+    """Return which classes come when; the order depends on the configuration's seeds alone."""
     tasks = config.tasks
     seed = config.seed if tasks.order_seed is None else tasks.order_seed
     base = tasks.base
@@ -175,7 +167,11 @@ def _learn(
     train = Split(splits.train.inputs, plan.to_rows(splits.train.target))
     test = Split(measured.inputs, plan.to_rows(measured.target))
     results = run.results()
-    state = _resumed(config, run, plan, len(results))
+    if results:
+        folder = run.learner if run.learner.is_dir() else run.task_folder(len(results) - 1)
+        state, _, _ = load_state(folder, config, class_order=plan.order)
+    else:
+        state = new_state(config)
     for task in range(len(results), plan.num_tasks):
         labels = list(plan.seen(task))
         rows = range(state.num_classes, len(labels))
@@ -196,16 +192,6 @@ def _learn(
         run.write_json(str(run.result_path(task).relative_to(run.path)), result)
         _forget_before(run, task)
     _finish(config, run, splits, plan, state, test, results)
-
-
-def _resumed(
-    config: IncrementalConfig, run: IncrementalRun, plan: ClassTasks, finished: int
-) -> LearnerState:
-    if not finished:
-        return new_state(config)
-    folder = run.learner if run.learner.is_dir() else run.task_folder(finished - 1)
-    state, _, _ = load_state(folder, config, class_order=plan.order)
-    return state
 
 
 def _forget_before(run: IncrementalRun, task: int) -> None:
@@ -260,12 +246,8 @@ def _finish(
 def confusions(state: LearnerState, test: Split) -> dict[str, list[list[int]] | None]:
     """Return by predictor the (K, K) counts of true (rows) and predicted classes.
 
-    Args:
-        state: after some task.
-        test: examples whose labels are rows; those of classes not seen yet are left out.
-
-    Returns:
-        None for the nearest mean where a class has no exemplar.
+    Labels of ``test`` are rows, those not seen yet are left out. None for the nearest mean where a
+    class has no exemplar.
     """
     seen = test.target < state.num_classes
     target = test.target[seen]
@@ -284,14 +266,7 @@ def confusions(state: LearnerState, test: Split) -> dict[str, list[list[int]] | 
 def incremental_summary(
     results: list[dict[str, Any]], labels: list[int], class_names: list[str], predictor: str
 ) -> dict[str, Any]:
-    """Return the summary's entry on the sequence of tasks.
-
-    Args:
-        results: what was found after each task.
-        labels: the classes in order of arrival.
-        class_names: their names, in that order.
-        predictor: the one that the method predicts with.
-    """
+    """Return the summary's entry on the tasks; labels and names are in order of arrival."""
     sizes = [result["num_new"] for result in results]
     entry: dict[str, Any] = {
         "sizes": sizes,

@@ -53,11 +53,7 @@ class LearnerState:
 
     @property
     def trained(self) -> Classifier:
-        """The classifier.
-
-        Raises:
-            ValueError: if nothing was learned yet.
-        """
+        """The classifier; ``ValueError`` if nothing was learned yet."""
         if self.classifier is None:
             raise ValueError("nothing was learned yet: learn a task first")
         return self.classifier
@@ -82,18 +78,10 @@ class LearnerState:
 
     @torch.no_grad()
     def log_prob(self, features: Tensor, predictor: Predictor | None = None) -> Tensor:
-        """Return the (N, K) log-probabilities that features have.
+        """Return the (N, K) log-probabilities of (N, D) features, by the configuration's predictor.
 
         Those of the nearest mean are a softmax over minus its squared distances: their order is the
         prediction, their size has no meaning beyond.
-
-        Args:
-            features: (N, D).
-            predictor: the configuration's if None.
-
-        Raises:
-            ValueError: if the predictor is unknown, or a class has no exemplar whose mean could be
-                taken.
         """
         wanted = self.config.predictor if predictor is None else predictor
         check_choice("predictor", wanted, PREDICTORS)
@@ -109,11 +97,7 @@ class LearnerState:
         return len(self.memory) > 0 and bool((self.memory.counts(self.num_classes) > 0).all())
 
     def exemplar_means(self) -> Tensor:
-        """Return the (K, D) means of the exemplars' directions in feature space.
-
-        Raises:
-            ValueError: if a class has no exemplar.
-        """
+        """Return the (K, D) means of the exemplars' directions in feature space, or raise."""
         if not self.has_exemplars():
             held = len(set(self.memory.target.tolist()))
             raise ValueError(

@@ -35,14 +35,8 @@ def save_state(
 ) -> None:
     """Write a state that has learned something to a folder, each file whole or not at all.
 
-    Args:
-        state: what is written.
-        folder: made if it is missing.
-        labels: the classes' labels, in order of arrival.
-        epochs: passes over a task's examples, where these fix the steps.
-
-    Raises:
-        ValueError: if nothing was learned yet.
+    ``labels`` are the classes' in order of arrival; ``epochs`` the passes where these fix the
+    steps.
     """
     tensors = _prefixed("classifier", state.trained) | _prefixed("correction", state.correction)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,15 +68,8 @@ def load_state(
 ) -> tuple[LearnerState, list[Label], int | None]:
     """Read a state, the classes' labels in order of arrival, and the epochs it was saved with.
 
-    Args:
-        folder: where it was written.
-        config: the configuration if it is known; else the folder's.
-        backbone: an untrained network of the user's, if the state was learned with one.
-        class_order: the labels that the run has, in its order; others are refused.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, of another kind, or of other classes than the others.
+    The configuration is the folder's if None, and ``backbone`` the untrained network of the user's
+    if the state was learned with one. Labels in another order than ``class_order`` are refused.
     """
     if config is None:
         if not (folder / CONFIG).is_file():
@@ -103,7 +90,9 @@ def load_state(
     _load_model(state, about, tensors, folder / MODEL)
     state.memory = RehearsalMemory.load(folder / MEMORY, class_order=labels)
     if config.tasks.carry_optimizer:
-        state.optimizer_state = _read_optimizer(folder / OPTIMIZER)
+        if not (folder / OPTIMIZER).is_file():
+            raise FileNotFoundError(f"{folder / OPTIMIZER} is missing: the optimizer cannot go on")
+        state.optimizer_state = load_checkpoint(folder / OPTIMIZER)["state"]
     return state, labels, about["epochs"]
 
 
@@ -148,13 +137,6 @@ def _blank(about: dict[str, Any]) -> Inputs:
         for key, dtype, shape in about["input_parts"]
     }
     return put_together(about["input_kind"], parts)
-
-
-def _read_optimizer(path: Path) -> dict[int, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the optimizer cannot go on")
-    state: dict[int, Any] = load_checkpoint(path)["state"]
-    return state
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -76,14 +76,11 @@ def learn_task(
         run: where records and the checkpoint within the task go; None to keep neither.
         offset: steps of the tasks before, for the records.
         progress: called with the step and the newest record.
-
-    Raises:
-        ValueError: if a new class has no example, or the head cannot do what is configured.
-        FloatingPointError: if the loss is not finite.
     """
     task, num_old = len(state.sizes), state.num_classes
     check_task(state, data, num_new)
-    config = _task_config(state, task, steps)
+    seed = derive_seed(state.config.seed, "task", task)
+    config = state.config.updated({"seed": seed, "training": {"steps": steps}})
     examples, held_out = _examples(state, data, num_new)
     counts = class_counts(examples.target, num_old + num_new)
     old = config.old_classes
@@ -178,18 +175,12 @@ def check_task(state: LearnerState, data: Labelled, num_new: int) -> None:
         raise ValueError("a first task needs at least one class; got none")
 
 
-def _task_config(state: LearnerState, task: int, steps: int) -> IncrementalConfig:
-    seed = derive_seed(state.config.seed, "task", task)
-    return state.config.updated({"seed": seed, "training": {"steps": steps}})
-
-
 def _examples(
     state: LearnerState, data: Labelled, num_new: int
 ) -> tuple[Labelled, Labelled | None]:
     """Return the task's examples with the memory's, less those held out for the correction."""
-    both = data
-    if len(state.memory):
-        kept = state.memory
+    kept, both = state.memory, data
+    if len(kept):
         target = torch.cat([data.target, kept.target])
         both = Labelled(join([data.inputs, kept.inputs]), target)
     if not (state.has_correction and state.num_classes and num_new):

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from lastlayer.report.style import COLORS, MUTED, Array, as_array, new_figure, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -58,7 +57,10 @@ def convergence_figure(curves: Sequence[SolverCurve]) -> Figure:
     """
     if not curves:
         raise ValueError("curves must not be empty")
-    floor, certified = _floor(curves)
+    bounds = np.concatenate([np.asarray(curve.bound, dtype=np.float64) for curve in curves])
+    bounds = bounds[np.isfinite(bounds)]
+    certified = len(bounds) > 0
+    floor = bounds.max() if certified else min(np.min(np.asarray(c.objective)) for c in curves)
     traced = any(len(curve.test_seconds) for curve in curves)
     with style():
         figure = new_figure(8.4 if traced else 4.8, 3.4)
@@ -77,7 +79,10 @@ def convergence_figure(curves: Sequence[SolverCurve]) -> Figure:
         if traced:
             panels[1].set(ylabel="test accuracy %")
         for axes in panels:
-            _timed(axes)
+            axes.set(xscale="log", xlabel="seconds")
+            axes.grid()
+            axes.set_axisbelow(True)
+            axes.tick_params(which="minor", color=MUTED)
         figure.legend(loc="outside right upper")
     return figure
 
@@ -121,25 +126,9 @@ def path_figure(paths: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
-def _timed(axes: Axes) -> None:
-    axes.set(xscale="log", xlabel="seconds")
-    axes.grid(color="#E3E3E3")
-    axes.set_axisbelow(True)
-    axes.tick_params(which="minor", color=MUTED)
-
-
 def _points(curve: SolverCurve) -> tuple[Array, Array]:
     seconds = as_array(f"seconds of {curve.name!r}", curve.seconds, 1)
     objective = as_array(f"objective of {curve.name!r}", curve.objective, 1)
     if len(seconds) != len(objective) or len(curve.test_seconds) != len(curve.test_accuracy):
         raise ValueError(f"the lists of {curve.name!r} must have one length per axis")
     return np.maximum(seconds, 1e-6), objective  # a logarithmic axis has no 0
-
-
-def _floor(curves: Sequence[SolverCurve]) -> tuple[float, bool]:
-    """Return what all objectives are above, and whether that is certain."""
-    bounds = np.concatenate([np.asarray(curve.bound, dtype=np.float64) for curve in curves])
-    bounds = bounds[np.isfinite(bounds)]
-    if len(bounds):
-        return float(bounds.max()), True
-    return min(float(np.min(np.asarray(curve.objective))) for curve in curves), False

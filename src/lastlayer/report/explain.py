@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,11 +20,6 @@ from lastlayer.training.measuring import EVALUATION_BATCH
 MOST_PER_CLASS = 2
 
 
-class _Retained(NamedTuple):
-    prior: Tensor
-    posterior: Tensor | None
-
-
 def explain_run(
     path: str | Path,
     *,
@@ -34,26 +28,14 @@ def explain_run(
     count: int = 10,
     out: Path | None = None,
 ) -> Path:
-    """Draw a run's retain probabilities for easy and hard test inputs.
+    """Draw a run's retain probabilities for easy and hard test inputs; return the picture's path.
 
     Easy inputs are those whose right class the base model gives the highest probability, one per
-    class; hard ones those that it gets wrong, the most wrong first, at most two per class. Without
-    a base run the run itself chooses, and no wrong prediction is marked unless it is its own.
-
-    Args:
-        path: a finished run of a DropMax or attention head.
-        base: a finished run on the same data, such as the softmax of the same seed; looked for
-            beside the run if None.
-        data_dir: folder of the data's files, where it is not the run's any more.
-        count: inputs of either kind.
-        out: the picture, PNG or SVG; ``figures/retain.png`` in the run if None.
-
-    Returns:
-        The picture's path.
-
-    Raises:
-        ValueError: if the head has no retain probabilities, or the base run has other data.
-        FileNotFoundError: if a run is missing or not finished.
+    class; hard ones those that it gets wrong, the most wrong first, at most two per class. The base
+    is a finished run on the same data, such as the softmax of the same seed, looked for beside the
+    run if None; where there is none the run itself chooses, and no wrong prediction is marked
+    unless it is its own. ``count`` is of either kind; the picture is ``figures/retain.png`` in the
+    run if ``out`` is None.
     """
     check_count("count", count)
     run = RunDirectory.open(path)
@@ -73,16 +55,16 @@ def explain_run(
             f"{chooser.path} was not measured on the {len(test)} test inputs of {path}"
         )
     easy, hard = easy_and_hard(log_prob, test.target, count)
-    retained = _retained(classifier, test.inputs, test.target)
+    prior, posterior = _retained(classifier, test.inputs, test.target)
     is_image = test.inputs.dim() == 4
     figure = retain_panels(
-        retain_easy=retained.prior[easy],
+        retain_easy=prior[easy],
         target_easy=test.target[easy],
-        retain_hard=retained.prior[hard],
+        retain_hard=prior[hard],
         target_hard=test.target[hard],
-        posterior_hard=None if retained.posterior is None else retained.posterior[hard],
+        posterior_hard=None if posterior is None else posterior[hard],
         base_prediction=log_prob[hard].argmax(dim=-1),
-        confusion=retain_confusion(retained.prior, test.target),
+        confusion=retain_confusion(prior, test.target),
         images_easy=test.inputs[easy] if is_image else None,
         images_hard=test.inputs[hard] if is_image else None,
         class_names=run.summary()["class_names"],
@@ -103,7 +85,10 @@ def _base_run(run: RunDirectory, base: str | Path | None) -> RunDirectory | None
 
 
 @torch.no_grad()
-def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retained:
+def _retained(
+    classifier: Classifier, inputs: Inputs, target: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return (N, K) retain probabilities, and those of the posterior where the head has one."""
     head = classifier.head
     features = classifier.features_of(inputs).to(head.classifier.weight.device)
     prior, posterior = [], []
@@ -114,17 +99,15 @@ def _retained(classifier: Classifier, inputs: Inputs, target: Tensor) -> _Retain
             posterior.append(head.posterior_prob(batch, label))
         if isinstance(head, DropMax | DeterministicAttention):
             prior.append(head.retain_prob(batch))
-    return _Retained(torch.cat(prior), torch.cat(posterior) if posterior else None)
+    return torch.cat(prior), torch.cat(posterior) if posterior else None
 
 
 def easy_and_hard(log_prob: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return indices of easy and hard inputs, each ordered by class.
+    """Return the indices of at most ``count`` easy and hard inputs, each ordered by class.
 
-    Args:
-        log_prob: (N, K) log-probabilities of the model that chooses.
-        target: (N,) labels.
-        count: inputs of either kind; the easy ones are one per class, the hard ones two at most,
-            those that are predicted wrong first.
+    Easy are those of the most probable labels, one per class; hard those of the least, two per
+    class at most, those that are predicted wrong first. Of (N, K) log-probabilities and (N,)
+    labels.
     """
     truth = log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     wrong = log_prob.argmax(dim=-1) != target

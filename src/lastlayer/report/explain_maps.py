@@ -31,28 +31,13 @@ def explain_maps(
     truth: Tensor | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Draw class maps of easy and hard test images of a run, beside plain CAM.
+    """Draw class maps of easy and hard test images of a run, beside plain CAM; return the path.
 
     The maps are of the predicted class. Rows are the easiest image of every class, then those that
-    the run gets most wrong, with the right class and, where it differs, the predicted one.
-
-    Args:
-        path: a finished run whose backbone ends in average pooling.
-        method: ``"cam"``, ``"infocam"`` or ``"infocam+"``.
-        window: side in cells of a window over which maps are meant; None for single cells.
-        data_dir: folder of the data's files, where it is not the run's any more.
-        count: images of either kind.
-        threshold: share of a map's range that a pixel must reach to lie in the box that is drawn of
-            the map's largest part; None for no boxes.
-        truth: (N, M, 4) true boxes of all test images, to be drawn beside.
-        out: the picture; ``figures/METHOD.png`` in the run if None.
-
-    Returns:
-        The picture's path.
-
-    Raises:
-        ValueError: if the inputs are no images, or the network does not end in average pooling.
-        FileNotFoundError: if the run is missing or not finished.
+    the run gets most wrong, with the right class and, where it differs, the predicted one,
+    ``count`` of either kind. Boxes are drawn of maps' largest parts where they reach ``threshold``
+    of their range, beside the (N, M, 4) ``truth`` of all test images; ``window`` is the side in
+    cells that maps are meant over.
     """
     check_count("count", count)
     check_choice("method", method, METHODS)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -39,23 +39,14 @@ if TYPE_CHECKING:
 FIGURES: Registry[Callable[..., Figure]] = Registry(kind="figure", group="lastlayer.figures")
 
 Paths = Sequence[Path]
+T = TypeVar("T")
 
 
 def draw_figure(name: str, paths: Paths, **options: Any) -> Figure:
     """Draw a figure by its name.
 
-    Args:
-        name: one of ``lastlayer list figures``.
-        paths: what it is drawn from: run directories, folders of them such as ``lastlayer compare``
-            leaves, a ``comparison.json``, or the folder of ``lastlayer fit-linear``.
-        **options: of the figure.
-
-    Returns:
-        A matplotlib figure, see :func:`lastlayer.report.save_figure`.
-
-    Raises:
-        FileNotFoundError: if there is nothing at a path, or a run is not finished.
-        ValueError: if the name or an option is unknown, or there is nothing of this kind to draw.
+    Paths are run directories, folders of them such as ``lastlayer compare``
+    leaves, a ``comparison.json``, or the folder of ``lastlayer fit-linear``.
     """
     draw = FIGURES.get(name)
     check_options(f"figure {name!r}", draw, options)
@@ -65,14 +56,8 @@ def draw_figure(name: str, paths: Paths, **options: Any) -> Figure:
 def find_runs(paths: Paths, *, finished: bool = True) -> dict[str, list[Path]]:
     """Return run directories by variant: those given, and those in the folders given.
 
-    A variant is called as its directory without ``-seedN``.
-
-    Args:
-        paths: run directories, and folders of such.
-        finished: leave out runs that are not, where others are.
-
-    Raises:
-        FileNotFoundError: if a path is neither, or no run is finished.
+    A variant is called as its directory without ``-seedN``. Runs that are not ``finished`` are left
+    out, unless they are asked for.
     """
     found: dict[str, list[Path]] = {}
     for path in paths:
@@ -88,7 +73,7 @@ def find_runs(paths: Paths, *, finished: bool = True) -> dict[str, list[Path]]:
     return found
 
 
-def _rows(paths: Paths, table: str, what: str) -> list[Row]:
+def _rows(paths: Paths, table: str) -> list[Row]:
     """Return the rows of one table, from a record where there is one, else from runs."""
     records = [path / "comparison.json" if path.is_dir() else path for path in paths]
     if len(records) == 1 and records[0].is_file():
@@ -96,29 +81,29 @@ def _rows(paths: Paths, table: str, what: str) -> list[Row]:
     else:
         rows = collect_rows(find_runs(paths))[table]
     if not rows:
+        what = "long-tailed data" if table == "groups" else table
         raise ValueError(f"there is nothing of {what} in {', '.join(map(str, paths))}")
     return rows
 
 
-def _one(rows: Sequence[Any], names: Sequence[str], wanted: str | None) -> Any:
+def _one(found: Mapping[str, T], wanted: str | None) -> T:
     """Return the row, or runs, of one variant: the one there is, or the one asked for."""
-    if wanted is None and len(rows) > 1:
-        raise ValueError(f"variant must be one of {', '.join(names)}: the figure shows one")
+    if wanted is None and len(found) > 1:
+        raise ValueError(f"variant must be one of {', '.join(found)}: the figure shows one")
     if wanted is not None:
-        check_choice("variant", wanted, names)
-    return rows[0 if wanted is None else list(names).index(wanted)]
+        check_choice("variant", wanted, found)
+    return next(iter(found.values())) if wanted is None else found[wanted]
+
+
+def _task_row(paths: Paths, variant: str | None) -> Row:
+    return _one({row.name: row for row in _rows(paths, "tasks")}, variant)
 
 
 def _one_variant(paths: Paths, variant: str | None) -> list[Path]:
-    runs = find_runs(paths)
-    chosen: list[Path] = _one(list(runs.values()), list(runs), variant)
+    chosen = _one(find_runs(paths), variant)
     for path in chosen:
         RunDirectory.open(path)  # says what a run over tasks is read with
     return chosen
-
-
-def _listed(measures: str | Sequence[str] | None) -> Sequence[str] | None:
-    return measures.split(",") if isinstance(measures, str) else measures
 
 
 @FIGURES.register(
@@ -128,7 +113,8 @@ def _listed(measures: str | Sequence[str] | None) -> Sequence[str] | None:
 def _comparison(
     paths: Paths, *, measures: str | Sequence[str] | None = None, table: str = "heads"
 ) -> Figure:
-    return comparison_figure(_rows(paths, table, table), _listed(measures))
+    named = measures.split(",") if isinstance(measures, str) else measures
+    return comparison_figure(_rows(paths, table), named)
 
 
 @FIGURES.register(
@@ -169,14 +155,14 @@ def _confusion(paths: Paths, *, variant: str | None = None) -> Figure:
     description="accuracy of each class against its training examples, from long-tailed runs",
 )
 def _class_accuracy(paths: Paths) -> Figure:
-    return class_accuracy_figure(_rows(paths, "groups", "long-tailed data"))
+    return class_accuracy_figure(_rows(paths, "groups"))
 
 
 @FIGURES.register(
     "tail-confusion", description="what the rarest classes are taken for, from long-tailed runs"
 )
 def _tail_confusion(paths: Paths) -> Figure:
-    return tail_confusion_figure(_rows(paths, "groups", "long-tailed data"))
+    return tail_confusion_figure(_rows(paths, "groups"))
 
 
 @FIGURES.register(
@@ -193,14 +179,14 @@ def _rates(paths: Paths, *, variant: str | None = None) -> Figure:
     "accuracy", description="accuracy on the classes seen as tasks arrive, from runs over tasks"
 )
 def _accuracy(paths: Paths) -> Figure:
-    return accuracy_curve_figure(_rows(paths, "tasks", "tasks"))
+    return accuracy_curve_figure(_rows(paths, "tasks"))
 
 
 @FIGURES.register(
     "old-new", description="old classes taken for new and new for old, from runs over tasks"
 )
 def _old_new(paths: Paths) -> Figure:
-    return old_new_figure(_rows(paths, "tasks", "tasks"))
+    return old_new_figure(_rows(paths, "tasks"))
 
 
 @FIGURES.register(
@@ -209,9 +195,7 @@ def _old_new(paths: Paths) -> Figure:
     "tasks",
 )
 def _tasks(paths: Paths, *, variant: str | None = None) -> Figure:
-    rows = _rows(paths, "tasks", "tasks")
-    row = _one(rows, [each.name for each in rows], variant)
-    return task_matrix_figure(np.mean(row.details["matrices"], axis=0))
+    return task_matrix_figure(np.mean(_task_row(paths, variant).details["matrices"], axis=0))
 
 
 @FIGURES.register(
@@ -220,9 +204,7 @@ def _tasks(paths: Paths, *, variant: str | None = None) -> Figure:
     "runs over tasks",
 )
 def _taken_for(paths: Paths, *, variant: str | None = None) -> Figure:
-    rows = _rows(paths, "tasks", "tasks")
-    row = _one(rows, [each.name for each in rows], variant)
-    confusion = np.sum(row.details["task_confusions"], axis=0)
+    confusion = np.sum(_task_row(paths, variant).details["task_confusions"], axis=0)
     return task_confusion_figure(confusion, [1] * len(confusion))
 
 

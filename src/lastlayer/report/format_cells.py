@@ -13,11 +13,7 @@ NOTHING = "–"
 
 
 def spread_cell(values: Sequence[float], unit: Unit) -> str:
-    """Mean ± standard deviation; the mean alone of a single value.
-
-    Args:
-        values: one number per seed; a dash if there is none, or one is NaN.
-        unit: how they are shown.
+    """Mean ± standard deviation of one number per seed; a dash if there is none, or one is NaN.
 
     >>> from lastlayer.evaluation.measures import SHARE
     >>> spread_cell([0.5, 0.7], SHARE), spread_cell([1.0], SHARE), spread_cell([math.nan], SHARE)
@@ -33,14 +29,7 @@ def spread_cell(values: Sequence[float], unit: Unit) -> str:
 def difference_cell(row: Row, reference: Row, measure: Measure) -> str:
     """Mean paired difference with its 95 % Student-t interval, over the seeds both have.
 
-    Args:
-        row: the results shown.
-        reference: those they are held against.
-        measure: what is compared.
-
-    Returns:
-        The cell: without an interval for one shared seed, a dash for none. Seeds where one of both
-        is NaN are left out.
+    Without an interval for one shared seed, a dash for none; seeds where one is NaN are left out.
     """
     if row is reference:
         return "baseline"

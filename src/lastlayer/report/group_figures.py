@@ -18,15 +18,7 @@ def class_accuracy_figure(rows: Sequence[Row]) -> Figure:
     """Accuracy of each class against its number of training examples, mean over seeds.
 
     Classes are matched over seeds by their rank, for which class is rare may change with the seed.
-
-    Args:
-        rows: one ``Row`` per head, of the table of groups.
-
-    Returns:
-        A matplotlib figure with a logarithmic horizontal axis.
-
-    Raises:
-        ValueError: if ``rows`` is empty or the groups differ.
+    ``rows`` are of the table of groups, one per head.
     """
     check_rows(rows)
     with style():
@@ -56,17 +48,7 @@ def class_accuracy_figure(rows: Sequence[Row]) -> Figure:
 
 
 def tail_confusion_figure(rows: Sequence[Row]) -> Figure:
-    """What the rarest group's examples are taken for, by head: one bar of shares each.
-
-    Args:
-        rows: one ``Row`` per head, of the table of groups, all of the same.
-
-    Returns:
-        A matplotlib figure; mean over seeds.
-
-    Raises:
-        ValueError: if ``rows`` is empty or the groups differ.
-    """
+    """What the rarest group's examples are taken for, mean over seeds: a bar of shares per head."""
     check_rows(rows)
     groups = rows[0].shared["groups"]
     last = groups[-1]
@@ -95,13 +77,9 @@ def tail_confusion_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _by_rank(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    counts, accuracies = [], []
-    for count, accuracy in zip(
-        *(row.details[name] for name in ("class_counts", "class_accuracy")), strict=True
-    ):
-        order = np.argsort(-np.asarray(count), kind="stable")
-        counts.append(np.asarray(count, dtype=np.float64)[order])
-        accuracies.append(np.asarray(accuracy, dtype=np.float64)[order])
-    table = np.stack(accuracies)
+    counts = np.asarray(row.details["class_counts"], dtype=np.float64)
+    order = np.argsort(-counts, axis=1, kind="stable")
+    table = np.take_along_axis(np.asarray(row.details["class_accuracy"], np.float64), order, axis=1)
     known = ~np.isnan(table).all(axis=0)
-    return np.mean(counts, axis=0)[known], np.nanmean(table[:, known], axis=0)
+    mean_counts = np.take_along_axis(counts, order, axis=1).mean(axis=0)
+    return mean_counts[known], np.nanmean(table[:, known], axis=0)

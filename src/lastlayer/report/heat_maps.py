@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -63,9 +63,7 @@ def confusion_figure(
         )
     names = check_class_names(class_names, size)
     top = float(np.nanmax(array, initial=0.0)) or 1.0
-    return _heat_map(
-        array, names, top=top, text=_short, title=title, x_label=x_label, y_label=y_label
-    )
+    return _heat_map(array, names, top=top, title=title, x_label=x_label, y_label=y_label)
 
 
 def task_matrix_figure(
@@ -98,12 +96,10 @@ def task_matrix_figure(
     return _heat_map(
         100 * array,
         _task_names(task_names, len(array)),
-        top=100.0,
-        text=_percent,
+        percent="%",
         title=title,
         x_label="accuracy on task",
         y_label="after task",
-        bar_label="%",
     )
 
 
@@ -143,12 +139,10 @@ def task_confusion_figure(
     figure = _heat_map(
         shares,
         _task_names(task_names, len(shares)),
-        top=100.0,
-        text=_percent,
+        percent="% of the row",
         title=title,
         x_label="task of the predicted class",
         y_label="task of the label",
-        bar_label="% of the row",
     )
     if last:
         from matplotlib.patches import Rectangle
@@ -163,27 +157,15 @@ def _heat_map(
     array: Array,
     names: list[str],
     *,
-    top: float,
-    text: Callable[[float], str],
-    title: str = "",
-    x_label: str = "",
-    y_label: str = "",
-    bar_label: str = "",
+    title: str,
+    x_label: str,
+    y_label: str,
+    top: float = 100.0,
+    percent: str = "",
 ) -> Figure:
-    """Draw a square table; NaN is left blank.
+    """Draw a square (K, K) table with K names; NaN is left blank, ``top`` has the darkest color.
 
-    Args:
-        array: (K, K) numbers of at least 0.
-        names: K names of rows and columns.
-        top: the number with the darkest color, above 0.
-        text: writes a number.
-        title: heading.
-        x_label: what the columns are.
-        y_label: what the rows are.
-        bar_label: unit of the numbers, beside the color bar of a table too large for its numbers.
-
-    Returns:
-        A matplotlib figure.
+    A table too large for its numbers has a color bar; ``percent`` is its label, if they are such.
     """
     size = len(array)
     with style():
@@ -197,12 +179,12 @@ def _heat_map(
             for (row, column), value in np.ndenumerate(array):
                 if not np.isnan(value):
                     ink = "white" if value > 0.6 * top else "#222222"
-                    axes.text(
-                        column, row, text(value), ha="center", va="center", color=ink, fontsize=7
-                    )
+                    text = _percent(value) if percent else _short(value)
+                    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+                    axes.text(column, row, text, color=ink, **look)
         else:
             bar = figure.colorbar(image, ax=axes, shrink=0.8)
-            bar.set_label(bar_label)
+            bar.set_label(percent)
     return figure
 
 

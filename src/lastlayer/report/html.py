@@ -26,25 +26,11 @@ def html_report(
     figures: Mapping[str, Figure | Path] | None = None,
     sections: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a self-contained report: introduction, tables, figures, sections.
+    """Write a self-contained report: introduction, tables, figures and sections by heading.
 
     Text is escaped; blank lines part paragraphs. Figures become images inside the file, drawn as
-    SVG or taken from a PNG or SVG file. The same input gives the same bytes; the write is atomic.
-
-    Args:
-        path: the HTML file; folders are made.
-        title: heading and window title.
-        intro: text under the heading.
-        tables: heading -> table.
-        figures: caption -> matplotlib figure, or path of a PNG or SVG file.
-        sections: heading -> text, after the figures.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileNotFoundError: if a figure's file is missing.
-        ValueError: if a figure's file is neither PNG nor SVG, or is empty.
+    SVG or taken from a non-empty PNG or SVG file. The same input gives the same bytes; the write is
+    atomic.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -78,7 +78,7 @@ def map_overlays(
     if titles is not None and len(titles) != rows:
         raise ValueError(f"titles must hold {rows} labels, one per image; got {len(titles)}")
     with style():
-        grid = _grid(rows, 1 + len(arrays), pictures.shape[2] / pictures.shape[1])
+        figure, grid = _grid(rows, 1 + len(arrays), pictures.shape[2] / pictures.shape[1])
         for row, (picture, line) in enumerate(zip(pictures, grid, strict=True)):
             for axes in line:
                 _show(axes, picture)
@@ -92,7 +92,7 @@ def map_overlays(
                 line[0].set_ylabel(titles[row])
         for axes, heading in zip(grid[0], ("image", *arrays), strict=True):
             axes.set_title(heading)
-    return _figure_of(grid)
+    return figure
 
 
 def filtering_figure(
@@ -140,14 +140,14 @@ def filtering_figure(
     side = (window, window) if is_whole(window) else window
     with style():
         width = pairs.shape[2] // 2
-        grid = _grid(len(heat), 3, width / pairs.shape[1], panel=1.6 * PANEL, beside=0.9)
+        aspect = width / pairs.shape[1]
+        figure, grid = _grid(len(heat), 3, aspect, panel=1.6 * PANEL, beside=0.9)
         for pair, values, line in zip(pairs, heat, grid, strict=True):
             _show(line[0], pair[:, :width])
             _show(line[1], pair[:, width:])
             image = _heat(line[2], values, pair[:, :width].shape[:2], side, stride, bound)
         for axes, text in zip(grid[0], ("image", "filtered", title), strict=True):
             axes.set_title(text)
-        figure = _figure_of(grid)
         bar = figure.colorbar(image, ax=[line[2] for line in grid], shrink=0.7, extend="min")
         bar.set_label("nats")
     return figure
@@ -155,8 +155,8 @@ def filtering_figure(
 
 def _grid(
     rows: int, columns: int, aspect: float, panel: float = PANEL, beside: float = 0.0
-) -> list[list[Axes]]:
-    """Axes without ticks, of one height, with ``beside`` inches for a color bar."""
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of axes without ticks, of one height, with ``beside`` inches for a color bar."""
     figure = new_figure(0.4 + columns * (panel * aspect + 0.06) + beside, 0.3 + rows * panel)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -164,14 +164,7 @@ def _grid(
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
-    return [list(line) for line in grid]
-
-
-def _figure_of(grid: list[list[Axes]]) -> Figure:
-    figure = grid[0][0].get_figure(root=True)
-    if figure is None:
-        raise RuntimeError("these axes have no figure")
-    return figure
+    return figure, [list(line) for line in grid]
 
 
 def _show(axes: Axes, picture: Array) -> None:

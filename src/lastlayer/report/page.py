@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,18 +30,15 @@ from lastlayer.report.style import save_figure, write_atomically
 from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
 from lastlayer.report.text_table import TextTable
 
-#: Figures by caption.
-Figures = dict[str, Path]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Name of the file, caption, and figure.
+Drawn: TypeAlias = "tuple[str, str, Figure]"
 
 
 class Report(NamedTuple):
-    """What was written.
-
-    Attributes:
-        page: the HTML file.
-        markdown: the file with the tables.
-        tables: every table, each followed by one for narrow terminals if there is such.
-    """
+    """The files that were written, and every table, with one for narrow terminals if any."""
 
     page: Path
     markdown: Path
@@ -84,13 +82,17 @@ def write_comparison(
     if not rows:
         raise ValueError(f"no finished run in {out}")
     tables = {table: wide_and_narrow(found, baseline) for table, found in rows.items()}
-    figures: Figures = {}
+    drawn: list[Iterator[Drawn]] = []
     if "heads" in rows:
-        figures |= _of_heads(rows["heads"], runs, out / "figures")
+        drawn.append(_of_heads(rows["heads"], runs))
     if "groups" in rows:
-        figures |= _of_groups(rows["groups"], out / "figures")
+        drawn.append(_of_groups(rows["groups"]))
     if "tasks" in rows:
-        figures |= _of_tasks(rows["tasks"], out / "figures", baseline, detailed)
+        drawn.append(_of_tasks(rows["tasks"], baseline, detailed))
+    figures = {
+        caption: save_figure(figure, out / "figures" / f"{name}.png")
+        for name, caption, figure in chain(*drawn)
+    }
     beside = published_table(next(iter(rows.values())), published or {}, published_note)
     shown = [wide for wide, *_ in tables.values()] + ([] if beside is None else [beside])
     markdown = "\n".join(table.to_markdown() for table in shown)
@@ -108,76 +110,55 @@ def write_comparison(
     return Report(page, out / "comparison.md", printed)
 
 
-def _of_heads(rows: Sequence[Row], runs: Runs, folder: Path) -> Figures:
-    figures = {
-        "Error, NLL and calibration: every seed, mean and 95 % interval": save_figure(
-            comparison_figure(rows), folder / "comparison.png"
-        ),
-        "Reliability, all seeds pooled": save_figure(
-            reliability_figure(reliability_tables(runs)), folder / "reliability.png"
-        ),
-    }
+def _of_heads(rows: Sequence[Row], runs: Runs) -> Iterator[Drawn]:
+    caption = "Error, NLL and calibration: every seed, mean and 95 % interval"
+    yield "comparison", caption, comparison_figure(rows)
+    caption = "Reliability, all seeds pooled"
+    yield "reliability", caption, reliability_figure(reliability_tables(runs))
     curves = learning_records(runs)
     if curves:
-        figures["Cross entropy while training"] = save_figure(
-            learning_curves(curves), folder / "curves.png"
-        )
+        yield "curves", "Cross entropy while training", learning_curves(curves)
     for paths in runs.values():  # the first run of every head whose sampler learned
         found = next(((p, r) for p in paths if (r := sampling_rates(p)) is not None), None)
         if found is not None:
             path, learned = found
-            figures[f"Sampling rates of {path.name}, one line a class"] = save_figure(
-                rates_figure(*learned), folder / f"rates-{path.name}.png"
-            )
-    return figures
+            caption = f"Sampling rates of {path.name}, one line a class"
+            yield f"rates-{path.name}", caption, rates_figure(*learned)
 
 
-def _of_groups(rows: Sequence[Row], folder: Path) -> Figures:
-    return {
-        "Accuracy of each class against its training examples, mean over seeds": save_figure(
-            class_accuracy_figure(rows), folder / "class-accuracy.png"
-        ),
-        "What the rarest classes are taken for, mean over seeds": save_figure(
-            tail_confusion_figure(rows), folder / "tail-confusion.png"
-        ),
-    }
+def _of_groups(rows: Sequence[Row]) -> Iterator[Drawn]:
+    caption = "Accuracy of each class against its training examples, mean over seeds"
+    yield "class-accuracy", caption, class_accuracy_figure(rows)
+    caption = "What the rarest classes are taken for, mean over seeds"
+    yield "tail-confusion", caption, tail_confusion_figure(rows)
 
 
 def _of_tasks(
-    rows: Sequence[Row], folder: Path, baseline: str | None, detailed: Sequence[str] | None
-) -> Figures:
-    figures = {
-        "Accuracy on the classes seen, mean and 95 % interval over seeds": save_figure(
-            accuracy_curve_figure(rows), folder / "accuracy.png"
-        )
-    }
+    rows: Sequence[Row], baseline: str | None, detailed: Sequence[str] | None
+) -> Iterator[Drawn]:
+    caption = "Accuracy on the classes seen, mean and 95 % interval over seeds"
+    yield "accuracy", caption, accuracy_curve_figure(rows)
     if len(rows[0].shared["class_sizes"]) > 1:
         caption = "Old classes taken for new and new for old, after the last task"
-        figures[caption] = save_figure(old_new_figure(rows), folder / "old-new.png")
+        yield "old-new", caption, old_new_figure(rows)
     by_name = {row.name: row for row in rows}
     if detailed is None:
-        detailed = [baseline or rows[0].name, _best(rows).name]
+        # The second is best by what papers give, joint training left out.
+        measure = MEASURES.get("average_incremental_accuracy")
+        sign = 1 if measure.direction == "higher" else -1
+        able = [row for row in rows if row.name != "joint"] or rows
+        best = max(able, key=lambda row: sign * float(np.mean(row.values[measure.name])))
+        detailed = [baseline or rows[0].name, best.name]
     for name in detailed:
         check_choice("detailed", name, by_name)
     for number, name in enumerate(dict.fromkeys(detailed), start=1):
         matrix = np.mean(by_name[name].details["matrices"], axis=0)
         confusion = np.sum(by_name[name].details["task_confusions"], axis=0)
         caption = f"{name}: accuracy on each task after each task, %, mean over seeds"
-        figures[caption] = save_figure(task_matrix_figure(matrix), folder / f"tasks-{number}.png")
+        yield f"tasks-{number}", caption, task_matrix_figure(matrix)
         caption = (
             f"{name}: which task's classes examples are taken for in the end, % of each row, all "
             "seeds; framed: old taken for new"
         )
-        figures[caption] = save_figure(
-            task_confusion_figure(confusion, [1] * len(confusion)),
-            folder / f"taken-for-{number}.png",
-        )
-    return figures
-
-
-def _best(rows: Sequence[Row]) -> Row:
-    """Return the row that is best by what papers give, joint training left out."""
-    measure = MEASURES.get("average_incremental_accuracy")
-    sign = 1 if measure.direction == "higher" else -1
-    able = [row for row in rows if row.name != "joint"] or rows
-    return max(able, key=lambda row: sign * float(np.mean(row.values[measure.name])))
+        figure = task_confusion_figure(confusion, [1] * len(confusion))
+        yield f"taken-for-{number}", caption, figure

@@ -90,11 +90,7 @@ def published_table(
 ) -> TextTable | None:
     """Return our numbers beside the published ones, in per cent; None if none were published.
 
-    Args:
-        rows: our results.
-        published: test error by head and source, or average incremental accuracy by method and
-            source, in per cent; heads and methods without options.
-        note: what to know about the published numbers.
+    ``published`` is by variant, without options, and source.
     """
     sources = list(dict.fromkeys(source for by in published.values() for source in by))
     kind = KINDS[rows[0].table]

@@ -201,7 +201,12 @@ def _draw(panels: list[_Panel], names: list[str]) -> Figure:
     figure.colorbar(image, cax=bar, ticks=[0.0, 0.5, 1.0])
     figure.axes[0].set_ylabel("test input, by its label")
     if any(panel.prediction is not None for panel in panels):
-        _marker_legend(figure)
+        from matplotlib.lines import Line2D
+
+        look: dict[str, Any] = {"linestyle": "none", "markersize": 5.5, "markeredgewidth": 1.4}
+        wrong = Line2D([], [], **look, marker="x", mec=WRONG, label="base model's wrong prediction")
+        label = Line2D([], [], **look, marker="o", mfc="none", mec=TRUTH, label="label")
+        figure.legend(handles=[label, wrong], loc="lower center", ncols=2)
     return figure
 
 
@@ -238,20 +243,6 @@ def _draw_panel(
         axes.scatter(panel.prediction[missed], missed, **size, marker="x", c=WRONG)
     axes.set(xlim=(left, len(names) - 0.5), ylim=(rows - 0.5, -0.5), aspect="auto")
     return image
-
-
-def _marker_legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    look: dict[str, Any] = {"linestyle": "none", "markersize": 5.5, "markeredgewidth": 1.4}
-    figure.legend(
-        handles=[
-            Line2D([], [], **look, marker="o", mfc="none", mec=TRUTH, label="label"),
-            Line2D([], [], **look, marker="x", mec=WRONG, label="base model's wrong prediction"),
-        ],
-        loc="lower center",
-        ncols=2,
-    )
 
 
 def _probabilities(

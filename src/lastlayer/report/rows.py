@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lastlayer._checks import check_choice
+from lastlayer._files import with_null
 from lastlayer.evaluation.catalog import MEASURES, measures_of, or_nan
 from lastlayer.report.kinds import KINDS
 from lastlayer.report.style import write_atomically
@@ -91,34 +92,34 @@ def _check_shapes(row: Row) -> None:
 
 
 def write_record(path: Path, title: str, tables: Mapping[str, Sequence[Row]]) -> None:
-    """Write the rows of a comparison as JSON, with the environment they come from.
+    """Write the rows of a comparison by table as JSON, with the environment they come from.
 
     A row's entries stand side by side: the variant under ``head`` or ``method``, its seeds, and by
     name what it shares, its measures and details. NaN and infinity are null.
-
-    Args:
-        path: the file.
-        title: heading of the comparison.
-        tables: rows by table.
     """
-    from lastlayer.training.run_directory import describe_environment, without_infinities
+    from lastlayer.training.run_directory import describe_environment
 
     used = {name for rows in tables.values() for row in rows for name in row.values}
     record: dict[str, Any] = {
         "title": title,
         "environment": describe_environment(),
         "measures": {
-            name: {"unit": measure.unit.name, "direction": measure.direction}
-            for name, measure in ((name, MEASURES.get(name)) for name in MEASURES.names())
+            name: {"unit": MEASURES.get(name).unit.name, "direction": MEASURES.get(name).direction}
+            for name in MEASURES.names()
             if name in used
         },
     }
     for table, rows in tables.items():
         if rows:
-            record[KINDS[table].record] = [_entries(row) for row in rows]
+            name = KINDS[table].noun.lower()
+            record[KINDS[table].record] = [
+                {name: row.name, "seeds": row.seeds} | row.shared | row.values | row.details
+                for row in rows
+            ]
     # On one line, matrices of tasks take far less room.
     indent = None if tables.get("tasks") else 1
-    text = json.dumps(without_infinities(_without_nan(record)), indent=indent, allow_nan=False)
+    record = with_null(record, lambda number: math.isnan(number) or number == math.inf)
+    text = json.dumps(record, indent=indent, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
@@ -143,11 +144,6 @@ def read_record(path: Path) -> dict[str, list[Row]]:
         raise ValueError(f"{path} is not the record of a comparison: {error!r}") from error
 
 
-def _entries(row: Row) -> dict[str, Any]:
-    name = {KINDS[row.table].noun.lower(): row.name}
-    return name | {"seeds": row.seeds} | row.shared | row.values | row.details
-
-
 def _row_of(table: str, entries: dict[str, Any]) -> Row:
     kind = KINDS[table]
     if "group_accuracy" in entries:  # before version 0.2 by the names of the groups
@@ -167,15 +163,6 @@ def _row_of(table: str, entries: dict[str, Any]) -> Row:
         {name: entries[name] for name in kind.shared},
         {name: with_nan(entries[name]) for name in kind.details},
     )
-
-
-def _without_nan(value: Any) -> Any:
-    """Return nested data with null for NaN: what has no example has no accuracy."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def with_nan(value: Any) -> Any:

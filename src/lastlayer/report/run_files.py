@@ -111,14 +111,7 @@ def learning_records(runs: Runs, measure: str = "nll") -> list[Curve]:
 
 
 class SamplingRates(NamedTuple):
-    """What a finished run's sampler learned.
-
-    Attributes:
-        steps: (T,) training steps.
-        rates: (T, K) rates of the classes.
-        class_counts: (K,) training examples.
-        class_names: K names.
-    """
+    """The (T,) steps and (T, K) rates of a run's sampler, and its classes' counts and names."""
 
     steps: np.ndarray
     rates: np.ndarray
@@ -167,24 +160,14 @@ def confusion_counts_of(paths: Sequence[Path]) -> Tensor:
 
 
 class Solvers(NamedTuple):
-    """What ``lastlayer fit-linear`` left of its solvers.
-
-    Attributes:
-        curves: their ways to the optimum.
-        paths: by solver, held-out measures along a path of penalties, where there is one.
-    """
+    """Solvers' ways to the optimum, and by solver held-out measures along a path of penalties."""
 
     curves: list[SolverCurve]
     paths: dict[str, dict[str, list[float]]]
 
 
 def read_solvers(paths: Sequence[Path]) -> Solvers:
-    """Read folders of ``lastlayer fit-linear``, or of single solvers in them.
-
-    Raises:
-        FileNotFoundError: if a folder has no finished solver.
-        ValueError: if a file is corrupt.
-    """
+    """Read folders of ``lastlayer fit-linear``, or of single solvers in them."""
     found = Solvers([], {})
     for path in paths:
         files = [path / "history.json"] if (path / "history.json").is_file() else None
@@ -221,19 +204,9 @@ def filter_collages(
 ) -> tuple[Tensor, Filtered, tuple[int, int], int]:
     """Erase a class from collages of a run's test images, by the run's own classifier.
 
-    Args:
-        run: a finished run on images in [0, 1] with empty background.
-        target: the class.
-        count: collages.
-        posterior: probability of the class above which a window is erased.
-        seed: of the collages.
-        data_dir: folder of the data's files, where it is not the run's any more.
-
-    Returns:
-        The collages, what filtering left of them, the windows' size and their stride.
-
-    Raises:
-        ValueError: if the inputs are no such images, or a number is out of range.
+    Windows go where the class's probability is above ``posterior``; images are in [0, 1], with
+    empty background. Returns the collages, what filtering left of them, the windows' size and their
+    stride.
     """
     test = load_run_splits(run, data_dir=data_dir).test
     if test.inputs.dim() != 4:

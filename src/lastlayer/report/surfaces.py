@@ -20,20 +20,8 @@ def surface(p1: float, p2: float, *, points: int = 61, mean: bool = False, seed:
 
     .. math:: \frac{1}{1 + z_1 e^{o_1} + z_2 e^{o_2}},\quad z_j \sim \mathrm{Bernoulli}(p_j)
 
-    with a fresh pair of masks at each grid point, or its mean over the masks.
-
-    Args:
-        p1: retain probability of the class with logit o1, in [0, 1].
-        p2: the same for o2.
-        points: grid points per axis; both logits run over [-3, 3].
-        mean: the expectation instead of one draw.
-        seed: seed of the masks.
-
-    Returns:
-        (points, points); rows are o1, columns o2.
-
-    Raises:
-        ValueError: if a probability is outside [0, 1] or ``points`` is below 2.
+    with a fresh pair of masks at each grid point, or its mean over the masks. Both logits run over
+    [-3, 3]; rows of the (points, points) result are o1, columns o2.
 
     >>> round(float(surface(1.0, 1.0)[0, 0]), 3)  # plain softmax at (-3, -3)
     0.909

@@ -13,22 +13,14 @@ from lastlayer.report.rows import Row, check_rows
 from lastlayer.report.style import COLORS, DASHES, MARKERS, WRONG, new_figure, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | None = None) -> Figure:
     """Accuracy over all classes seen against their number: mean and 95 % band over seeds.
 
-    Args:
-        rows: one ``Row`` per method, all of the same tasks.
-        classes_seen: T numbers of classes, rising; from the sizes of the tasks if None.
-
-    Returns:
-        A matplotlib figure; a single seed has no band.
-
-    Raises:
-        ValueError: if ``rows`` is empty, the tasks differ or ``classes_seen`` does not fit.
+    One row per method, all of the same tasks; ``classes_seen`` follows from the tasks' sizes if
+    None. A single seed has no band.
     """
     check_rows(rows)
     sizes = rows[0].shared["class_sizes"]
@@ -44,7 +36,22 @@ def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | Non
         figure = new_figure(width, 3.7 + 0.18 * math.ceil(len(rows) / columns))
         axes = figure.subplots()
         for index, row in enumerate(rows):
-            _draw_curve(axes, row, seen, index)
+            color = COLORS[index % len(COLORS)]
+            steps = 100 * np.transpose(row.details["accuracies"])
+            by_step = [mean_interval(step.tolist()) for step in steps]
+            axes.plot(
+                seen,
+                [interval.mean for interval in by_step],
+                color=color,
+                linestyle=DASHES[index // len(COLORS) % len(DASHES)],
+                marker=MARKERS[index % len(MARKERS)],
+                ms=4,
+                lw=1.3,
+                label=row.name,
+            )
+            if math.isfinite(by_step[0].low):
+                low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
+                axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
         shown = 100 * np.concatenate([np.ravel(row.details["accuracies"]) for row in rows])
         room = 0.06 * (float(np.ptp(shown)) or 1.0)
         axes.set(
@@ -61,36 +68,10 @@ def accuracy_curve_figure(rows: Sequence[Row], classes_seen: Sequence[int] | Non
     return figure
 
 
-def _draw_curve(axes: Axes, row: Row, seen: Sequence[int], index: int) -> None:
-    color = COLORS[index % len(COLORS)]
-    steps = 100 * np.transpose(row.details["accuracies"])
-    by_step = [mean_interval(step.tolist()) for step in steps]
-    axes.plot(
-        seen,
-        [interval.mean for interval in by_step],
-        color=color,
-        linestyle=DASHES[index // len(COLORS) % len(DASHES)],
-        marker=MARKERS[index % len(MARKERS)],
-        ms=4,
-        lw=1.3,
-        label=row.name,
-    )
-    if math.isfinite(by_step[0].low):
-        low, high = ([getattr(each, end) for each in by_step] for end in ("low", "high"))
-        axes.fill_between(seen, low, high, color=color, alpha=0.13, lw=0)
-
-
 def old_new_figure(rows: Sequence[Row]) -> Figure:
     """How much each method prefers new classes to old ones, or old to new, after the last task.
 
-    Args:
-        rows: one ``Row`` per method, of two or more tasks.
-
-    Returns:
-        A matplotlib figure: means over seeds large, single seeds faint.
-
-    Raises:
-        ValueError: if ``rows`` is empty, the tasks differ, or there is one task only.
+    Means over seeds large, single seeds faint; ``rows`` are of two or more tasks.
     """
     check_rows(rows)
     if len(rows[0].shared["class_sizes"]) < 2:

@@ -13,11 +13,7 @@ from lastlayer.training.config import RunConfig
 
 
 class SeededAugmentation:
-    """Augmentations one after another, drawn on the images' device.
-
-    Args:
-        augmentations: in the order in which they are applied.
-        seed: the run's seed.
+    """Augmentations one after another, drawn on the images' device from the run's seed.
 
     Example:
         >>> from lastlayer.data import RandomCrop, RandomFlip
@@ -32,16 +28,7 @@ class SeededAugmentation:
         self.seed = seed
 
     def __call__(self, images: Tensor, *, step: int, rank: int = 0) -> Tensor:
-        """Return the images of one step changed.
-
-        Args:
-            images: ``(N, C, H, W)``.
-            step: number of the step.
-            rank: number of the process, so that two do not draw the same.
-
-        Returns:
-            Images as ``images``.
-        """
+        """Return the (N, C, H, W) images of one step changed; every process draws its own."""
         seed = derive_seed(self.seed, "augmentation", step, rank)
         generator = torch.Generator(device=images.device).manual_seed(seed)
         for augment in self.augmentations:
@@ -52,11 +39,7 @@ class SeededAugmentation:
 def build_augmentations(
     config: RunConfig, input_shape: tuple[int, ...]
 ) -> SeededAugmentation | None:
-    """Build what changes a run's training images, or None if nothing does.
-
-    Raises:
-        ValueError: if a name or option is unknown, or the inputs are no images.
-    """
+    """Build what changes a run's training images, or None; ``ValueError`` if it does not fit."""
     entries = config.training.augment
     if not entries:
         return None

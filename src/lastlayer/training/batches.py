@@ -18,13 +18,7 @@ Order = Callable[[int, torch.Generator], Tensor]
 
 
 class Batches:
-    """Batches in the order of the examples, the last one smaller.
-
-    Args:
-        inputs: examples, N rows.
-        target: (N) labels.
-        batch_size: examples per batch.
-    """
+    """Batches of inputs and (N,) labels in the order of the examples, the last one smaller."""
 
     def __init__(self, inputs: Inputs, target: Tensor, batch_size: int) -> None:
         self.inputs, self.target, self.batch_size = inputs, target, batch_size
@@ -45,16 +39,13 @@ class ShuffledBatches:
 
     Args:
         inputs: examples, N rows.
-        target: (N) labels.
+        target: (N,) labels.
         batch_size: examples per step over all processes.
         seed: seed of the order.
         epoch: tells the epoch that is about to begin.
         rank: number of this process.
         world_size: number of processes.
         order: draws an epoch's examples; None for every example once, shuffled.
-
-    Raises:
-        ValueError: if a process would be left without an example.
     """
 
     def __init__(
@@ -95,13 +86,9 @@ class ShuffledBatches:
 
 
 def epoch_order(training: TrainingConfig, target: Tensor) -> Order | None:
-    """Return what draws an epoch's examples, or None for every example once.
+    """Return what draws an epoch's examples of (N,) labels, or None for every example once.
 
     A draw is a function of the seed and the epoch, so that a resumed run draws what it would have.
-
-    Args:
-        training: sampler, batch size and length of the run.
-        target: (N,) labels of the training examples.
     """
     if training.sampler == "instance":
         return None

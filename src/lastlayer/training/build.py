@@ -68,9 +68,9 @@ def build_classifier(
 ) -> Classifier:
     """Build the untrained classifier of a run; the seed fixes its weights.
 
-    The backbone is drawn first, so that runs of different heads start from the same one. The number
-    of training examples is for regularizers that learn their rate; their number by class is for
-    heads that take ``class_counts``, unless the head's options have it.
+    The backbone is drawn first, so that runs of different heads start from the same one.
+    Regularizers that learn their rate take ``num_examples``, heads their own ``class_counts``
+    before these.
     """
     with seeded(derive_seed(config.seed, "initial weights")):
         name = backbone_name(config, input_shape)

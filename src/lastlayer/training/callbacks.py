@@ -22,11 +22,7 @@ Progress = Callable[[int, dict[str, float]], None]
 
 
 class SeedEveryStep(Callback):
-    """Seed torch before every step from the run's seed, the step and the process's rank.
-
-    Args:
-        seed: the run's seed.
-    """
+    """Seed torch before every step from the run's seed, the step and the process's rank."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -41,13 +37,9 @@ class SeedEveryStep(Callback):
 class RecordMetrics(Callback):
     """Append training terms (means since the last record) and held-out measures to the run.
 
-    Args:
-        run: where to; None to write nothing and only tell the progress.
-        every: steps between two records.
-        last: the last step, which has a record in any case.
-        progress: called with the step and the newest record.
-        offset: what is added to the steps in what is written and told: the steps before this fit.
-        seconds: what the clock begins at.
+    Without a run only ``progress`` is told. There is a record of every so many steps and of the
+    last; ``offset``, the steps before this fit, is added to what is written and told, and the clock
+    begins at ``seconds``.
     """
 
     def __init__(
@@ -130,12 +122,7 @@ class RecordMetrics(Callback):
 
 
 class ProgressCallback(Callback):
-    """Tell something, such as a head that re-weights late, before every step how far the run is.
-
-    Args:
-        tell: called with the share of the steps that is done, in [0, 1].
-        steps: length of the run.
-    """
+    """Tell something, such as a head that re-weights late, before every step how far the run is."""
 
     def __init__(self, tell: Callable[[float], None], steps: int) -> None:
         self.tell, self.steps = tell, steps
@@ -151,9 +138,6 @@ class StopAfter(Callback):
     """End training after a number of steps.
 
     The engine's own ``max_steps`` trains one step too many after a resume at the end of an epoch.
-
-    Args:
-        steps: number of steps.
     """
 
     def __init__(self, steps: int) -> None:
@@ -179,9 +163,6 @@ class StopWithoutProgress(EarlyStopping):
     """Stop after ``patience`` looks without a better held-out error.
 
     A run that was killed after it had stopped stops again as soon as it is resumed.
-
-    Args:
-        patience: number of looks.
     """
 
     def __init__(self, patience: int) -> None:
@@ -235,11 +216,7 @@ def best_checkpoint(path: Path) -> ModelCheckpoint:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours, weights only.
-
-    Raises:
-        ValueError: if the file is corrupt; the message names it.
-    """
+    """Read a checkpoint of ours, weights only; ``ValueError`` names a corrupt file."""
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive

@@ -36,21 +36,11 @@ def train_classifier_stage(
 
     One process and device do it. The backbone is in evaluation mode throughout: what its batch
     normalization has counted stays, and the head trains on the features that it will meet. Where
-    the images are augmented, those of the meta batches are not.
-
-    Args:
-        config: the run's configuration, with a second stage.
-        run: the run, with the first stage's checkpoint; a second stage that was stopped goes on.
-        classifier: untrained; its backbone gets the first stage's weights.
-        splits: the run's data.
-        progress: called with the step, the first stage's included, and the newest record.
+    the images are augmented, those of the meta batches are not. A second stage that was stopped
+    goes on; ``progress`` is called with the step, the first stage's included.
 
     Returns:
         Seconds of training of both stages.
-
-    Raises:
-        ValueError: if a checkpoint is corrupt.
-        FloatingPointError: if the loss is not finite.
     """
     representation = load_checkpoint(run.checkpoints / REPRESENTATION_FILE)
     training, stage = config.training, config.classifier_stage
@@ -64,6 +54,7 @@ def train_classifier_stage(
         offset=training.steps,
         seconds=representation["elapsed"],
     )
+    cuda = training.device in ("auto", "gpu", "cuda")
     # The batch of a step follows from its number; an epoch is the steps between two checkpoints.
     epoch = range(min(training.checkpoint_every, stage.steps))
     fit(
@@ -73,7 +64,7 @@ def train_classifier_stage(
         steps=stage.steps,
         checkpoint=run.checkpoints / STAGE_FILE,
         # A head alone is small: where there is no CUDA the processor does, which has float64.
-        accelerator="cuda" if _uses_cuda(training.device) else "cpu",
+        accelerator="cuda" if cuda and torch.cuda.is_available() else "cpu",
         devices=1,
         precision="32-true",  # which leaves the weights in the precision that they have
         gradient_clip_val=training.clip_norm,
@@ -85,13 +76,7 @@ def train_classifier_stage(
 
 
 class ClassifierStage(LightningModule):
-    """Train the head, or factors of its rows, by the second stage's sampler.
-
-    Args:
-        config: the run's configuration.
-        classifier: with the trained backbone.
-        splits: the run's data.
-    """
+    """Train the head, or factors of its rows, by the second stage's sampler."""
 
     def __init__(self, config: RunConfig, classifier: Classifier, splits: Splits) -> None:
         super().__init__()
@@ -259,7 +244,3 @@ def _take_over(classifier: Classifier, weights: dict[str, Tensor], train: str) -
     classifier.backbone.load_state_dict(part("backbone"))
     if train == "class-scales":
         classifier.head.classifier.load_state_dict(linear)
-
-
-def _uses_cuda(device: str) -> bool:
-    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()

@@ -121,9 +121,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def rename_entry(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    """Return a table with the entry that was called ``old`` under its new name.
-
-    A table that has both is returned as it is: one of the two is a mistake.
+    """Return a table with an entry renamed; if it has both it stays: one of them is a mistake.
 
     Example:
         >>> rename_entry({"base": 50, "steps": 5}, "steps", "later")
@@ -136,12 +134,15 @@ def rename_entry(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return a validation error on one line: entry, what is wrong, what came, what was near."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-        + (f" (got {item['input']!r})" if _tells_more(item["type"], item["input"]) else "")
-        + (_nearest(item["loc"], model) if item["type"] == "extra_forbidden" else "")
-        for item in error.errors()
-    )
+    told = []
+    for item in error.errors():
+        kind, came = item["type"], item["input"]
+        text = f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+        # Where the entries of a table do not fit together, the message has those that matter.
+        if kind != "missing" and not (kind == "value_error" and isinstance(came, dict)):
+            text += f" (got {came!r})"
+        told.append(text + (_nearest(item["loc"], model) if kind == "extra_forbidden" else ""))
+    return "; ".join(told)
 
 
 def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
@@ -153,11 +154,6 @@ def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
             return ""
         model = field.annotation
     return did_you_mean(str(entry), model.model_fields)
-
-
-def _tells_more(kind: str, came: Any) -> bool:
-    # Where the entries of a table do not fit together, the message has those that matter.
-    return kind != "missing" and not (kind == "value_error" and isinstance(came, dict))
 
 
 def _without_empty(config: dict[str, Any]) -> dict[str, Any]:

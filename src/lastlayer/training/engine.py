@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,6 @@ def fit(
         checkpoint_epochs: epochs between two of them.
         validation: held-out batches; None for a module that looks at none.
         **options: further ones of Lightning's ``Trainer``.
-
-    Raises:
-        ValueError: if the checkpoint is corrupt, or of an earlier version's second stage.
-        RuntimeError: within ``torch.inference_mode``.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("training needs gradients; leave torch.inference_mode() before it")
@@ -112,23 +107,9 @@ def fit_module(
 ) -> float:
     """Train a module on examples for the steps of its configuration; if stopped it goes on.
 
-    Args:
-        module: what is trained, in place.
-        config: the seed, and how it is trained.
-        train: the training examples.
-        run: where records and checkpoints go; None to keep neither.
-        validation: held-out examples to look at now and then; None for none.
-        progress: called with the step, ``offset`` included, and the newest record.
-        checkpoint: name of the run's checkpoint to go on from.
-        offset: what is added to the steps in records: the steps of earlier fits.
-
-    Returns:
-        Seconds of training, those before a resume included.
-
-    Raises:
-        ValueError: if the checkpoint is corrupt, or batch normalization gets one example alone.
-        FloatingPointError: if the loss is not finite.
-        RuntimeError: within ``torch.inference_mode``.
+    Records and checkpoints go to ``run``, if any; ``checkpoint`` is the name of the one to go on
+    from. ``offset``, the steps of earlier fits, is added to those in records and ``progress``.
+    Returns the seconds of training, those before a resume included.
     """
     training = config.training
     if training.precision == "64-true":
@@ -150,7 +131,7 @@ def fit_module(
 
     records = RecordMetrics(run, training.log_every, training.steps, progress, offset=offset)
     steps_per_epoch = max(1, len(train) // training.batch_size)
-    with _named_errors():
+    try:
         fit(
             module,
             batches,
@@ -169,6 +150,13 @@ def fit_module(
             val_check_interval=training.validate_every,
             limit_val_batches=None if training.validate_every else 0,
         )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "training.batch_size and the training examples must be 2 or more where a network "
+            "normalizes over the batch; got a batch of one example"
+        ) from error
     return records.elapsed
 
 
@@ -189,16 +177,3 @@ def _callbacks(
         yield best_checkpoint(run.checkpoints / BEST_FILE)
     if training.patience is not None:
         yield StopWithoutProgress(training.patience)
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            "training.batch_size and the training examples must be 2 or more where a network "
-            "normalizes over the batch; got a batch of one example"
-        ) from error

@@ -68,8 +68,12 @@ def _train(
     config: RunConfig, run: RunDirectory, progress: Progress | None, splits: Splits | None
 ) -> None:
     splits = load_splits(config) if splits is None else splits
-    if config.evaluate_on == "validation" or config.training.validate_every is not None:
-        _require_validation(splits)
+    looks = config.evaluate_on == "validation" or config.training.validate_every is not None
+    if looks and splits.validation is None:
+        raise ValueError(
+            "the configuration looks at held-out examples, but there are none; "
+            "set --validation-size"
+        )
     classifier = _build(config, splits)
     staged = config.classifier_stage.sampler is not None
     corrections = corrected_prior(config, classifier, splits)  # warns before the training
@@ -171,11 +175,3 @@ def _fit_in_stages(
     if not is_first_process():
         return 0.0
     return train_classifier_stage(config, run, classifier, splits, progress)
-
-
-def _require_validation(splits: Splits) -> None:
-    if splits.validation is None:
-        raise ValueError(
-            "the configuration looks at held-out examples, but there are none; "
-            "set --validation-size"
-        )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lastlayer._files import with_null
 from lastlayer._inputs import Inputs
 from lastlayer._random import derive_seed, seeded
 from lastlayer.data import Split, Splits
@@ -47,11 +48,7 @@ def predict(classifier: Classifier, inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def measured_part(config: RunConfig, splits: Splits) -> Split:
-    """Return the examples that a run is measured on.
-
-    Raises:
-        ValueError: if they are the held-out ones, and there are none.
-    """
+    """Return the examples that a run is measured on; ``ValueError`` if there are none."""
     measured = splits.validation if config.evaluate_on == "validation" else splits.test
     if measured is None:
         raise ValueError("there is no held-out part to measure on; set --validation-size")
@@ -90,15 +87,7 @@ def summarize(
     measures: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return the summary of a run, over tasks or not.
-
-    Args:
-        config: the run's configuration.
-        splits: its data.
-        classifier: what was trained.
-        measures: entries of their own; ``"metrics"`` is one.
-        seconds: of training.
-    """
+    """Return the summary of a run, over tasks or not; ``measures`` are entries of it."""
     return {
         "summary_version": SUMMARY_VERSION,
         "head": config.head.name,
@@ -124,35 +113,20 @@ def is_long_tailed(config: RunConfig, counts: Tensor) -> bool:
 def long_tail_measures(log_prob: Tensor, target: Tensor, counts: Tensor) -> dict[str, Any]:
     """Return accuracy by class and by groups of classes, and which groups are taken for which.
 
-    Args:
-        log_prob: (N, K) predictions.
-        target: (N,) labels.
-        counts: (K,) training examples of each class.
-
-    Returns:
-        Plain data; None for what has no example.
+    Of (N, K) log-probabilities, (N,) labels and the (K,) class counts of training; plain data,
+    None for what has no example.
     """
     groups = class_groups(counts)
     confusion = confusion_counts(log_prob.argmax(dim=-1), target, len(counts))
-    accuracy = class_accuracy(confusion)
-    return {
+    measures = {
         "balanced_accuracy": balanced_accuracy(confusion),
         "grouping": groups.scheme,
         "groups": groups.describe(),
-        "group_accuracy": {
-            name: _or_none(value)
-            for name, value in group_accuracy(confusion, groups.members).items()
-        },
-        "group_confusion": [
-            [_or_none(value) for value in row]
-            for row in group_confusion(confusion, groups.members).tolist()
-        ],
-        "class_accuracy": [_or_none(value) for value in accuracy.tolist()],
+        "group_accuracy": group_accuracy(confusion, groups.members),
+        "group_confusion": group_confusion(confusion, groups.members).tolist(),
+        "class_accuracy": class_accuracy(confusion).tolist(),
     }
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return dict(with_null(measures, math.isnan))
 
 
 def corrected_prior(config: RunConfig, classifier: Classifier, splits: Splits) -> dict[str, Any]:

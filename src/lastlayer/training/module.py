@@ -21,11 +21,8 @@ from lastlayer.training.sections import OptimizerConfig
 class TrainingModule(LightningModule):
     """Train a :class:`~lastlayer.Classifier` with its head's own loss.
 
-    Args:
-        classifier: backbone and head.
-        optimizer: which optimizer and schedule.
-        total_steps: length of the schedule.
-        augmentation: changes the training inputs of a step; None leaves them.
+    ``total_steps`` is the length of the schedule; ``augmentation`` changes a step's training
+    inputs.
     """
 
     def __init__(

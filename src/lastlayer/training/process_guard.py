@@ -55,14 +55,11 @@ def guarded_process() -> Iterator[None]:
 
 
 def tune_allocator() -> bool:
-    """Let the C library keep freed blocks of up to 32 MiB for the next step.
+    """Let the C library keep freed blocks of up to 32 MiB for the next step; whether it does.
 
     A training step frees and asks for the same large blocks again. By default glibc maps each of
     them anew, and the page faults cost up to a fifth of a small network's step on the CPU. Memory
     in use does not grow, but memory once used is kept until the process ends.
-
-    Returns:
-        Whether the C library took the settings; elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -40,11 +40,7 @@ SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosin
 
 
 def share_done(step: int, total_steps: int) -> float:
-    """Return the share of a run that is done before a step, 0 at the first and 1 at the last.
-
-    Args:
-        step: number of the step, from 0.
-        total_steps: length of the ramp in steps; beyond it the share is 1.
+    """Return the share of a run that is done before a step, 0 at the first and 1 from the last on.
 
     Example:
         >>> [share_done(step, 3) for step in range(4)]
@@ -54,12 +50,10 @@ def share_done(step: int, total_steps: int) -> float:
 
 
 def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_examples: int) -> None:
-    """Insert a configuration's regularizers into the backbone of a classifier.
+    """Insert a configuration's regularizers into the backbone of a classifier, in place.
 
-    Args:
-        classifier: changed in place; its last layer may shape the noise of a place before it.
-        config: which, and where.
-        num_examples: training examples, over which a learned rate's penalty is spread.
+    The classifier's last layer may shape the noise of a place before it; a learned rate's penalty
+    is spread over ``num_examples``.
     """
     if config.name is None:
         return
@@ -80,12 +74,7 @@ def add_regularizers(classifier: Classifier, config: RegularizerConfig, num_exam
 
 
 def spread_penalties(model: nn.Module, num_examples: int) -> None:
-    """Tell the regularizers that learn their rate how many training examples there are now.
-
-    Args:
-        model: a network with regularizers or without.
-        num_examples: over which a learned rate's penalty is spread.
-    """
+    """Tell the regularizers that learn their rate how many training examples there are now."""
     for _, regularizer in inserted(model):
         if isinstance(regularizer, AdaptiveRegularizer):
             regularizer.num_examples = num_examples

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lastlayer._files import atomic_write
+from lastlayer._files import atomic_write, with_null
 from lastlayer.training.config import RunConfig
 
 #: What readers of a summary rely on.
@@ -89,7 +89,12 @@ class RunDirectory:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         run._write_text(run.config_path, config.to_toml())
         run._write_text(run.path / "environment.json", json.dumps(describe_environment(), indent=1))
-        run._drop_incomplete_record()
+        if run.metrics_path.is_file():
+            content = run.metrics_path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                with atomic_write(run.metrics_path) as temporary:
+                    temporary.write_bytes(whole)
         if cls.over_tasks:
             (run.path / TASKS_FOLDER).mkdir(exist_ok=True)
         return run
@@ -228,8 +233,13 @@ class RunDirectory:
         self._write_text(self.path / name, json.dumps(content) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write the summary, which marks the run as finished; an infinite measure becomes null."""
-        text = json.dumps(without_infinities(summary), indent=1, allow_nan=False)
+        """Write the summary, which marks the run as finished; an infinite measure becomes null.
+
+        Raises:
+            ValueError: if there is a NaN: that is not null but a mistake.
+        """
+        stored = with_null(summary, lambda number: number == math.inf)
+        text = json.dumps(stored, indent=1, allow_nan=False)
         self._write_text(self.summary_path, text + "\n")
 
     def remove_checkpoints(self) -> None:
@@ -240,28 +250,6 @@ class RunDirectory:
     def _write_text(self, path: Path, text: str) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-    def _drop_incomplete_record(self) -> None:
-        if not self.metrics_path.is_file():
-            return
-        content = self.metrics_path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with atomic_write(self.metrics_path) as temporary:
-                temporary.write_bytes(whole)
-
-
-def without_infinities(value: Any) -> Any:
-    """Return nested data with null for infinity, which JSON does not have.
-
-    Raises:
-        ValueError: when written, if there is a NaN: that is not null but a mistake.
-    """
-    if isinstance(value, dict):
-        return {key: without_infinities(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinities(entry) for entry in value]
-    return None if value == math.inf else value
 
 
 def _with_infinities(entries: dict[str, Any]) -> dict[str, Any]:

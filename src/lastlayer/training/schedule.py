@@ -19,13 +19,7 @@ from lastlayer.training.sections import OptimizerConfig
 def build_schedule(
     config: OptimizerConfig, optimizer: Optimizer, total_steps: int
 ) -> LRScheduler | None:
-    """Return the schedule of a run, or None if the rate stays.
-
-    Args:
-        config: which schedule.
-        optimizer: whose rate it moves.
-        total_steps: length of the run.
-    """
+    """Return the schedule of a run, or None if the rate stays."""
     if config.warmup:
         return LambdaLR(optimizer, lambda step: rate_factor(config, step, total_steps))
     if config.schedule == "constant":
@@ -45,14 +39,6 @@ def rate_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
     :math:`(t + 1) / w` while :math:`t < w`, and after that 1 (``"constant"``),
     :math:`(1 + \cos(\pi (t - w) / (T - w))) / 2` (``"cosine"``), or gamma to the number of
     milestones at or before t (``"step"``, which the warm-up multiplies).
-
-    Args:
-        config: schedule and warm-up.
-        step: number of the step t, from 0.
-        total_steps: length T of the run.
-
-    Returns:
-        The factor, in [0, 1].
 
     Example:
         >>> config = OptimizerConfig(schedule="step", milestones=(0.5,), gamma=0.2, warmup=4)

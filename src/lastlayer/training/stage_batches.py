@@ -15,14 +15,9 @@ from lastlayer.longtail import SAMPLERS, ClassDraw, MetaSampler, sampling_prior
 class StageDraws:
     """Which training examples make the batch of a step.
 
-    Args:
-        target: (N,) labels.
-        num_classes: K.
-        kind: a sampler of :mod:`lastlayer.longtail.samplers`, ``"meta"`` or ``"meta-reweighter"``.
-        batch_size: B; at most N where every example comes once an epoch.
-        steps: length of the stage, for ``"progressive"``.
-        seed: the run's seed.
-        meta: the sampler that the last two kinds need.
+    ``kind`` is a sampler of :mod:`lastlayer.longtail.samplers`, or ``"meta"`` or
+    ``"meta-reweighter"``, which need ``meta``. Of (N,) labels; ``batch_size`` is at most N where
+    examples come in epochs.
     """
 
     def __init__(
@@ -53,7 +48,13 @@ class StageDraws:
             generator = self._generator("batch", step)
             classes, weights = self.meta.draw(self.batch_size, generator=generator)
             return self.draw.of_classes(classes, generator), weights
-        rows = self._in_turn(step)
+        epoch, place = divmod(step, len(self.target) // self.batch_size)
+        if self._order is None or self._order[0] != epoch:
+            generator = self._generator("order", epoch)
+            device = self.target.device
+            order = torch.randperm(len(self.target), generator=generator, device=device)
+            self._order = epoch, order
+        rows = self._order[1][place * self.batch_size :][: self.batch_size]
         return rows, None if self.meta is None else self.meta.weights(self.target[rows])
 
     def meta_batch(self, step: int, size: int) -> Tensor:
@@ -64,15 +65,6 @@ class StageDraws:
         progress = min(1.0, step / max(1, self.steps - 1))
         prior = sampling_prior(self.draw.counts, sampler, progress)
         return self.draw(size, prior, self._generator(purpose, step))
-
-    def _in_turn(self, step: int) -> Tensor:
-        epoch, place = divmod(step, len(self.target) // self.batch_size)
-        if self._order is None or self._order[0] != epoch:
-            generator = self._generator("order", epoch)
-            device = self.target.device
-            order = torch.randperm(len(self.target), generator=generator, device=device)
-            self._order = epoch, order
-        return self._order[1][place * self.batch_size :][: self.batch_size]
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         seed = derive_seed(self.seed, "classifier stage", purpose, step)

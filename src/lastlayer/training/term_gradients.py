@@ -62,15 +62,16 @@ def term_gradients(
         out = functional_call(head, buffers, (leaf, target), {"generator": generator})
         if not isinstance(out, HeadOutput):
             raise TypeError("the head returned no loss for a batch with a target")
-        return {
-            name: _sizes(term, leaf, head.classifier.weight)
-            for name, term in {**out.terms, "loss": out.loss}.items()
-        }
-
-
-def _sizes(term: Tensor, features: Tensor, weight: Tensor) -> TermGradient:
-    by_features, by_weight = torch.autograd.grad(
-        term, (features, weight), retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    per_row = len(features) * torch.linalg.vector_norm(by_features, dim=-1)
-    return TermGradient(float(per_row.mean()), float(torch.linalg.vector_norm(by_weight)))
+    found = {}
+    for name, term in {**out.terms, "loss": out.loss}.items():
+        by_features, by_weight = torch.autograd.grad(
+            term,
+            (leaf, head.classifier.weight),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        per_row = len(leaf) * torch.linalg.vector_norm(by_features, dim=-1)
+        by_weight = torch.linalg.vector_norm(by_weight)
+        found[name] = TermGradient(float(per_row.mean()), float(by_weight))
+    return found

@@ -84,14 +84,9 @@ def regularizer_words() -> dict[str, Word]:
 def expand(text: str, heads: Words, additions: Words) -> tuple[str, Changes]:
     """Return what a variant is called without options, and what it changes in a configuration.
 
-    Args:
-        text: such as ``dropmax:temperature=0.2`` or ``softmax+disout:where=layer3,p=0.1``.
-        heads: words that stand first.
-        additions: words that stand after a plus sign.
-
-    Raises:
-        ValueError: if a word is unknown or missing, an addition comes twice, two of them exclude
-            each other, or an option has no value.
+    A word of ``heads`` stands first, ``additions`` after plus signs. ``ValueError`` if a word is
+    unknown or missing, an addition comes twice, two of them exclude each other, or an option has no
+    value.
 
     Example:
         >>> name, changes = expand("softmax+dropout:p=0.2", head_words(), regularizer_words())
@@ -148,15 +143,10 @@ def split_variants(text: str) -> list[str]:
 
 
 def parse_word(text: str, kind: str = "head") -> tuple[str, Changes]:
-    """Return a word and its options.
+    """Return a word and its options, whose values are TOML, or text if they are not.
 
-    Args:
-        text: such as ``dropmax`` or ``class-dropout:retain_prob=0.4``. Values are TOML; what is
-            not TOML is text.
-        kind: what it is called in a message.
-
-    Raises:
-        ValueError: if the word is missing or an option has no value.
+    ``kind`` is what the word is called if it is missing or an option has no value: a
+    ``ValueError``.
 
     Example:
         >>> parse_word("dropmax:temperature=0.2,form=iclr")
