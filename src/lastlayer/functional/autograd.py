@@ -33,10 +33,8 @@ class Function(torch.autograd.Function):
 def by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """Return ``function(*rows)``, also under transforms of ``torch.func`` that it cannot bear.
 
-    Args:
-        function: maps tensors (N, ...) to one (N, ...), every row by itself, differentiable by
-            autograd; it may look at its numbers.
-        *rows: (N, ...) each; those of whole numbers have no gradient.
+    ``function`` maps tensors (N, ...) to one (N, ...), every row by itself, differentiable by
+    autograd; it may look at its numbers. Rows of whole numbers have no gradient.
     """
     if not in_torch_func():
         return _uncompiled(function)(*rows)

@@ -149,9 +149,8 @@ class LayerOutput:
 class _Twins(TorchFunctionMode):
     """Repeats on a twin, without gradients, what is done to tensors that have one.
 
-    Args:
-        twin_of: gives the twin of the layer's output.
-        learned_acts: whether no learned factor commutes, so that parameters are moved in the twin.
+    ``twin_of`` gives the twin of the layer's output. With ``learned_acts`` no learned factor
+    commutes, so that parameters are moved in the twin.
     """
 
     def __init__(self, twin_of: Callable[[Tensor], Tensor], *, learned_acts: bool) -> None:

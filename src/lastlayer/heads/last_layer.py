@@ -142,11 +142,7 @@ _WRAPPERS = {
 
 
 def refuse_wrapped(model: nn.Module, name: str = "") -> None:
-    """Raise unless what is around the layer ``name`` is the network as it is written, and no head.
-
-    Raises:
-        TypeError: if it is compiled, scripted, a head, or wrapped for several devices.
-    """
+    """Raise ``TypeError`` if what is around a layer is compiled, scripted, a head, or wrapped."""
     parts = name.split(".")[:-1]
     module, path = model, "model"
     for part in [*parts, ""]:

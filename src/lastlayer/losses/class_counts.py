@@ -90,11 +90,8 @@ def stored_counts(
 ) -> Tensor:
     """Return checked counts as a module keeps them: int64 if whole, on the module's device.
 
-    Args:
-        class_counts: (K,) counts.
-        num_classes: K, if it is known.
-        device: where they are kept; None for the device that they come from.
-        **options: see :func:`lastlayer.functional.as_class_counts`.
+    ``device=None`` is the device that they come from. The options are those of
+    :func:`lastlayer.functional.class_priors.as_class_counts`.
     """
     given = class_counts
     if isinstance(given, Tensor):
@@ -127,21 +124,12 @@ class CheckpointedCounts:
 
 
 def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Return a loss whose gradient, once taken, adds to running counts how often a class is target.
+    """Return a loss whose gradient, once taken, adds the targets to (K,) int64 counts.
 
     A loss that is only looked at is not counted, a forward pass that checkpointing runs again only
     once. The counts are summed over all processes, and every process of the default group must
     take the gradient equally often. Inside a transform of ``torch.func``, which allows no such
     effect, nothing is counted.
-
-    Args:
-        loss: what the target's loss is; of any shape.
-        counts: (K,) int64, changed in place.
-        target: (*) int64 labels in [0, K) or ``ignore_index``.
-        ignore_index: label of the rows that are not counted.
-
-    Returns:
-        The loss.
     """
     if in_torch_func() or not loss.requires_grad:
         return loss

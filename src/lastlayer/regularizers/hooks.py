@@ -98,10 +98,6 @@ def on_first_tensor(act: Act, value: Any) -> Any:
 
     Of a tuple, list, mapping or data class the first tensor of two dimensions or more is taken: the
     hidden states of a transformer's layer, not its loss. The rest stays as it is.
-
-    Example:
-        >>> on_first_tensor(torch.neg, (torch.ones(1, 2), None))
-        (tensor([[-1., -1.]]), None)
     """
     if isinstance(value, Tensor):
         return act(value)
@@ -142,12 +138,7 @@ def _inner(act: Act, item: Any) -> Any:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Return the tensor that :func:`on_first_tensor` would change.
-
-    Example:
-        >>> first_tensor({"loss": torch.ones(()), "hidden": torch.ones(1, 2)})
-        tensor([[1., 1.]])
-    """
+    """Return the tensor that :func:`on_first_tensor` would change."""
     found: list[Tensor] = []
 
     def note(features: Tensor) -> Tensor:
@@ -178,19 +169,10 @@ class Observed(NamedTuple):
 
 
 def observe(model: nn.Module, names: list[str], position: str, example: Any) -> Observed:
-    """Return what is seen at places while a network runs on an example.
+    """Return what is seen at places while a network runs once on an example, without gradients.
 
-    The network runs once, in evaluation and without gradients; its modes are put back.
-
-    Args:
-        model: any network.
-        names: dotted names of modules.
-        position: ``"after"`` or ``"before"``.
-        example: input of the network: a tensor, a tuple of arguments or a dict of named ones.
-
-    Raises:
-        TypeError: if a place has no tensor.
-        ValueError: if a module is not called.
+    It is in evaluation mode meanwhile. Raises ``TypeError`` if a place has no tensor,
+    ``ValueError`` if a module is not called.
     """
     seen: dict[str, Tensor | None] = {}
     order: list[str] = []

@@ -141,17 +141,7 @@ def cover_mask(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return which cells are covered by blocks, drawn independently at every place.
-
-    Args:
-        features: (N, C, *spatial), for shape and device.
-        grid: the places.
-        rate: the probability of a block at each place, in [0, 1].
-        generator: source of the places, on the features' device; None for torch's default.
-
-    Returns:
-        (N, C, *spatial) bool.
-    """
+    """Return which cells random blocks cover, (N, C, *spatial) bool; ``rate`` is a place's."""
     shape = (features.shape[0], *grid.corners)
     mask = torch.rand(shape, device=features.device, **drawn_by(generator)) < rate
     for axis, (size, block) in enumerate(zip(grid.size, grid.block, strict=True), start=1):
