@@ -301,11 +301,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 def check_labeled_features(features: Tensor, target: Tensor) -> None:
     """Raise unless ``features`` is (N, D), finite, and ``target`` (N,) integers, with N >= 2."""
-    check_floating("features", features)
-    if features.dim() != 2 or features.shape[1] == 0:
-        raise ValueError(
-            f"features must have shape (N, D) with D >= 1; got {tuple(features.shape)}"
-        )
+    check_matrix("features", features)
     check_labels("target", target, len(features))
     if len(features) < 2:
         raise ValueError(f"features must hold at least 2 examples; got {len(features)}")

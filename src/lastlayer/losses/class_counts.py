@@ -61,7 +61,8 @@ class CachedTensor:
         last = self._last
         if last is not None and not torch.compiler.is_compiling():
             held, versions, value = last
-            if all(map(_unchanged, sources, held, versions)):
+            pairs = zip(sources, held, versions, strict=False)
+            if all(now is then and now._version == version for now, then, version in pairs):
                 return value
         if not can_look(*sources, wait=True) or any(source.is_inference() for source in sources):
             return compute(*sources)
@@ -163,7 +164,3 @@ def _add_labels(counts: Tensor, target: Tensor, ignore_index: int) -> None:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(seen)
     counts.add_(seen)
-
-
-def _unchanged(source: Tensor, held: Tensor, version: int) -> bool:
-    return source is held and source._version == version

@@ -176,15 +176,13 @@ def _of_depth(depth: int, block: str) -> Callable[..., CifarResNet]:
     return builder
 
 
-for _depth in DEPTHS:
-    BACKBONES.add(
-        f"resnet{_depth}",
-        _of_depth(_depth, "basic"),
-        description=f"residual network of {_depth} layers for CIFAR, shortcuts without parameters",
-    )
-for _depth in DEPTHS:
-    BACKBONES.add(
-        f"preact-resnet{_depth}",
-        _of_depth(_depth, "preact"),
-        description=f"pre-activation residual network of {_depth} layers for CIFAR",
-    )
+for _block, _prefix, _words in (
+    ("basic", "", "residual network of {} layers for CIFAR, shortcuts without parameters"),
+    ("preact", "preact-", "pre-activation residual network of {} layers for CIFAR"),
+):
+    for _depth in DEPTHS:
+        BACKBONES.add(
+            f"{_prefix}resnet{_depth}",
+            _of_depth(_depth, _block),
+            description=_words.format(_depth),
+        )

@@ -74,7 +74,9 @@ class Hook:
             raise RuntimeError(
                 f"{self.place}: its child {self.child!r} is gone; call remove of the insertion"
             )
-        called: dict[str, bool] = {"by_hook": True} if _is_inserted(regularizer) else {}
+        # No other module in its place, put there by hand, takes the argument.
+        inserted = isinstance(regularizer, Regularizer) and regularizer._inserted
+        called = {"by_hook": True} if inserted else {}
 
         def act(features: Tensor) -> Tensor:
             if self.dims is not None and features.dim() != self.dims:
@@ -86,11 +88,6 @@ class Hook:
             return changed
 
         return act
-
-
-def _is_inserted(regularizer: nn.Module) -> bool:
-    """Return whether a module is as an insertion put it there, no other in its place."""
-    return isinstance(regularizer, Regularizer) and regularizer._inserted
 
 
 def on_first_tensor(act: Act, value: Any) -> Any:
@@ -178,7 +175,7 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     order: list[str] = []
     handles = [_watch(model.get_submodule(name), name, position, seen) for name in names]
     for name, module in model.named_modules():
-        handles.append(module.register_forward_hook(_noting(name, order)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: order.append(name)))
     try:
         with torch.no_grad(), kept_generators(), evaluating(model):
             call(model, example)
@@ -194,13 +191,6 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     size = next(len(value) for value in values if isinstance(value, Tensor) and value.dim())
     features = {name: value for name, value in seen.items() if value is not None}
     return Observed(features, size, order)
-
-
-def _noting(name: str, order: list[str]) -> Callable[..., None]:
-    def note(*_: Any) -> None:
-        order.append(name)
-
-    return note
 
 
 def _watch(module: nn.Module, name: str, position: str, seen: dict[str, Tensor | None]) -> Any:

@@ -43,7 +43,8 @@ def layers_around(
     layers = [
         (i, n, modules[n])
         for i, n in enumerate(names)
-        if isinstance(modules[n], _WEIGHTED) and not _in_attention(n, modules)
+        if isinstance(modules[n], _WEIGHTED)
+        and not isinstance(modules[n.rpartition(".")[0]], nn.MultiheadAttention)
     ]
     if position == "before":
         own = [(n, m) for i, n, m in layers if i >= inside[0]]
@@ -87,10 +88,6 @@ def next_layer(
 
 def _on_path(name: str, modules: dict[str, nn.Module]) -> bool:
     return not on_shortcut(name, modules) and not in_gate(name, modules)
-
-
-def _in_attention(name: str, modules: dict[str, nn.Module]) -> bool:
-    return isinstance(modules[name.rpartition(".")[0]], nn.MultiheadAttention)
 
 
 def _inputs(layer: Any) -> int:

@@ -86,8 +86,10 @@ def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = No
     Source: Ibrahim et al., "Newer is not always better", NeurIPS 2021.
     """
     spread = class_spread(features, target, standardize=False)
-    share = ledoit_wolf_alpha(features) if alpha is None else _given(alpha, spread.variance)
-    return shrunk_sum(spread, share)
+    if alpha is None:
+        return shrunk_sum(spread, ledoit_wolf_alpha(features))
+    check_probability("alpha", alpha)
+    return shrunk_sum(spread, spread.variance.new_tensor(alpha))
 
 
 def alpha_from_moments(
@@ -112,8 +114,3 @@ def shrunk_sum(spread: ClassSpread, alpha: Tensor) -> Tensor:
     kept = (1.0 - alpha) * spread.variance
     sphere = alpha * spread.variance.sum() / spread.num_features
     return (spread.between * kept / (kept + sphere)).sum()
-
-
-def _given(alpha: float, like: Tensor) -> Tensor:
-    check_probability("alpha", alpha)
-    return like.new_tensor(alpha)

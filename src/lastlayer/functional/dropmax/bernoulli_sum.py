@@ -109,7 +109,9 @@ class _Shares(Function):
         sums: Sums = ()
         ctx.blocks, ctx.work = [], work
         for block, nodes, left in march(terms, no_others, _without_dropped(terms)):
-            sums = _add(sums, _share_sums(terms, nodes, left))
+            weight = nodes.weight * nodes.growth * nodes.transform
+            gain = terms.retain * nodes.scale * terms.over_nodes(nodes.odds, weight)
+            sums = _add(sums, (gain, (nodes.weight * nodes.base * left).sum(0)))
             ctx.blocks.append(block)
         ctx.save_for_backward(log_gain, retain_logits, log_base)
         return terms.by_rows(sums, class_wise=1)
@@ -133,12 +135,6 @@ def _without_dropped(terms: Terms) -> Remaining:
     """Phi less the part of the state in which every term is dropped, which has a closed form."""
     dropped = terms.drop.prod(terms.dim, keepdim=True)
     return lambda nodes, block: nodes.transform - dropped * nodes.decay
-
-
-def _share_sums(terms: Terms, nodes: Nodes, left: Tensor) -> Sums:
-    weight = nodes.weight * nodes.growth * nodes.transform
-    gain = terms.retain * nodes.scale * terms.over_nodes(nodes.odds, weight)
-    return gain, (nodes.weight * nodes.base * left).sum(0)
 
 
 def _share_gradients(
