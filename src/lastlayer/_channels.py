@@ -33,15 +33,7 @@ _NAMED_FIRST = re.compile(r"[123]d$")
 
 
 def own_channel_dim(module: nn.Module) -> int | None:
-    """Return 1 or -1 where a module's class says where its channels are, else None.
-
-    Args:
-        module: any module.
-
-    Example:
-        >>> own_channel_dim(nn.Conv2d(3, 8, 3)), own_channel_dim(nn.LayerNorm(8))
-        (1, -1)
-    """
+    """Return 1 or -1 where a module's class says where its channels are, else None."""
     by_format = {"channels_first": 1, "channels_last": -1}
     if getattr(module, "data_format", None) in by_format:
         return by_format[module.data_format]  # type: ignore[index]
@@ -60,12 +52,7 @@ def passes_on(module: nn.Module) -> bool:
 
 
 class Channels(NamedTuple):
-    """Where the channels of an output are.
-
-    Attributes:
-        dim: the dimension, 1 or the last one as -1.
-        shape: of the output.
-    """
+    """The dimension of an output's channels, 1 or the last one as -1, and the output's shape."""
 
     dim: int
     shape: torch.Size
@@ -76,20 +63,10 @@ def output_channel_dim(
 ) -> int | None:
     """Return the dimension of a layer's output that holds its features; None where it is unclear.
 
-    Of torch's own layers it is known, of activations and dropout it is that of the layer before. Of
-    any other module, a subclass of torch's with a forward of its own among them, it is 1 or the
-    last one, if just one of these is as large as its weight has rows or columns, or, without a
-    weight, as the features of the layer that ran before.
-
-    Args:
-        module: the layer.
-        output: (N, ...) what it returned.
-        before: the channels of the output of the layer that ran last, if known.
-
-    Example:
-        >>> tokens = torch.zeros(2, 17, 192)
-        >>> output_channel_dim(nn.Linear(192, 192), tokens), output_channel_dim(nn.GELU(), tokens)
-        (-1, None)
+    Of torch's own layers it is known, of activations and dropout it is that of the layer
+    ``before``. Of any other module, a subclass of torch's with a forward of its own among them, it
+    is 1 or the last one, if just one of these is as large as its weight has rows or columns, or,
+    without a weight, as the features of the layer that ran before.
     """
     if output.dim() <= 2:
         return 1

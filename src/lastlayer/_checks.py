@@ -35,11 +35,8 @@ def can_look(*tensors: Tensor, wait: bool = False) -> bool:
     """Return whether code may depend on the numbers in tensors; every check of values asks here.
 
     It may not while compiling or exporting, under a transform of ``torch.func``, or where there are
-    no numbers (meta and fake tensors). On an accelerator it would wait for the device.
-
-    Args:
-        *tensors: the tensors to look at.
-        wait: whether that wait is worth it, as it is once at construction.
+    no numbers (meta and fake tensors). On an accelerator it would wait for the device, which only
+    construction does, with ``wait``.
     """
     if torch.compiler.is_compiling() or in_torch_func():
         return False
@@ -191,12 +188,7 @@ def check_class_indices(target: Tensor, num_classes: int, ignore_index: int | No
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the question whether the nearest known name was meant, or nothing if none is near.
-
-    Example:
-        >>> did_you_mean("sofmax", ["softmax", "dropmax"]), did_you_mean("xyz", ["softmax"])
-        (" Did you mean 'softmax'?", '')
-    """
+    """Return the question whether the nearest known name was meant, or nothing if none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -206,12 +198,8 @@ def options_refused(
 ) -> ValueError:
     """Return the error for options that a factory did not take; it asks what may have been meant.
 
-    Args:
-        what: the part, for the message.
-        factory: a function or class, or a ``partial`` or class method of one; what a class passes
-            on as ``**kwargs`` is looked up in its bases.
-        options: names that were given.
-        error: what calling it with them raised.
+    ``what`` is the part's name, ``error`` what the call raised. What a class passes on as
+    ``**kwargs`` is looked up in its bases.
     """
     factory = factory.func if isinstance(factory, partial) else factory
     owner = getattr(factory, "__self__", factory)
@@ -313,11 +301,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 def check_labeled_features(features: Tensor, target: Tensor) -> None:
     """Raise unless ``features`` is (N, D), finite, and ``target`` (N,) integers, with N >= 2."""
-    check_floating("features", features)
-    if features.dim() != 2 or features.shape[1] == 0:
-        raise ValueError(
-            f"features must have shape (N, D) with D >= 1; got {tuple(features.shape)}"
-        )
+    check_matrix("features", features)
     check_labels("target", target, len(features))
     if len(features) < 2:
         raise ValueError(f"features must hold at least 2 examples; got {len(features)}")
@@ -325,15 +309,7 @@ def check_labeled_features(features: Tensor, target: Tensor) -> None:
 
 
 def as_label_tensor(name: str, labels: object) -> Tensor:
-    """Return labels as data sets hold them, in a tensor, an array or a list, as a tensor.
-
-    Raises:
-        TypeError: if they are no numbers, such as names of classes or a data set.
-
-    Example:
-        >>> as_label_tensor("target", [0, 1])
-        tensor([0, 1])
-    """
+    """Return labels in a tensor, an array or a list as a tensor; raise ``TypeError`` for others."""
     if isinstance(labels, Tensor):
         return labels
     try:

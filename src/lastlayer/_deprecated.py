@@ -9,25 +9,10 @@ from typing import Any
 
 
 def renamed(module: str, names: Mapping[str, str], *, until: str = "0.3") -> Callable[[str], Any]:
-    """Return a module's ``__getattr__`` that finds what was renamed or moved.
+    """Return a module's ``__getattr__`` that finds, and warns of, what was renamed or moved.
 
-    Written once in the module that had the names: ``__getattr__ = renamed(__name__, {...})``.
-
-    Args:
-        module: the module's ``__name__``.
-        names: new name by old one: of the same module, or dotted with another module's, such as
-            ``"lastlayer.information.h_score"``.
-        until: the version that no longer knows the old names.
-
-    Returns:
-        A function of a name: the object, with a ``DeprecationWarning`` at the caller's line.
-
-    >>> find = renamed("lastlayer.heads", {"OldSoftmax": "Softmax"})
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     old = find("OldSoftmax")
-    >>> old.__name__, str(caught[0].message).partition(";")[0]
-    ('Softmax', 'lastlayer.heads.OldSoftmax is now lastlayer.heads.Softmax')
+    ``names`` are new names by old ones: of the same module, or dotted with another module's.
+    Version ``until`` no longer knows the old ones.
     """
 
     def find(name: str) -> Any:

@@ -12,18 +12,11 @@ _PLACE = re.compile(r"^( +)(?:\*{0,2}\w+: )?\{([^{}]+)\}$", re.MULTILINE)
 
 
 def filled_in(text: str, shared: Mapping[str, Mapping[str, str]]) -> str:
-    r"""Put what arguments mean into the places of a docstring that name them in braces.
+    """Put what arguments mean into the places of a docstring that name them in braces.
 
-    Args:
-        text: the docstring. A line ``{name}``, with an argument before it or without, is a place;
-            one of another name stays.
-        shared: what comes there: the meaning of every argument, by the place's name.
-
-    Returns:
-        The docstring with a line ``argument: meaning`` for each that it does not explain itself.
-
-    >>> filled_in("    x: {point}", {"point": {"x": "abscissa.", "y": "ordinate."}})
-    '    x: abscissa.\n    y: ordinate.'
+    A line ``{name}``, with an argument before it or without, is a place if ``shared`` has that
+    name; it becomes a line ``argument: meaning`` for each argument that the docstring does not
+    explain.
     """
 
     def lines(place: re.Match[str]) -> str:
@@ -47,13 +40,7 @@ def filled_in(text: str, shared: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def show_keywords(function: Callable[..., Any], defaults: Mapping[str, object]) -> None:
-    """Let ``inspect.signature`` show keywords, by their defaults, instead of ``**arguments``.
-
-    >>> def area(width, **arguments): ...
-    >>> show_keywords(area, {"height": 1})
-    >>> str(inspect.signature(area))
-    '(width, *, height=1)'
-    """
+    """Let ``inspect.signature`` show keywords, by their defaults, instead of ``**arguments``."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     more = [

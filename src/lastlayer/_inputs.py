@@ -17,15 +17,11 @@ Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 
 def named_tensors(inputs: Inputs, name: str = "inputs") -> dict[str, Tensor]:
-    """Return the tensors under what they are called in messages.
+    """Return the tensors under what they are called in messages, such as ``inputs['ids']``.
 
     Raises:
         TypeError: if ``inputs`` is something else, or holds something else than tensors.
         ValueError: if there is no tensor, one has no dimension, or their numbers of rows differ.
-
-    Example:
-        >>> list(named_tensors({"ids": torch.zeros(2, 3), "mask": torch.ones(2, 3)}))
-        ["inputs['ids']", "inputs['mask']"]
     """
     if isinstance(inputs, Tensor):
         named = {name: inputs}
@@ -60,12 +56,7 @@ def num_examples(inputs: Inputs, name: str = "inputs") -> int:
 
 
 def map_inputs(function: Callable[..., Tensor], inputs: Inputs, *others: Inputs) -> Inputs:
-    """Apply a function to every tensor, together with those in its place in other inputs.
-
-    Example:
-        >>> map_inputs(torch.add, (torch.zeros(1), torch.ones(1)), (torch.ones(1), torch.ones(1)))
-        (tensor([1.]), tensor([2.]))
-    """
+    """Apply a function to every tensor, together with those in its place in other inputs."""
     rest: Sequence[Any] = others
     if isinstance(inputs, Tensor):
         return function(inputs, *rest)
@@ -80,12 +71,7 @@ def take(inputs: Inputs, index: Tensor | slice) -> Inputs:
 
 
 def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Yield the rows in order, ``size`` at a time.
-
-    Example:
-        >>> [len(batch) for batch in batches(torch.zeros(5, 2), 2)]
-        [2, 2, 1]
-    """
+    """Yield the rows in order, ``size`` at a time."""
     for start in range(0, num_examples(inputs), size):
         yield take(inputs, slice(start, start + size))
 
@@ -96,15 +82,7 @@ def join(parts: Sequence[Inputs]) -> Inputs:
 
 
 def call(module: Callable[..., Any], inputs: Inputs, **options: Any) -> Any:
-    """Call a network with its inputs.
-
-    Raises:
-        TypeError: if ``inputs`` are something else.
-
-    Example:
-        >>> call(torch.nn.Bilinear(2, 3, 4), (torch.zeros(5, 2), torch.zeros(5, 3))).shape
-        torch.Size([5, 4])
-    """
+    """Call a network with its inputs; raise ``TypeError`` if they are something else."""
     if isinstance(inputs, Tensor):
         return module(inputs, **options)
     if isinstance(inputs, tuple):
@@ -134,12 +112,7 @@ LABELS = ("labels", "label", "target", "targets")
 def without_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """Return what a mapping holds beside its labels, and the labels.
 
-    Raises:
-        ValueError: if it holds none, or two.
-
-    Example:
-        >>> without_labels({"ids": [[5, 6]], "labels": [1]})
-        ({'ids': [[5, 6]]}, [1])
+    Raises ``ValueError`` if it holds none, or two.
     """
     found = [key for key in LABELS if key in batch]
     if len(found) != 1:
@@ -151,12 +124,7 @@ def without_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def first_not_finite(part: Tensor) -> int | None:
-    """Return the first row that holds NaN or infinity, if any.
-
-    Example:
-        >>> first_not_finite(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]))
-        1
-    """
+    """Return the first row that holds NaN or infinity, if any."""
     finite = torch.isfinite(part)
     rows = (~(finite.flatten(1).all(dim=1) if part.dim() > 1 else finite)).nonzero()
     return int(rows[0]) if len(rows) else None
@@ -180,10 +148,6 @@ def take_apart(inputs: Inputs) -> tuple[str, dict[str, Tensor]]:
     """Return ``"tensor"``, ``"tuple"`` or ``"mapping"``, and the tensors by name for a file.
 
     A lone tensor is called ``""``, those of a tuple are called by their place.
-
-    Example:
-        >>> take_apart((torch.zeros(1), torch.ones(1)))
-        ('tuple', {'0': tensor([0.]), '1': tensor([1.])})
     """
     if isinstance(inputs, Tensor):
         return "tensor", {"": inputs}
@@ -202,9 +166,8 @@ def put_together(kind: str, parts: Mapping[str, Tensor]) -> Inputs:
 def form(inputs: Inputs) -> str:
     """Return in words what one example is; equal for inputs that can be joined.
 
-    Example:
-        >>> form({"ids": torch.zeros(2, 7, dtype=torch.int64), "image": torch.zeros(2, 3, 8, 8)})
-        'ids: int64 of shape (7,), image: float32 of shape (3, 8, 8)'
+    >>> form({"ids": torch.zeros(2, 7, dtype=torch.int64), "image": torch.zeros(2, 3, 8, 8)})
+    'ids: int64 of shape (7,), image: float32 of shape (3, 8, 8)'
     """
 
     def one(part: Tensor) -> str:

@@ -9,24 +9,12 @@ from fnmatch import fnmatchcase
 def matching_names(pattern: str, names: Iterable[str]) -> list[str]:
     """Return the dotted names that a pattern means, in their order.
 
-    Args:
-        pattern: names between dots. Within one, ``*`` stands for any characters but a dot, ``?``
-            for one, ``[12]`` for one of several. ``**`` between dots stands for any number of
-            names: none or more, at the end one or more. ``""`` means the empty name alone.
-        names: dotted names.
+    Within one name, ``*`` stands for any characters but a dot, ``?`` for one, ``[12]`` for one of
+    several. ``**`` between dots stands for any number of names: none or more, at the end one or
+    more; beside other characters it raises ``ValueError``. ``""`` means the empty name alone.
 
-    Returns:
-        Those that match.
-
-    Raises:
-        ValueError: if ``**`` stands beside other characters.
-
-    Example:
-        >>> names = ["", "blocks", "blocks.0", "blocks.0.mlp", "blocks.0.mlp.fc1"]
-        >>> matching_names("blocks.*", names)
-        ['blocks.0']
-        >>> matching_names("**.fc?", names)
-        ['blocks.0.mlp.fc1']
+    >>> matching_names("**.fc?", ["", "blocks", "blocks.0", "blocks.0.mlp", "blocks.0.mlp.fc1"])
+    ['blocks.0.mlp.fc1']
     """
     parts = pattern.split(".")
     for part in parts:

@@ -19,15 +19,7 @@ from torch import Tensor
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Give torch's default generators back as they were, whatever is seeded and drawn inside.
-
-    Example:
-        >>> before = torch.get_rng_state()
-        >>> with kept_generators():
-        ...     _ = torch.rand(3)
-        >>> bool(before.equal(torch.get_rng_state()))
-        True
-    """
+    """Give torch's default generators back as they were, whatever is seeded and drawn inside."""
     kept = _states()
     try:
         yield
@@ -40,15 +32,7 @@ def kept_generators() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's default generators as after ``torch.manual_seed``; give them back after.
-
-    Example:
-        >>> with seeded(1):
-        ...     first = torch.rand(1)
-        >>> with seeded(1):
-        ...     bool(first == torch.rand(1))
-        True
-    """
+    """Draw from torch's default generators as after ``torch.manual_seed``; give them back after."""
     with kept_generators():
         seed_all(seed)
         yield
@@ -84,12 +68,7 @@ def _seed_accelerators(seed: int) -> None:
 
 
 def derive_seed(seed: int, *purpose: int | str) -> int:
-    """Return a 63-bit seed for one purpose, well mixed even for neighboring seeds and steps.
-
-    Example:
-        >>> derive_seed(0, "step", 7) == derive_seed(0, "step", 8)
-        False
-    """
+    """Return a 63-bit seed for one purpose, well mixed even for neighboring seeds and steps."""
     words = [zlib.crc32(p.encode()) if isinstance(p, str) else p for p in purpose]
     low, high = np.random.SeedSequence([seed, *words]).generate_state(2, dtype=np.uint32)
     return int(low) | (int(high & 0x7FFFFFFF) << 32)

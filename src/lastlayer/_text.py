@@ -8,10 +8,7 @@ from collections.abc import Iterable, Sequence
 def aligned(rows: Sequence[Sequence[str]], notes: Iterable[str] = (), *, left: int = 1) -> str:
     """Return rows of equally many cells in columns two blanks apart, and notes below.
 
-    Args:
-        rows: the cells, the heading's row among them.
-        notes: lines that follow.
-        left: how many columns are text, flush left; the others are numbers, flush right.
+    The first ``left`` columns are text, flush left; the others are numbers, flush right.
 
     >>> print(aligned([("layer", "H"), ("fc", "0.25")]))
     layer     H

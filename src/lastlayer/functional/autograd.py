@@ -33,22 +33,15 @@ class Function(torch.autograd.Function):
 def by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """Return ``function(*rows)``, also under transforms of ``torch.func`` that it cannot bear.
 
-    Args:
-        function: maps tensors (N, ...) to one (N, ...), every row by itself, differentiable by
-            autograd; it may look at its numbers.
-        *rows: (N, ...) each; those of whole numbers have no gradient.
+    ``function`` maps tensors (N, ...) to one (N, ...), every row by itself, differentiable by
+    autograd; it may look at its numbers. Rows of whole numbers have no gradient.
     """
     if not in_torch_func():
-        return _uncompiled(function)(*rows)
+        if "torch._dynamo" in sys.modules:  # what depends on numbers throughout is not compiled
+            function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return function(*rows)
     (values,) = _ByRows.apply(function, *rows)  # type: ignore[no-untyped-call]
     return values  # type: ignore[no-any-return]
-
-
-def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep torch.compile, where it is loaded, out of what depends on numbers throughout."""
-    if "torch._dynamo" not in sys.modules:
-        return function
-    return torch.compiler.disable(function)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _ByRows(Function):

@@ -13,23 +13,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lastlayer._checks import (
-    can_look,
-    check_class_indices,
-    check_probability,
-    check_whole,
-)
+from lastlayer._checks import can_look, check_class_indices, check_probability, check_whole
 from lastlayer.functional.layout import flatten_classes
 from lastlayer.functional.loss_arguments import HardLossArguments, explained, hard_target_loss
 from lastlayer.functional.numerics import drawn_by
-
-__all__ = [
-    "class_dropout_loss",
-    "class_dropout_mask",
-    "masked_cross_entropy",
-    "sampled_class_mask",
-    "sampled_softmax_loss",
-]
 
 _NO_SOFT = "a dropped class has log-probability -inf, which no soft target can weigh"
 

@@ -265,27 +265,12 @@ def _bisected_threshold(scaled: Tensor, alpha: float) -> Tensor:
 
 
 def tsallis_negentropy(p: Tensor, alpha: float) -> Tensor:
-    r"""Negative Tsallis entropy, the regularizer of alpha-entmax.
+    r"""Negative Tsallis entropy of (*, K) probabilities, the regularizer of alpha-entmax.
 
     .. math:: \Omega_\alpha(p) = \frac{\sum_k p_k^\alpha - p_k}{\alpha (\alpha - 1)},
         \qquad \Omega_1(p) = \sum_k p_k \log p_k
 
-    Args:
-        p: (*, K) probabilities.
-        alpha: at least 1.
-
-    Returns:
-        (*) values from 0, at a corner of the simplex, down to a negative minimum at 1/K.
-
-    Raises:
-        ValueError: if ``alpha`` is below 1 or not finite.
-
-    Examples:
-        >>> tsallis_negentropy(torch.tensor([0.5, 0.5]), alpha=2.0)
-        tensor(-0.2500)
-
-    References:
-        Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 9.
+    Source: Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 9.
     """
     check_at_least("alpha", alpha, 1.0)
     if alpha == 2.0:

@@ -159,27 +159,7 @@ class _EagerConjugate(_Conjugate):
 
 
 def make_entmax_loss(alpha: float) -> FenchelYoungLoss:
-    r"""Build the Fenchel-Young loss of alpha-entmax.
-
-    .. math:: L(o; y) = \Omega_\alpha^*(o) + \Omega_\alpha(y) - \langle o, y\rangle
-
-    Args:
-        alpha: at least 1; 1 is the cross entropy (the Kullback-Leibler divergence for soft
-            targets), 2 the sparsemax loss.
-
-    Returns:
-        The loss function, see :func:`make_fenchel_young_loss`.
-
-    Raises:
-        ValueError: if ``alpha`` is below 1 or not finite.
-
-    Examples:
-        >>> make_entmax_loss(2.0)(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
-        tensor(0.)
-
-    References:
-        Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", ACL 2019, eq. 11.
-    """
+    """Build the Fenchel-Young loss of alpha-entmax; see :func:`entmax_loss`."""
     check_at_least("alpha", alpha, 1.0)
     return make_fenchel_young_loss(
         argmax=lambda rows: entmax(rows, alpha),

@@ -9,21 +9,7 @@ from lastlayer._checks import check_floating
 
 
 def class_dim(logits: Tensor) -> int:
-    """Class dimension as in ``torch.nn.functional.cross_entropy``: 0 for (K,), else 1.
-
-    Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-
-    Returns:
-        0 or 1.
-
-    Raises:
-        ValueError: if ``logits`` is a scalar or has no class.
-
-    Examples:
-        >>> class_dim(torch.zeros(2, 5, 7, 7))
-        1
-    """
+    """Class dimension as in ``torch.nn.functional.cross_entropy``: 0 for (K,), else 1."""
     dim = 0 if logits.dim() == 1 else 1
     if logits.dim() == 0 or logits.shape[dim] == 0:
         raise ValueError(
@@ -34,21 +20,7 @@ def class_dim(logits: Tensor) -> int:
 
 
 def target_shape(logits: Tensor) -> torch.Size:
-    """Shape of class-index targets for ``logits``: the same without the class dimension.
-
-    Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-
-    Returns:
-        (), (N,) or (N, d1, ...).
-
-    Raises:
-        ValueError: if ``logits`` is a scalar or has no class.
-
-    Examples:
-        >>> target_shape(torch.zeros(2, 5, 7, 7))
-        torch.Size([2, 7, 7])
-    """
+    """Shape of class-index targets for ``logits``: the same without the class dimension."""
     dim = class_dim(logits)
     return torch.Size((*logits.shape[:dim], *logits.shape[dim + 1 :]))
 
@@ -56,41 +28,15 @@ def target_shape(logits: Tensor) -> torch.Size:
 def flatten_classes(logits: Tensor) -> Tensor:
     """Bring logits, or anything of their shape, to one row per prediction.
 
-    Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-
-    Returns:
-        (M, K) with M = 1, N or N * d1 * ...
-
-    Raises:
-        ValueError: if ``logits`` is a scalar or has no class.
-
-    Examples:
-        >>> flatten_classes(torch.zeros(2, 5, 7, 7)).shape
-        torch.Size([98, 5])
+    >>> flatten_classes(torch.zeros(2, 5, 7, 7)).shape
+    torch.Size([98, 5])
     """
     rows = logits.movedim(class_dim(logits), -1)
     return rows.reshape(target_shape(logits).numel(), rows.shape[-1])
 
 
 def flatten_target(target: Tensor, logits: Tensor) -> Tensor:
-    """Bring class indices or class probabilities to the rows of ``flatten_classes(logits)``.
-
-    Args:
-        target: integer class indices of shape ``target_shape(logits)``, or floating-point class
-            probabilities of the shape of ``logits``.
-        logits: (K,), (N, K) or (N, K, d1, ...).
-
-    Returns:
-        (M,) class indices or (M, K) probabilities.
-
-    Raises:
-        ValueError: if the shapes do not fit.
-
-    Examples:
-        >>> flatten_target(torch.zeros(2, 7, 7, dtype=torch.int64), torch.zeros(2, 5, 7, 7)).shape
-        torch.Size([98])
-    """
+    """Bring class indices or class probabilities to the rows of ``flatten_classes(logits)``."""
     soft = target.is_floating_point()
     expected = logits.shape if soft else target_shape(logits)
     if target.shape != expected:
@@ -103,21 +49,6 @@ def flatten_target(target: Tensor, logits: Tensor) -> Tensor:
 
 
 def float_rows(logits: Tensor) -> Tensor:
-    """Rows of logits in at least float32, the precision every loss is computed in.
-
-    Args:
-        logits: (K,), (N, K) or (N, K, d1, ...), floating point.
-
-    Returns:
-        (M, K) in float32 or float64.
-
-    Raises:
-        TypeError: if ``logits`` is not floating point.
-        ValueError: if ``logits`` is a scalar or has no class.
-
-    Examples:
-        >>> float_rows(torch.zeros(3, 5, dtype=torch.bfloat16)).dtype
-        torch.float32
-    """
+    """Rows of logits in at least float32, the precision every loss is computed in."""
     check_floating("logits", logits)
     return flatten_classes(logits).to(torch.promote_types(logits.dtype, torch.float32))

@@ -65,11 +65,7 @@ def shared_text(meaning: Mapping[str, str] = MEANING) -> dict[str, Mapping[str, 
 
 
 def explained(function: F) -> F:
-    """Let the docstring and the signature of a loss name what ``**arguments`` stands for.
-
-    Returns:
-        The function, changed in place; without ``**arguments`` its signature is as it was.
-    """
+    """Let docstring and signature of a loss name what ``**arguments`` stands for, in place."""
     kind = function.__annotations__.get("arguments")
     hard = kind == "Unpack[HardLossArguments]"
     meaning = {n: text for n, text in MEANING.items() if not (hard and n == "label_smoothing")}
@@ -92,19 +88,9 @@ def hard_target_loss(
 ) -> Tensor:
     """Reduce a loss that is defined per row and class index.
 
-    Args:
-        logits: (K,), (N, K) or (N, K, d1, ...).
-        target: class indices.
-        row_losses: from (M, K) logits in at least float32, (M,) class indices, and which rows
-            count, (M,) or None for all, to (M,) losses.
-        no_soft_targets: why class probabilities are refused, for the message.
-        weight: see :data:`MEANING`.
-        ignore_index: see :data:`MEANING`.
-        reduction: see :data:`MEANING`.
-
-    Raises:
-        TypeError: if ``target`` is floating point, or another dtype does not fit.
-        ValueError: if a shape, a class index or an option does not fit.
+    ``row_losses`` maps (M, K) logits in at least float32, (M,) class indices, and which rows count,
+    (M,) or None for all, to (M,) losses. ``no_soft_targets`` says why class probabilities are
+    refused. The other arguments are those of :data:`MEANING`.
     """
     check_choice("reduction", reduction, REDUCTIONS)
     if target.is_floating_point():
@@ -131,20 +117,7 @@ class Rows(NamedTuple):
 
 
 def split_ignored(target: Tensor, num_classes: int, ignore_index: int = -100) -> Rows:
-    """Separate ignored rows from class indices.
-
-    Args:
-        target: (N,) int64 class indices in [0, num_classes) or ``ignore_index``.
-        num_classes: number of classes K.
-        ignore_index: the label of rows that take no part in the loss.
-
-    Returns:
-        ``Rows(target, keep)``.
-
-    Raises:
-        TypeError: if ``target`` is not int64 or ``ignore_index`` no integer.
-        ValueError: if a label is out of range.
-    """
+    """Separate rows labeled ``ignore_index`` from (N,) int64 class indices in [0, num_classes)."""
     check_ignore_index(ignore_index)
     if check_class_indices(target, num_classes, ignore_index):
         return Rows(target, None)
@@ -159,23 +132,11 @@ def reduce_rows(
     row_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Reduce one value per row as ``torch.nn.functional.cross_entropy`` does.
+    r"""Reduce (N,) values of rows as ``torch.nn.functional.cross_entropy`` does.
 
     With weights :math:`w_i` (0 for ignored rows): ``"none"`` returns :math:`w_i v_i`, ``"sum"``
     their sum, ``"mean"`` :math:`\sum_i w_i v_i / \sum_i w_i`. One deviation from torch: the mean
     over no row at all is 0 with zero gradient, not NaN.
-
-    Args:
-        values: (N,) one value per row.
-        keep: (N,) bool, False for ignored rows; None if all rows count.
-        row_weight: (N,) weight of each row, or None for 1.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-
-    Returns:
-        A scalar, or (N,) for ``"none"``.
-
-    Raises:
-        ValueError: if ``reduction`` is unknown.
     """
     check_choice("reduction", reduction, REDUCTIONS)
     if keep is not None:
@@ -233,30 +194,12 @@ def weighted_targets(
     *,
     smoothed_over: Tensor | None = None,
 ) -> Targets:
-    r"""Weight and smooth a target as ``torch.nn.functional.cross_entropy`` does.
+    r"""Weight and smooth (M,) indices or (M, K) probabilities as torch's ``cross_entropy`` does.
 
     .. math:: \tilde y_k = w_k \bigl((1 - \varepsilon) y_k + \varepsilon / K\bigr)
 
-    Args:
-        rows: (M, K) logits.
-        target: (M,) int64 class indices or (M, K) class probabilities.
-        weight: see :data:`MEANING`.
-        ignore_index: see :data:`MEANING`.
-        label_smoothing: the share epsilon of the uniform distribution, in [0, 1].
-        smoothed_over: (K,) bool, the classes of that uniform distribution; None for all.
-
-    Returns:
-        ``Targets``; plain class indices stay indices, no (M, K) tensor is made for them.
-
-    Raises:
-        TypeError: if ``target`` is neither floating point nor int64.
-        ValueError: if a class index, the weight or the smoothing is out of range, or
-            ``ignore_index`` names a class while ``target`` holds probabilities.
-
-    Examples:
-        >>> rows = torch.tensor([[2.0, -1.0]])
-        >>> weighted_targets(rows, torch.tensor([1]), None, -100, 0.5).probabilities
-        tensor([[0.2500, 0.7500]])
+    The uniform distribution is over the classes of ``smoothed_over``, (K,) bool; None for all.
+    Plain class indices stay indices, no (M, K) tensor is made for them.
     """
     num_classes = rows.shape[-1]
     check_probability("label_smoothing", label_smoothing)

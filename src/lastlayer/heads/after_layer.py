@@ -72,7 +72,9 @@ class LayerOutput:
         Nothing is looked at while tracing, compiling or transforming, nor twice in a mode.
         """
         replica = getattr(network, "_is_replica", False)  # of DataParallel: threads share hooks
-        if _is_traced() or replica or network.training not in self.unseen_modes:
+        jit: Any = torch.jit
+        traced = torch.compiler.is_compiling() or jit.is_tracing() or in_torch_func()
+        if traced or replica or network.training not in self.unseen_modes:
             return network(*args, **kwargs)
         twins = _Twins(self._twin_of, learned_acts=self.bias)
         place = network.get_submodule(self.name)
@@ -149,9 +151,8 @@ class LayerOutput:
 class _Twins(TorchFunctionMode):
     """Repeats on a twin, without gradients, what is done to tensors that have one.
 
-    Args:
-        twin_of: gives the twin of the layer's output.
-        learned_acts: whether no learned factor commutes, so that parameters are moved in the twin.
+    ``twin_of`` gives the twin of the layer's output. With ``learned_acts`` no learned factor
+    commutes, so that parameters are moved in the twin.
     """
 
     def __init__(self, twin_of: Callable[[Tensor], Tensor], *, learned_acts: bool) -> None:
@@ -291,15 +292,6 @@ _REMEDY = (
     "Name another layer with layer=..., take away what follows it (a head has its own softmax), or "
     "let the network return features and build lastlayer.Classifier(network, head)."
 )
-
-
-def _is_traced() -> bool:
-    """Return whether values cannot be looked at: torch.compile, export, jit.trace, torch.func."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or in_torch_func()
-    )
 
 
 def _eagerly() -> AbstractContextManager[object]:

@@ -85,12 +85,8 @@ class Classifier(nn.Module):
             raise ValueError("inputs must hold at least one example; got none")
         weight = next(p for p in self.parameters() if p.is_floating_point())
         with evaluating(self.backbone):
-            return torch.cat(
-                [
-                    call(self.features, to_weight(batch, weight)).cpu()
-                    for batch in batches(inputs, batch_size)
-                ]
-            )
+            parts = (to_weight(batch, weight) for batch in batches(inputs, batch_size))
+            return torch.cat([call(self.features, part).cpu() for part in parts])
 
     def forward(
         self,
@@ -235,15 +231,11 @@ def _built_from(linear: nn.Linear, name: str, options: dict[str, Any]) -> Head:
         **arguments,
     )
     if num_classes == linear.out_features:
-        _copy_weights(linear, built.classifier)
+        with torch.no_grad():
+            built.classifier.weight.copy_(linear.weight)
+            if built.classifier.bias is not None and linear.bias is not None:
+                built.classifier.bias.copy_(linear.bias)
+            elif built.classifier.bias is not None:  # the layer had none: start from its value, 0
+                built.classifier.bias.zero_()
         built._start_as_softmax()
     return built
-
-
-def _copy_weights(source: nn.Linear, classifier: nn.Linear) -> None:
-    with torch.no_grad():
-        classifier.weight.copy_(source.weight)
-        if classifier.bias is not None and source.bias is not None:
-            classifier.bias.copy_(source.bias)
-        elif classifier.bias is not None:  # the layer had none: start from its value, 0
-            classifier.bias.zero_()

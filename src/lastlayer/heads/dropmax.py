@@ -28,7 +28,7 @@ class BranchLogits(NamedTuple):
 
     classes: Tensor
     retain: Tensor
-    correction: Tensor | None
+    correction: Tensor | None = None
 
 
 class DropMax(RetainHead):
@@ -258,11 +258,9 @@ class DropMax(RetainHead):
         return (self.num_samples, *leading, self.num_classes)
 
     def _row_terms(self, features: Tensor, target: Tensor, draw: Draw) -> dict[str, Tensor]:
-        branches = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
-        logits, retain_logits, *others = apply_linears(branches, features)
-        correction = others[0] if others else None
+        layers = [x for x in (self.classifier, self.retain, self.correction) if x is not None]
         return self._objective(
-            features, BranchLogits(logits, retain_logits, correction), target, draw
+            features, BranchLogits(*apply_linears(layers, features)), target, draw
         )
 
     def _objective(

@@ -43,12 +43,8 @@ def flat_target(
 ) -> Tensor:
     """Check a target against (*, D) features; return (N,) indices or (N, K) probabilities.
 
-    Args:
-        target: (*) class indices or (*, K) probabilities.
-        features: (*, D).
-        num_classes: K.
-        head: name of the head, for the message.
-        soft_refusal: why probabilities are refused, or None where they are not.
+    ``head`` is its name, for the message; ``soft_refusal`` says why it takes no probabilities, if
+    so.
     """
     leading = tuple(features.shape[:-1])
     soft = target.is_floating_point()

@@ -53,7 +53,8 @@ def find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Linear]:
             )
         return layer, candidates[layer]
     ends = _ends(model)
-    found = {name for name in (_last_in(candidates, end) for end in ends) if name is not None}
+    inside = ([n for n in candidates if n == end or n.startswith(f"{end}.")] for end in ends)
+    found = {names[-1] for names in inside if names}
     if len(found) != 1:  # the network's own number of classes may tell
         right = [n for n in found or candidates if _gives_classes(model, candidates[n])]
         found = set(right) if len(right) == 1 else found
@@ -92,24 +93,19 @@ def _ends(model: nn.Module) -> list[str]:
     ask = getattr(model, "get_classifier", None)
     if callable(ask):
         last = ask()
-        parts = list(last) if isinstance(last, (tuple, list)) else [last]
-        _refuse_several(model, [m for part in parts for m in part.modules()])
+        parts = last if isinstance(last, (tuple, list)) else [last]
+        linear = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+        several = sum(_gives_classes(model, layer) for layer in linear)
+        if several > 1:  # distilled networks average them
+            raise ValueError(
+                f"model {type(model).__name__} has {several} last layers whose outputs it "
+                "averages, and a head takes the place of one: call model.reset_classifier(0) and "
+                "build lastlayer.Classifier(model, head)"
+            )
         named = [name for name, module in model.named_modules() if module is last]
         if named:
             return named
     return [name for name in _CONVENTIONAL if isinstance(getattr(model, name, None), nn.Module)]
-
-
-def _refuse_several(model: nn.Module, modules: list[nn.Module]) -> None:
-    """Raise if several of these layers give the classes: distilled networks average them."""
-    linear = [module for module in modules if isinstance(module, nn.Linear)]
-    last = [layer for layer in linear if _gives_classes(model, layer)]
-    if len(last) > 1:
-        raise ValueError(
-            f"model {type(model).__name__} has {len(last)} last layers whose outputs it averages, "
-            "and a head takes the place of one: call model.reset_classifier(0) and build "
-            "lastlayer.Classifier(model, head)"
-        )
 
 
 def _is_other_layer(block: nn.Module) -> bool:
@@ -127,11 +123,6 @@ def _gives_classes(model: nn.Module, layer: nn.Linear) -> bool:
     return layer.out_features == getattr(model, "num_classes", labels)
 
 
-def _last_in(candidates: dict[str, nn.Linear], end: str) -> str | None:
-    inside = [name for name in candidates if name == end or name.startswith(f"{end}.")]
-    return inside[-1] if inside else None
-
-
 # By name, for importing torch's compiler or its sharding takes seconds.
 _WRAPPERS = {
     "DataParallel": "module",
@@ -142,11 +133,7 @@ _WRAPPERS = {
 
 
 def refuse_wrapped(model: nn.Module, name: str = "") -> None:
-    """Raise unless what is around the layer ``name`` is the network as it is written, and no head.
-
-    Raises:
-        TypeError: if it is compiled, scripted, a head, or wrapped for several devices.
-    """
+    """Raise ``TypeError`` if what is around a layer is compiled, scripted, a head, or wrapped."""
     parts = name.split(".")[:-1]
     module, path = model, "model"
     for part in [*parts, ""]:

@@ -24,14 +24,9 @@ class Renewed(NamedTuple):
 def padded_states(
     optimizer: torch.optim.Optimizer, renewed: Sequence[Renewed]
 ) -> list[dict[str, Any]]:
-    """Return the state of every old parameter with zero rows for the new ones.
+    """Return the state of every old parameter with zero rows for the new ones; it is not changed.
 
-    Args:
-        optimizer: the optimizer; it is not changed.
-        renewed: old and new parameters; those that the optimizer does not hold have no state.
-
-    Raises:
-        ValueError: if a state is neither of the parameter's shape nor a single number.
+    Raises ``ValueError`` if a state is neither of the parameter's shape nor a single number.
     """
     kind = type(optimizer).__name__
     if isinstance(optimizer, _NOT_PADDED):

@@ -13,7 +13,7 @@ from lastlayer.functional.fenchel_young import cross_entropy, entmax_loss
 from lastlayer.functional.loss_arguments import LossArguments, reduce_rows, split_ignored
 from lastlayer.functional.numerics import log_with_zeros
 from lastlayer.heads.base import Head
-from lastlayer.heads.interface import Draw, full_precision
+from lastlayer.heads.interface import Draw
 
 
 class Softmax(Head):
@@ -88,9 +88,7 @@ class Entmax(Head):
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the (*, K) logits of (*, D) features."""
-        self._check_features(features)
-        with full_precision(features):
-            return self._logits(self._upcast(features))
+        return self.logits(features)
 
     @property
     def keeps_softmax(self) -> bool:

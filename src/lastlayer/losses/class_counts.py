@@ -61,7 +61,8 @@ class CachedTensor:
         last = self._last
         if last is not None and not torch.compiler.is_compiling():
             held, versions, value = last
-            if all(map(_unchanged, sources, held, versions)):
+            pairs = zip(sources, held, versions, strict=False)
+            if all(now is then and now._version == version for now, then, version in pairs):
                 return value
         if not can_look(*sources, wait=True) or any(source.is_inference() for source in sources):
             return compute(*sources)
@@ -90,11 +91,8 @@ def stored_counts(
 ) -> Tensor:
     """Return checked counts as a module keeps them: int64 if whole, on the module's device.
 
-    Args:
-        class_counts: (K,) counts.
-        num_classes: K, if it is known.
-        device: where they are kept; None for the device that they come from.
-        **options: see :func:`lastlayer.functional.as_class_counts`.
+    ``device=None`` is the device that they come from. The options are those of
+    :func:`lastlayer.functional.class_priors.as_class_counts`.
     """
     given = class_counts
     if isinstance(given, Tensor):
@@ -127,21 +125,12 @@ class CheckpointedCounts:
 
 
 def count_when_trained(loss: Tensor, counts: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Return a loss whose gradient, once taken, adds to running counts how often a class is target.
+    """Return a loss whose gradient, once taken, adds the targets to (K,) int64 counts.
 
     A loss that is only looked at is not counted, a forward pass that checkpointing runs again only
     once. The counts are summed over all processes, and every process of the default group must
     take the gradient equally often. Inside a transform of ``torch.func``, which allows no such
     effect, nothing is counted.
-
-    Args:
-        loss: what the target's loss is; of any shape.
-        counts: (K,) int64, changed in place.
-        target: (*) int64 labels in [0, K) or ``ignore_index``.
-        ignore_index: label of the rows that are not counted.
-
-    Returns:
-        The loss.
     """
     if in_torch_func() or not loss.requires_grad:
         return loss
@@ -175,7 +164,3 @@ def _add_labels(counts: Tensor, target: Tensor, ignore_index: int) -> None:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(seen)
     counts.add_(seen)
-
-
-def _unchanged(source: Tensor, held: Tensor, version: int) -> bool:
-    return source is held and source._version == version

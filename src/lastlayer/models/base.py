@@ -115,13 +115,7 @@ def build(
 def check_image_shape(
     name: str, input_shape: Sequence[int], *, minimum: int
 ) -> tuple[int, int, int]:
-    """Return ``(channels, height, width)``, or raise ``ValueError`` if the backbone cannot take it.
-
-    Args:
-        name: the backbone, for the message.
-        input_shape: what the caller gave.
-        minimum: least height and width for which every layer has an output.
-    """
+    """Return ``(channels, height, width)``, or raise unless both sides are at least ``minimum``."""
     if len(input_shape) != 3:
         raise ValueError(
             f"{name} takes images, input_shape (channels, height, width); got {tuple(input_shape)}"

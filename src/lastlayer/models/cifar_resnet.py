@@ -25,11 +25,6 @@ class PreactBlock(nn.Module):
     with :math:`s = x`, or :math:`s = W a` (a 1x1 convolution without batch normalization) where
     size or channels change.
 
-    Args:
-        channels_in: channels of the input.
-        channels: channels of the output.
-        stride: stride of ``conv1`` and of the shortcut.
-
     Source: He, Zhang, Ren, Sun, "Identity mappings in deep residual networks", ECCV 2016, fig. 1b.
     """
 
@@ -65,11 +60,6 @@ class BasicBlock(nn.Module):
 
     with the parameter-free shortcut :math:`s` of :class:`ZeroPadShortcut` ("option A").
 
-    Args:
-        channels_in: channels of the input.
-        channels: channels of the output, at least ``channels_in``.
-        stride: stride of ``conv1`` and of the shortcut.
-
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016,
     section 4.2.
     """
@@ -94,17 +84,7 @@ class BasicBlock(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Every ``stride``-th pixel, and ``extra`` channels of zeros after the others.
-
-    Args:
-        extra: number of channels added, at least 0.
-        stride: distance of the pixels taken.
-
-    Example:
-        >>> import torch
-        >>> ZeroPadShortcut(extra=1, stride=2)(torch.ones(1, 2, 3, 4)).sum(dim=(2, 3))
-        tensor([[4., 4., 0.]])
-    """
+    """Every ``stride``-th pixel, and ``extra`` channels of zeros after the others."""
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
@@ -196,15 +176,13 @@ def _of_depth(depth: int, block: str) -> Callable[..., CifarResNet]:
     return builder
 
 
-for _depth in DEPTHS:
-    BACKBONES.add(
-        f"resnet{_depth}",
-        _of_depth(_depth, "basic"),
-        description=f"residual network of {_depth} layers for CIFAR, shortcuts without parameters",
-    )
-for _depth in DEPTHS:
-    BACKBONES.add(
-        f"preact-resnet{_depth}",
-        _of_depth(_depth, "preact"),
-        description=f"pre-activation residual network of {_depth} layers for CIFAR",
-    )
+for _block, _prefix, _words in (
+    ("basic", "", "residual network of {} layers for CIFAR, shortcuts without parameters"),
+    ("preact", "preact-", "pre-activation residual network of {} layers for CIFAR"),
+):
+    for _depth in DEPTHS:
+        BACKBONES.add(
+            f"{_prefix}resnet{_depth}",
+            _of_depth(_depth, _block),
+            description=_words.format(_depth),
+        )

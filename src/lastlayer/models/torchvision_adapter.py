@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -39,11 +38,18 @@ class TorchvisionResNet(Backbone):
 
     def __init__(self, input_shape: Sequence[int], *, name: str) -> None:
         channels, _, _ = check_image_shape(name, input_shape, minimum=1)
-        network = _network(name)
+        models = _models(name)
+        if name == "resnet10":
+            blocks = (models.resnet.BasicBlock, [1, 1, 1, 1])
+            network = models.ResNet(*blocks, zero_init_residual=True)
+        else:
+            network = getattr(models, name)(weights=None, zero_init_residual=True)
         layers = dict(network.named_children())
         out_features = layers.pop("fc").in_features
         if channels != 3:
-            layers["conv1"] = _first_convolution(channels)
+            conv = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            layers["conv1"] = conv
         layers["flatten"] = nn.Flatten()
         super().__init__(input_shape, out_features=out_features, layers=layers, nested=False)
         for module in self.modules():
@@ -51,14 +57,7 @@ class TorchvisionResNet(Backbone):
                 module.downsample = nn.Identity()
 
 
-def _network(name: str) -> Any:
-    models = _models(name)
-    if name == "resnet10":
-        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], zero_init_residual=True)
-    return getattr(models, name)(weights=None, zero_init_residual=True)
-
-
-def _models(name: str) -> ModuleType:
+def _models(name: str) -> Any:
     try:
         from torchvision import models
     except ImportError as error:
@@ -70,15 +69,7 @@ def _models(name: str) -> ModuleType:
             f"backbone {name!r}: the installed torchvision does not fit the installed torch "
             f"({error}); install the two from one place"
         ) from error
-    module: ModuleType = models
-    return module
-
-
-def _first_convolution(channels: int) -> nn.Conv2d:
-    """Return torchvision's first convolution for another number of channels than three."""
-    conv = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+    return models
 
 
 def _named(name: str) -> Callable[..., TorchvisionResNet]:

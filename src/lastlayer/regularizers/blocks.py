@@ -254,12 +254,7 @@ class Disout(DropBlock):
 
 
 def check_takes(layer: nn.Module, channels: int) -> None:
-    """Raise ``ValueError`` unless a layer can take features of so many channels.
-
-    Args:
-        layer: as :meth:`Disout.follow` takes it.
-        channels: of the features in front of it.
-    """
+    """Raise ``ValueError`` unless a layer can take features of so many channels."""
     inputs = getattr(layer, "in_channels", channels)
     if inputs != channels:
         raise ValueError(

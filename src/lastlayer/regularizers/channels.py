@@ -26,16 +26,6 @@ def find_channel_dim(name: str, modules: dict[str, nn.Module], position: str) ->
     A layer says it by its class. What has layers inside passes it on where they agree; before it
     the first of them decides. An activation, or dropout, in a ``Sequential`` has it from what
     stands before it; any other module without layers, from all layers of what it is part of.
-
-    Args:
-        name: dotted name of the module.
-        modules: all modules of the network by name.
-        position: ``"after"`` or ``"before"``.
-
-    Example:
-        >>> network = nn.Sequential(nn.Linear(4, 8), nn.GELU())
-        >>> find_channel_dim("1", dict(network.named_modules()), "after")
-        -1
     """
     module = modules[name]
     inside = _dims_inside(module)

@@ -74,7 +74,9 @@ class Hook:
             raise RuntimeError(
                 f"{self.place}: its child {self.child!r} is gone; call remove of the insertion"
             )
-        called: dict[str, bool] = {"by_hook": True} if _is_inserted(regularizer) else {}
+        # No other module in its place, put there by hand, takes the argument.
+        inserted = isinstance(regularizer, Regularizer) and regularizer._inserted
+        called = {"by_hook": True} if inserted else {}
 
         def act(features: Tensor) -> Tensor:
             if self.dims is not None and features.dim() != self.dims:
@@ -88,20 +90,11 @@ class Hook:
         return act
 
 
-def _is_inserted(regularizer: nn.Module) -> bool:
-    """Return whether a module is as an insertion put it there, no other in its place."""
-    return isinstance(regularizer, Regularizer) and regularizer._inserted
-
-
 def on_first_tensor(act: Act, value: Any) -> Any:
     """Return a value with its first floating-point tensor changed; None if it has none.
 
     Of a tuple, list, mapping or data class the first tensor of two dimensions or more is taken: the
     hidden states of a transformer's layer, not its loss. The rest stays as it is.
-
-    Example:
-        >>> on_first_tensor(torch.neg, (torch.ones(1, 2), None))
-        (tensor([[-1., -1.]]), None)
     """
     if isinstance(value, Tensor):
         return act(value)
@@ -142,12 +135,7 @@ def _inner(act: Act, item: Any) -> Any:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Return the tensor that :func:`on_first_tensor` would change.
-
-    Example:
-        >>> first_tensor({"loss": torch.ones(()), "hidden": torch.ones(1, 2)})
-        tensor([[1., 1.]])
-    """
+    """Return the tensor that :func:`on_first_tensor` would change."""
     found: list[Tensor] = []
 
     def note(features: Tensor) -> Tensor:
@@ -178,25 +166,16 @@ class Observed(NamedTuple):
 
 
 def observe(model: nn.Module, names: list[str], position: str, example: Any) -> Observed:
-    """Return what is seen at places while a network runs on an example.
+    """Return what is seen at places while a network runs once on an example, without gradients.
 
-    The network runs once, in evaluation and without gradients; its modes are put back.
-
-    Args:
-        model: any network.
-        names: dotted names of modules.
-        position: ``"after"`` or ``"before"``.
-        example: input of the network: a tensor, a tuple of arguments or a dict of named ones.
-
-    Raises:
-        TypeError: if a place has no tensor.
-        ValueError: if a module is not called.
+    It is in evaluation mode meanwhile. Raises ``TypeError`` if a place has no tensor,
+    ``ValueError`` if a module is not called.
     """
     seen: dict[str, Tensor | None] = {}
     order: list[str] = []
     handles = [_watch(model.get_submodule(name), name, position, seen) for name in names]
     for name, module in model.named_modules():
-        handles.append(module.register_forward_hook(_noting(name, order)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: order.append(name)))
     try:
         with torch.no_grad(), kept_generators(), evaluating(model):
             call(model, example)
@@ -212,13 +191,6 @@ def observe(model: nn.Module, names: list[str], position: str, example: Any) -> 
     size = next(len(value) for value in values if isinstance(value, Tensor) and value.dim())
     features = {name: value for name, value in seen.items() if value is not None}
     return Observed(features, size, order)
-
-
-def _noting(name: str, order: list[str]) -> Callable[..., None]:
-    def note(*_: Any) -> None:
-        order.append(name)
-
-    return note
 
 
 def _watch(module: nn.Module, name: str, position: str, seen: dict[str, Tensor | None]) -> Any:

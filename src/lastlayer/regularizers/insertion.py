@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -21,11 +21,7 @@ from lastlayer._text import aligned
 from lastlayer.regularizers.base import Regularizer
 from lastlayer.regularizers.blocks import Disout
 from lastlayer.regularizers.catalog import REGULARIZERS, build_regularizer
-from lastlayer.regularizers.channels import (
-    find_channel_dim,
-    is_batch_first,
-    map_dims,
-)
+from lastlayer.regularizers.channels import find_channel_dim, is_batch_first, map_dims
 from lastlayer.regularizers.hooks import Hook, Observed, observe
 from lastlayer.regularizers.next_layer import layers_around, next_layer
 from lastlayer.regularizers.places import KINDS, find_places
@@ -198,7 +194,13 @@ def insert(
         insertion.remove()
         raise
     _forget_compiled_code()
-    _warn_of_single_cells(insertion)
+    single = [place.name for place in insertion.places if place.is_one_cell]
+    if single:
+        warnings.warn(
+            f"the features have one cell each {position} {', '.join(single)}: "
+            "a gate's or those behind the last pooling; print the plan",
+            stacklevel=2,
+        )
     return insertion
 
 
@@ -336,14 +338,18 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
             channels = site.features.shape[built.channel_dim]
         next_name, layer = next_layer(candidates, channels)
         built.follow(layer)
-    child = _free_name(module)
+    numbered = chain([""], map(str, count(2)))
+    child = next(n for n in (f"regularizer{i}" for i in numbered) if not hasattr(module, n))
     hook = Hook(child, str(site), _expected_dims(site, built))
     handle: RemovableHandle
     if site.position == "after":
         handle = module.register_forward_hook(hook.after)
     else:
         handle = module.register_forward_pre_hook(hook.before, with_kwargs=True)
-    module.add_module(child, built.train(module.training).to(_device_of(site.modules[""], module)))
+    around = site.modules[""]
+    tensors = chain(module.parameters(), module.buffers(), around.parameters(), around.buffers())
+    device = next((tensor.device for tensor in tensors), None)
+    module.add_module(child, built.train(module.training).to(device))
     built._inserted = True
     guard = built.register_forward_pre_hook(hook.only_here, with_kwargs=True)
     insertion._undo.append((module, child, (handle, guard)))
@@ -351,32 +357,8 @@ def _put(site: _Site, built: Regularizer, insertion: Insertion) -> None:
     insertion.places.append(Place(site.name, site.position, built, next_name, shape))
 
 
-def _device_of(model: nn.Module, module: nn.Module) -> torch.device | None:
-    """Return where a module's weights are, or else the network's; None if there are none."""
-    tensors = chain(module.parameters(), module.buffers(), model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), None)
-
-
 def _expected_dims(site: _Site, built: Regularizer) -> int | None:
     """Return the dimensions from which a guess of the channels was made: it is held to them."""
     if getattr(built, "channel_dim", -1) != 1 or own_channel_dim(site.module) is not None:
         return None
     return map_dims(site.name, site.modules, site.position)
-
-
-def _warn_of_single_cells(insertion: Insertion) -> None:
-    single = [place.name for place in insertion.places if place.is_one_cell]
-    if single:
-        warnings.warn(
-            f"the features have one cell each {insertion.places[0].position} {', '.join(single)}: "
-            "a gate's or those behind the last pooling; print the plan",
-            stacklevel=3,
-        )
-
-
-def _free_name(module: nn.Module) -> str:
-    child, number = "regularizer", 1
-    while hasattr(module, child):
-        number += 1
-        child = f"regularizer{number}"
-    return child

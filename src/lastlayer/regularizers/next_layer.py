@@ -25,22 +25,13 @@ def layers_around(
     *,
     order: Sequence[str] | None = None,
 ) -> tuple[int | None, list[tuple[str, nn.Module]]]:
-    """Return the channels at a place, and the layers that may take what leaves it, in order.
+    """Return the channels at a place, None if no layer tells them, and the layers behind it.
 
-    The order is that in which modules were registered, or the one given; a layer that is used twice
-    stands at both places. Convolutions, transposed or not, follow each other, and linear layers and
-    attention each other; one of the other sort only if it takes exactly these channels and is no
-    classifier behind the last convolution. Recurrent and bilinear layers follow everything.
-
-    Args:
-        modules: all modules of the network by name, one that has two names under both.
-        name: dotted name of the module.
-        position: ``"after"`` or ``"before"``.
-        channel_dim: 1, or -1 where no convolution's map is left: channels last, tokens.
-        order: names of the modules in the order in which they ended in a run, once for each call.
-
-    Returns:
-        The channels, None if no layer tells them; names and layers.
+    They come in the order in which modules were registered, or the one given, in which they ended
+    in a run; a layer that is used twice stands at both places. Convolutions, transposed or not,
+    follow each other, and linear layers and attention each other; one of the other sort only if it
+    takes exactly these channels and is no classifier behind the last convolution. Recurrent and
+    bilinear layers follow everything.
     """
     names = list(modules) if order is None else order
     end = len(names) if order is None else names.index(name)
@@ -52,7 +43,8 @@ def layers_around(
     layers = [
         (i, n, modules[n])
         for i, n in enumerate(names)
-        if isinstance(modules[n], _WEIGHTED) and not _in_attention(n, modules)
+        if isinstance(modules[n], _WEIGHTED)
+        and not isinstance(modules[n.rpartition(".")[0]], nn.MultiheadAttention)
     ]
     if position == "before":
         own = [(n, m) for i, n, m in layers if i >= inside[0]]
@@ -80,11 +72,7 @@ def layers_around(
 def next_layer(
     candidates: list[tuple[str, nn.Module]], channels: int | None
 ) -> tuple[str | None, nn.Module | None]:
-    """Return the first of some layers that can take so many channels, with its name.
-
-    Raises:
-        ValueError: if a layer does not know its inputs yet.
-    """
+    """Return name and layer of the first that can take so many channels, else None twice."""
     for name, layer in candidates:
         if any(is_lazy(parameter) for parameter in layer.parameters()):
             raise ValueError(f"{name!r} is lazy: run the network once before an insertion")
@@ -100,10 +88,6 @@ def next_layer(
 
 def _on_path(name: str, modules: dict[str, nn.Module]) -> bool:
     return not on_shortcut(name, modules) and not in_gate(name, modules)
-
-
-def _in_attention(name: str, modules: dict[str, nn.Module]) -> bool:
-    return isinstance(modules[name.rpartition(".")[0]], nn.MultiheadAttention)
 
 
 def _inputs(layer: Any) -> int:

@@ -65,15 +65,8 @@ def find_places(
 ) -> list[str]:
     """Return the names of the modules that patterns mean, in the order of the network.
 
-    Args:
-        model: any network.
-        where: one pattern or several, as of :func:`lastlayer._patterns.matching_names`.
-        kind: ``"module"`` for what the patterns mean, another of :data:`KINDS` for what is to be
-            looked for within.
-        position: ``"after"`` or ``"before"``.
-
-    Raises:
-        ValueError: if a pattern means nothing, or no place of the kind is found.
+    With another ``kind`` than ``"module"``, places of it are looked for within what they mean.
+    Raises ``ValueError`` if a pattern means nothing, or no place of the kind is found.
     """
     modules = dict(model.named_modules())
     chosen: set[str] = set()

@@ -224,17 +224,9 @@ def _largest_by_channel(
 
 @torch.no_grad()
 def finite_std(features: Tensor) -> Tensor:
-    """Return the standard deviation over all finite entries, 0 if there are fewer than two.
+    """Return the 0-d standard deviation over all finite entries, 0 if there are fewer than two.
 
-    Args:
-        features: any shape; sixteen-bit types are summed in float32.
-
-    Returns:
-        0-d, at least float32.
-
-    Example:
-        >>> finite_std(torch.tensor([1.0, 3.0, float("inf")]))
-        tensor(1.4142)
+    Sixteen-bit types are summed in float32.
     """
     values = features.detach()
     values = values if values.dtype == torch.float64 else values.float()

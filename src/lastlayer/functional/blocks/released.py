@@ -47,7 +47,14 @@ def disout_released(
     References:
         Tang et al., AAAI 2020, released code.
     """
-    _check_takes(features, block_size)
+    if features.dim() != 4:
+        raise ValueError(f"features must have shape (N, C, H, W); got {tuple(features.shape)}")
+    height, width = features.shape[2:]
+    whole = block_size == height == width
+    if not 1 <= block_size <= min(height, width) or (whole and block_size % 2 == 0):
+        raise ValueError(
+            f"the released layer cannot take block_size {block_size} on a {height} x {width} map"
+        )
     kept_cells = _kept_cells(features, p, block_size, generator)
     kept = kept_cells.sum() / kept_cells.numel()
     scale: Tensor | float = 0.01
@@ -60,17 +67,6 @@ def disout_released(
     noise = torch.randn(features.shape, device=features.device, **drawn_by(generator))
     distortion = noise * (alpha * scale * features.detach().std())
     return (features * kept_cells + distortion * (1 - kept_cells)) / kept
-
-
-def _check_takes(features: Tensor, block_size: int) -> None:
-    if features.dim() != 4:
-        raise ValueError(f"features must have shape (N, C, H, W); got {tuple(features.shape)}")
-    height, width = features.shape[2:]
-    whole = block_size == height == width
-    if not 1 <= block_size <= min(height, width) or (whole and block_size % 2 == 0):
-        raise ValueError(
-            f"the released layer cannot take block_size {block_size} on a {height} x {width} map"
-        )
 
 
 def _kept_cells(

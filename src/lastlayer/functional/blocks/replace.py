@@ -93,20 +93,12 @@ def replace_blocks(
         )
     if features.numel() == 0:  # a batch of 0, or a map without cells
         return features.movedim(1, -1) if channel_dim == -1 else features
-    if _use_sparse(features, p, sampler):
-        rate = seed_rate(float(p), grid)
-        replaced = sparse_blocks(features, grid, rate, spread, generator)
+    few = sampler == "auto" and can_look(features) and float(p) <= _SPARSE_UP_TO
+    if sampler == "sparse" or few:
+        replaced = sparse_blocks(features, grid, seed_rate(float(p), grid), spread, generator)
     else:
         replaced = dense_blocks(features, grid, seed_rate(p, grid), spread, generator)
     return replaced.movedim(1, -1) if channel_dim == -1 else replaced
-
-
-def _use_sparse(features: Tensor, p: float | Tensor, sampler: str) -> bool:
-    if sampler != "auto":
-        return sampler == "sparse"
-    if not can_look(features):
-        return False
-    return float(p) <= _SPARSE_UP_TO
 
 
 def dense_blocks(
@@ -141,17 +133,7 @@ def cover_mask(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return which cells are covered by blocks, drawn independently at every place.
-
-    Args:
-        features: (N, C, *spatial), for shape and device.
-        grid: the places.
-        rate: the probability of a block at each place, in [0, 1].
-        generator: source of the places, on the features' device; None for torch's default.
-
-    Returns:
-        (N, C, *spatial) bool.
-    """
+    """Return which cells random blocks cover, (N, C, *spatial) bool; ``rate`` is a place's."""
     shape = (features.shape[0], *grid.corners)
     mask = torch.rand(shape, device=features.device, **drawn_by(generator)) < rate
     for axis, (size, block) in enumerate(zip(grid.size, grid.block, strict=True), start=1):

@@ -45,24 +45,11 @@ def draw_places(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    r"""Draw each of the places 0, 1, ... independently with one probability, in order.
+    r"""Draw each of the places 0, 1, ... independently at a rate; return them rising.
 
     The gaps between chosen places are geometric, :math:`\lfloor E / \lambda \rfloor` with E from
     the unit exponential and :math:`\lambda = -\log(1 - g)`, so that the places not chosen cost
     nothing.
-
-    Args:
-        num_places: how many places there are.
-        rate: g in [0, 1].
-        generator: source of the gaps; None for torch's default.
-        device: where.
-
-    Returns:
-        The places chosen, rising, int64.
-
-    Example:
-        >>> draw_places(4, 1.0)
-        tensor([0, 1, 2, 3])
     """
     if rate >= 1.0:
         return torch.arange(num_places, device=device)

@@ -70,15 +70,11 @@ def adjust_logits(
         shift = shift.masked_fill(unlearned, -torch.inf)
     else:
         wanted = as_class_counts(target_prior, num_classes, zero_counts="mask").to(rows.device)
-        _refuse_unlearned(unlearned & (wanted > 0))
+        asked = unlearned & (wanted > 0)
+        if can_look(asked) and bool(asked.any()):
+            raise ValueError(
+                f"class {int(asked.nonzero()[0])} never occurred in training but has a "
+                "target_prior above 0; a model that never saw a class has no odds for it"
+            )
         shift = torch.where(wanted > 0, shift + log_prior_shift(wanted, rows, 1.0), -torch.inf)
     return (rows + shift).movedim(-1, dim)
-
-
-def _refuse_unlearned(wanted: Tensor) -> None:
-    if not can_look(wanted) or not bool(wanted.any()):
-        return
-    raise ValueError(
-        f"class {int(wanted.nonzero()[0])} never occurred in training but has a target_prior above "
-        "0; a model that never saw a class has no odds for it"
-    )

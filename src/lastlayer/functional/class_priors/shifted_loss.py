@@ -7,11 +7,10 @@ from torch import Tensor
 
 from lastlayer._checks import can_look
 from lastlayer.functional.layout import flatten_target, float_rows
-from lastlayer.functional.loss_arguments import explained, weighted_targets
+from lastlayer.functional.loss_arguments import weighted_targets
 from lastlayer.functional.numerics import centered_partition
 
 
-@explained
 def prior_shifted_loss(
     logits: Tensor,
     target: Tensor,
@@ -29,27 +28,11 @@ def prior_shifted_loss(
 
     .. math:: L = \log \sum_j e^{n_j + \ell_j} - n_y - c\,\ell_y
 
-    With c = 1 it is the cross entropy of :math:`n + \ell` (Balanced Softmax), with c = 0 the
-    negative log density ratio (PC-Softmax); their gradients are the same.
-
-    Args:
-        logits: {logits}
-        target: {target}
-        log_prior: (K,) shift :math:`\ell` in the dtype of the computation; -inf leaves a class out.
-        include_label_prior: c.
-        undefined: what is wrong with a target whose shift is -inf, for the message.
-        weight: {weight}
-        ignore_index: {ignore_index}
-        reduction: {reduction}
-        label_smoothing: {label_smoothing}
-        smooth_seen_only: whether that distribution leaves out the classes of shift -inf.
-
-    Returns:
-        A scalar, or one value per row for ``"none"``, in nats.
-
-    Raises:
-        ValueError: if a shape, a class index or an option does not fit, or a target has a shift of
-            -inf (looked at on the CPU only; elsewhere the loss is NaN).
+    With c = 1 (``include_label_prior``) it is the cross entropy of :math:`n + \ell` (Balanced
+    Softmax), with c = 0 the negative log density ratio (PC-Softmax); their gradients are the same.
+    A class of shift -inf is left out, with ``smooth_seen_only`` also of label smoothing; a target
+    that names it raises ``ValueError`` with the words ``undefined`` on the CPU, elsewhere the loss
+    is NaN.
     """
     rows, log_partition = centered_partition(float_rows(logits), log_prior)
     absent = log_prior == -torch.inf

@@ -79,21 +79,10 @@ def ace(
 
 
 def ace_sweep(matrix: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-    r"""One sweep of :func:`ace` in the coordinates of zero-mean functions.
+    """Take one sweep of :func:`ace` from (rows, k) orthonormal columns f; return the new f and g.
 
-    Args:
-        matrix: the dependence matrix without its constant functions
-            (:func:`~lastlayer.functional.dependence.modes.reduced_dependence`).
-        f: (rows, k) orthonormal columns.
-
-    Returns:
-        The new f and g, of orthonormal columns. Without the whitening every column would turn to
-        the first mode.
-
-    Example:
-        >>> ace_sweep(torch.diag(torch.tensor([0.5, 0.2])), torch.eye(2)[:, :1])[0].abs()
-        tensor([[1.],
-                [0.]])
+    ``matrix`` is :func:`~lastlayer.functional.dependence.modes.reduced_dependence`'s. Without the
+    whitening every column would turn to the first mode.
     """
     g = torch.linalg.qr(matrix.T @ f).Q
     return torch.linalg.qr(matrix @ g).Q, g

@@ -39,29 +39,14 @@ def class_spread(
 ) -> ClassSpread:
     r"""Spread of the class means along the principal directions of features.
 
-    With the centered features :math:`F = U S V^\top` (thin SVD, float64) and the class means
+    With the centered (N, D) features :math:`F = U S V^\top` (thin SVD, float64) and the class means
     :math:`m_y` of the rows of U, direction i has the between-class share
     :math:`\sum_y n_y m_{yi}^2`. No covariance matrix is formed or inverted.
 
-    Args:
-        features: (N, D), finite, N >= 2.
-        target: (N,) integer labels; they need not be contiguous.
-        standardize: divide every column by its standard deviation first, so that the cut-off does
-            not depend on the units of the columns. The sum of the shares stays the same.
-        rtol: directions with a singular value of at most ``rtol`` times the largest count as
-            constant; None for max(N, D) times the float64 epsilon.
-
-    Returns:
-        The :class:`ClassSpread`.
-
-    Raises:
-        TypeError: if ``features`` are not floating-point or ``target`` not integers.
-        ValueError: if a shape does not fit, N < 2, or a feature is not finite.
-
-    Example:
-        >>> features = torch.tensor([[0.0, 1.0], [0.0, 3.0], [2.0, 1.0], [2.0, 3.0]])
-        >>> class_spread(features, torch.tensor([0, 0, 1, 1])).between.sum()
-        tensor(1., dtype=torch.float64)
+    ``standardize`` divides every column by its standard deviation first, so that the cut-off does
+    not depend on the units of the columns; the sum of the shares stays the same. Directions with a
+    singular value of at most ``rtol`` times the largest count as constant; None is max(N, D) times
+    the float64 epsilon.
     """
     check_labeled_features(features, target)
     centered = features.detach().double()

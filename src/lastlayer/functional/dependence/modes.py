@@ -68,12 +68,8 @@ class Complement(NamedTuple):
 def reduced_dependence(joint: Tensor) -> tuple[Tensor, Complement, Complement]:
     """Return the dependence matrix without its constant functions, and the coordinates of X and Y.
 
-    Args:
-        joint: (|X|, |Y|) probabilities or counts.
-
-    Returns:
-        (M_x - 1, M_y - 1) matrix with the same singular values above 0, M the number of possible
-        values, and what turns its singular vectors into functions.
+    It is (M_x - 1, M_y - 1), M the number of possible values, with the same singular values above
+    0; the coordinates turn its singular vectors into functions.
     """
     table = normalized_joint(joint)
     of_x, of_y = Complement.of(table.sum(1)), Complement.of(table.sum(0))
@@ -168,12 +164,7 @@ def signed_modes(
 
 
 def column_signs(columns: Tensor) -> Tensor:
-    """Return the (k,) signs of the largest entries; of entries equal but for rounding, the first.
-
-    Example:
-        >>> column_signs(torch.tensor([[1.0, -0.5], [0.2, 0.5]]))
-        tensor([ 1., -1.])
-    """
+    """Return (k,) signs of the largest entries; of entries equal but for rounding, the first."""
     if columns.shape[1] == 0:
         return columns.new_ones(0)
     size = columns.abs()

@@ -86,27 +86,19 @@ def shrunk_h_score(features: Tensor, target: Tensor, *, alpha: float | None = No
     Source: Ibrahim et al., "Newer is not always better", NeurIPS 2021.
     """
     spread = class_spread(features, target, standardize=False)
-    share = ledoit_wolf_alpha(features) if alpha is None else _given(alpha, spread.variance)
-    return shrunk_sum(spread, share)
+    if alpha is None:
+        return shrunk_sum(spread, ledoit_wolf_alpha(features))
+    check_probability("alpha", alpha)
+    return shrunk_sum(spread, spread.variance.new_tensor(alpha))
 
 
 def alpha_from_moments(
     matrix: Tensor, num_features: int, num_examples: int, fourth: Tensor
 ) -> Tensor:
-    r"""Ledoit and Wolf's share from sums.
+    r"""Return Ledoit and Wolf's share, 0-d in [0, 1].
 
-    Args:
-        matrix: (m, m) symmetric, with the eigenvalues of S that are not 0 among its own.
-        num_features: d.
-        num_examples: n.
-        fourth: 0-d, :math:`\sum_i \|x_i\|^4` of the centered rows.
-
-    Returns:
-        A 0-d tensor in [0, 1].
-
-    Example:
-        >>> alpha_from_moments(torch.diag(torch.tensor([2.0, 0.5])), 2, 4, torch.tensor(34.0))
-        tensor(0.9444)
+    ``matrix`` is symmetric with the eigenvalues of S that are not 0 among its own, ``fourth`` is
+    :math:`\sum_i \|x_i\|^4` of the centered rows.
     """
     mean = matrix.trace() / num_features
     eye = torch.eye(len(matrix)).to(matrix)
@@ -118,25 +110,7 @@ def alpha_from_moments(
 
 
 def shrunk_sum(spread: ClassSpread, alpha: Tensor) -> Tensor:
-    """The shrunk H-score of a spread in the features' own units.
-
-    Args:
-        spread: not standardized.
-        alpha: 0-d, the share of the sphere in [0, 1].
-
-    Returns:
-        A 0-d float64 tensor.
-
-    Example:
-        >>> one = torch.ones(1)
-        >>> shrunk_sum(ClassSpread(one, 0.5 * one, 10, 1, 2), torch.tensor(0.5))
-        tensor(0.2500)
-    """
+    """Return the shrunk H-score of a spread not standardized, by a 0-d share of the sphere."""
     kept = (1.0 - alpha) * spread.variance
     sphere = alpha * spread.variance.sum() / spread.num_features
     return (spread.between * kept / (kept + sphere)).sum()
-
-
-def _given(alpha: float, like: Tensor) -> Tensor:
-    check_probability("alpha", alpha)
-    return like.new_tensor(alpha)

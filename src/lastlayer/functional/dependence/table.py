@@ -43,22 +43,7 @@ def joint_table(
 
 
 def normalized_joint(joint: Tensor) -> Tensor:
-    """Return a table of probabilities or counts in float64 with sum 1, or raise.
-
-    Args:
-        joint: (|X|, |Y|) finite numbers of at least 0, rows X, columns Y, not all 0.
-
-    Returns:
-        (|X|, |Y|) float64.
-
-    Raises:
-        ValueError: if the shape or an entry does not fit.
-
-    Example:
-        >>> normalized_joint(torch.tensor([[1, 1], [0, 2]]))
-        tensor([[0.2500, 0.2500],
-                [0.0000, 0.5000]], dtype=torch.float64)
-    """
+    """Return a table (|X|, |Y|) of probabilities or counts in float64 with sum 1, or raise."""
     if joint.dim() != 2 or joint.numel() == 0:
         raise ValueError(
             f"joint must have shape (|X|, |Y|), neither of them 0; got {tuple(joint.shape)}"

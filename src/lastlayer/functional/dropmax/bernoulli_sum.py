@@ -42,14 +42,9 @@ def expected_shares(
     .. math:: E \frac{z_k D_k}{S} = \int_0^\infty E[z_k D_k e^{-sS}]\,ds, \qquad
         E \frac{B}{S} = \int_0^\infty B\, E[e^{-sS}]\,ds
 
-    Args:
-        log_gain: (N, K) float64 :math:`\log D`; -inf for a term that is not there.
-        retain_logits: (N, K) float64 :math:`a`.
-        log_base: (N,) float64 :math:`\log B`, with :math:`B + \sum_k D_k \le 1`.
-        work: workspace of the chunk, see :func:`lastlayer.functional.dropmax.trapezoid.chunks`.
-
-    Returns:
-        (N, K) and (N,), a row's shares summing to 1 within the rule's error; and (N,) :math:`E S`.
+    From (N, K) :math:`\log D`, -inf for a term that is not there, (N, K) :math:`a` and (N,)
+    :math:`\log B`, all float64 with :math:`B + \sum_k D_k \le 1`. Returns (N, K) and (N,), a row's
+    shares summing to 1 within the rule's error; and (N,) :math:`E S`.
     """
     gain, base = _Shares.apply(log_gain, retain_logits, log_base, work)  # type: ignore[no-untyped-call]
     retain, scale, shift = torch.sigmoid(retain_logits), log_gain.exp(), log_base.exp()
@@ -66,24 +61,16 @@ def expected_shares(
 def expected_log_ratio(
     log_gain: Tensor, retain_logits: Tensor, log_base: Tensor, log_end: Tensor, work: Workspace
 ) -> Tensor:
-    r"""Expected logarithm of a random sum added to a constant.
+    r"""Expected logarithm of a random sum added to a constant, (N,), at least 0.
 
     .. math:: E \log\frac{\tau + S}{\tau} = (1 - P_0) \log\frac{\alpha}{\tau}
         + P_0 \log\frac{\tau + B}{\tau} + \int_0^\infty \bigl( (1 - P_0) e^{-s\alpha}
         - e^{-s\tau} (\Phi(s) - P_0 e^{-sB}) \bigr) \frac{ds}{s}
 
     with :math:`P_0` the probability that every term is dropped. It holds for any :math:`\alpha`;
-    the mean of :math:`\tau + S` when a term is kept leaves least to the integral.
-
-    Args:
-        log_gain: (N, K) float64 :math:`\log D`; -inf for a term that is not there.
-        retain_logits: (N, K) float64 :math:`a`.
-        log_base: (N,) float64 :math:`\log B`.
-        log_end: (N,) float64 :math:`\log \tau`, with :math:`\tau + B + \sum_k D_k \le 1`.
-        work: workspace of the chunk, see :func:`lastlayer.functional.dropmax.trapezoid.chunks`.
-
-    Returns:
-        (N,), at least 0.
+    the mean of :math:`\tau + S` when a term is kept leaves least to the integral. Arguments are
+    those of :func:`expected_shares`, and (N,) :math:`\log \tau` with :math:`\tau + B + \sum_k D_k
+    \le 1`.
     """
     retain, scale, shift, end = (
         torch.sigmoid(retain_logits),
@@ -122,7 +109,9 @@ class _Shares(Function):
         sums: Sums = ()
         ctx.blocks, ctx.work = [], work
         for block, nodes, left in march(terms, no_others, _without_dropped(terms)):
-            sums = _add(sums, _share_sums(terms, nodes, left))
+            weight = nodes.weight * nodes.growth * nodes.transform
+            gain = terms.retain * nodes.scale * terms.over_nodes(nodes.odds, weight)
+            sums = _add(sums, (gain, (nodes.weight * nodes.base * left).sum(0)))
             ctx.blocks.append(block)
         ctx.save_for_backward(log_gain, retain_logits, log_base)
         return terms.by_rows(sums, class_wise=1)
@@ -146,12 +135,6 @@ def _without_dropped(terms: Terms) -> Remaining:
     """Phi less the part of the state in which every term is dropped, which has a closed form."""
     dropped = terms.drop.prod(terms.dim, keepdim=True)
     return lambda nodes, block: nodes.transform - dropped * nodes.decay
-
-
-def _share_sums(terms: Terms, nodes: Nodes, left: Tensor) -> Sums:
-    weight = nodes.weight * nodes.growth * nodes.transform
-    gain = terms.retain * nodes.scale * terms.over_nodes(nodes.odds, weight)
-    return gain, (nodes.weight * nodes.base * left).sum(0)
 
 
 def _share_gradients(

@@ -19,12 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer._checks import (
-    check_choice,
-    check_class_indices,
-    check_floating,
-    check_positive,
-)
+from lastlayer._checks import check_choice, check_class_indices, check_floating, check_positive
 from lastlayer.functional.autograd import by_rows
 from lastlayer.functional.dropmax.bernoulli_sum import expected_log_ratio, expected_shares
 from lastlayer.functional.dropmax.masks import one_hot_mask

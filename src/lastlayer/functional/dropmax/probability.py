@@ -49,7 +49,8 @@ def masked_log_prob(
 
     Source: DropMax (ICLR 2018) eq. 3; DropMax (NeurIPS 2018) eq. 2 and the released code.
     """
-    check_form(form, eps)
+    check_choice("form", form, FORMS)
+    check_positive("eps", eps)
     check_floating("logits", logits)
     logits, log_mask = at_least_float32(logits), at_least_float32(log_mask)
     log_eps = logits.new_full((), math.log(eps))
@@ -123,7 +124,6 @@ def monte_carlo_log_prob(
 
     Source: DropMax (ICLR 2018) eq. 17.
     """
-    check_form(form, eps)
     check_count("num_samples", num_samples)
     logits, retain_logits = at_least_float32(logits), at_least_float32(retain_logits)
     if noise is not None and noise.shape != (num_samples, *retain_logits.shape):
@@ -143,9 +143,3 @@ def monte_carlo_log_prob(
     if running is None:  # unreachable, num_samples >= 1
         raise RuntimeError("no mask was drawn")
     return running - math.log(num_samples)
-
-
-def check_form(form: str, eps: float) -> None:
-    """Raise ``ValueError`` unless ``form`` is known and ``eps`` above 0."""
-    check_choice("form", form, FORMS)
-    check_positive("eps", eps)

@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer._checks import (
-    check_channel_dim,
-    check_count,
-    check_probability,
-    check_rate,
-)
+from lastlayer._checks import check_channel_dim, check_count, check_probability, check_rate
 from lastlayer.functional.numerics import drawn_by
 
 

@@ -56,16 +56,12 @@ def unit_dropout(
     noise = draw_noise(
         features, unit, "uniform", channel_dim=channel_dim, noise=noise, generator=generator
     )
-    return torch.where(noise >= p, _divided_by_keep_probability(features, p), 0.0)
-
-
-def _divided_by_keep_probability(features: Tensor, p: float | Tensor) -> Tensor:
     # At p = 1 the quotient is never seen, but a divisor of 0 would turn gradients into NaN.
-    if not isinstance(p, Tensor):
-        return features / (1.0 - p if p < 1.0 else 1.0)
-    # Beside half-precision features a tensor's value would be rounded like them.
-    quotient = at_least_float32(features) / torch.where(p < 1.0, 1.0 - p, 1.0)
-    return quotient.to(features.dtype)
+    if isinstance(p, Tensor):  # its value would be rounded like half-precision features
+        quotient = at_least_float32(features) / torch.where(p < 1.0, 1.0 - p, 1.0)
+    else:
+        quotient = features / (1.0 - p if p < 1.0 else 1.0)
+    return torch.where(noise >= p, quotient.to(features.dtype), 0.0)
 
 
 def standout_keep_probability(

@@ -103,23 +103,7 @@ def draw_noise(
 
 
 def per_channel(values: Tensor, features: Tensor, *, channel_dim: int = 1) -> Tensor:
-    """Return one number per channel, or one for all, in a shape that multiplies the features.
-
-    Args:
-        values: ``(C,)`` or ``()``.
-        features: ``(N, C, ...)``, or ``(N, ..., C)`` with ``channel_dim=-1``.
-        channel_dim: as :func:`unit_shape` takes it.
-
-    Returns:
-        ``(1, C, 1, ...)``, ``(1, ..., 1, C)`` or ``()``.
-
-    Raises:
-        ValueError: if the sizes differ.
-
-    Example:
-        >>> per_channel(torch.ones(3), torch.empty(2, 3, 4, 4)).shape
-        torch.Size([1, 3, 1, 1])
-    """
+    """Return (C,) or () values in a shape that multiplies the features by channel."""
     if values.dim() == 0:
         return values
     check_num_channels(features.shape, values.numel(), channel_dim)
@@ -136,17 +120,5 @@ def check_num_channels(shape: Sequence[int], channels: int, channel_dim: int) ->
 
 
 def multiply(features: Tensor, factor: Tensor) -> Tensor:
-    """Return the product in the features' dtype, computed in that of the factor if wider.
-
-    Args:
-        features: ``(N, C, ...)``.
-        factor: at least float32, of as many dimensions, of size 1 or the features'.
-
-    Returns:
-        As ``features``.
-
-    Example:
-        >>> multiply(torch.ones(2, dtype=torch.bfloat16), torch.tensor([0.5]))
-        tensor([0.5000, 0.5000], dtype=torch.bfloat16)
-    """
+    """Return the product in the features' dtype, computed in that of the factor if wider."""
     return (features * factor).to(features.dtype)

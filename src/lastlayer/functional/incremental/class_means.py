@@ -145,29 +145,13 @@ def herding_order(features: Tensor, size: int) -> Tensor:
 
 
 def class_directions(features: Tensor, target: Tensor, classes: Tensor) -> Tensor:
-    r"""Mean direction of the features of each class.
+    r"""Mean direction of the features (N, D) of each of the (C,) classes; (C, D) unit vectors.
 
     .. math:: u_c = \frac{m_c}{\lVert m_c \rVert}, \qquad
         m_c = \frac{1}{n_c} \sum_{i: y_i = c} \frac{h_i}{\lVert h_i \rVert}
 
-    Args:
-        features: (N, D) floating point; half precision is computed in float32.
-        target: (N,) integer labels; those of other classes play no part.
-        classes: (C,) int64 class indices.
-
-    Returns:
-        (C, D) unit vectors in float32, or float64 for such features.
-
-    Raises:
-        TypeError: if a dtype does not fit.
-        ValueError: if a shape does not fit, a feature is not finite, a class has no example, or its
-            directions cancel out.
-
-    Example:
-        >>> features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 5.0]])
-        >>> class_directions(features, torch.tensor([0, 1, 1]), torch.tensor([1, 0]))
-        tensor([[0., 1.],
-                [1., 0.]])
+    Half precision is computed in float32. Raises ``ValueError`` if a class has no example, or its
+    directions cancel out.
     """
     check_floating("features", features)
     if features.dim() != 2:
