@@ -149,7 +149,7 @@ def as_array(features: Any) -> Any:
             "a sparse tensor must have shape (n, d) and the layout CSR, CSC or COO; "
             f"got shape {tuple(given.shape)} and {given.layout}"
         )
-    given = given.to_sparse_coo().coalesce()
+    given = given.to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]
     return sparse.coo_array(
         (given.values().numpy(), tuple(given.indices().numpy())), shape=tuple(given.shape)
     )
