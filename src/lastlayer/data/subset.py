@@ -16,15 +16,7 @@ def level_counts(available: Indices, size: int, order: Indices) -> Indices:
     """Return how many to take of each class so that the counts are as level as they can be.
 
     Every class is filled to the same level, or to what it has; what remains goes one each to the
-    first classes of ``order`` that have more.
-
-    Args:
-        available: examples of each class ``(K,)``.
-        size: how many to take in all, at most ``available.sum()``.
-        order: a permutation of the classes.
-
-    Returns:
-        Counts ``(K,)`` with the sum ``size``.
+    first classes of ``order``, a permutation, that have more.
 
     Example:
         >>> level_counts(np.array([9, 2, 9]), 9, order=np.array([2, 0, 1]))
@@ -48,16 +40,6 @@ def proportional_counts(available: Indices, size: int) -> Indices:
     """Return how many to take of each class in proportion to what it has (largest remainders).
 
     Of a class with one example none is taken, and of no class all: what stays keeps every class.
-
-    Args:
-        available: examples of each class ``(K,)``.
-        size: how many to take in all.
-
-    Returns:
-        Counts ``(K,)`` with the sum ``size``.
-
-    Raises:
-        ValueError: if ``size`` examples cannot be taken.
 
     Example:
         >>> proportional_counts(np.array([60, 30, 10]), 10)
