@@ -76,18 +76,8 @@ def balanced_subset(
 ) -> Indices:
     """Draw ``size`` examples, the same number of each class (a remainder goes one each).
 
-    Args:
-        target: labels ``(N,)``.
-        size: how many to draw, at least one of each class.
-        class_names: one name per class.
-        rng: randomness of the draw.
-
-    Returns:
-        Indices into ``target``, ascending. With the same generator state a larger subset holds a
-        smaller one.
-
-    Raises:
-        ValueError: if a class has too few examples; the message names it.
+    Returns indices into ``target``, ascending. With the same generator state a larger subset holds
+    a smaller one.
     """
     num_classes = len(class_names)
     if size < num_classes:
@@ -122,17 +112,6 @@ def set_test_apart(examples: Examples, *, fraction: float, seed: int) -> tuple[E
     """Split examples into a training and a test part in proportion to the classes.
 
     The seed is the split's own, not the run's: runs that differ in their seed keep the test part.
-
-    Args:
-        examples: everything there is.
-        fraction: the test part's share, in (0, 1).
-        seed: fixes the draw; at least 0.
-
-    Returns:
-        Training part and test part.
-
-    Raises:
-        ValueError: if the fraction is out of range or too large for the classes.
     """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"test_fraction must lie in (0, 1); got {fraction!r}")

@@ -24,12 +24,7 @@ DTYPES = ("float32", "float64")
 
 
 class Part(NamedTuple):
-    """Examples.
-
-    Attributes:
-        features: (n, d).
-        labels: (n,).
-    """
+    """Examples: features (n, d) and labels (n,)."""
 
     features: NDArray[Any]
     labels: NDArray[Any]
@@ -56,12 +51,7 @@ class Part(NamedTuple):
 
 
 class RowsPart(NamedTuple):
-    """Examples that need not be in memory.
-
-    Attributes:
-        rows: with their labels.
-        num_examples: how many there are.
-    """
+    """Examples that need not be in memory: rows with their labels, and how many there are."""
 
     rows: Rows
     num_examples: int
