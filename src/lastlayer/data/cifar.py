@@ -108,9 +108,8 @@ def _read_batch(path: Path, label_key: str, num_classes: int) -> Examples:
     data, labels = batch["data"], batch[label_key]
     pixels = int(np.prod(SHAPE))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (pixels,):
-        found = (
-            f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        )
+        is_array = isinstance(data, np.ndarray)
+        found = f"{data.dtype} {data.shape}" if is_array else type(data).__name__
         raise DataFileError(f"{path}: 'data' must be a uint8 array N x {pixels}; found {found}")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise DataFileError(f"{path}: {label_key!r} must be a list of integers")

@@ -115,11 +115,8 @@ def _columns(
 ) -> tuple[str, str]:
     """Return the columns of inputs and labels: as named, else the only ones of a fitting type."""
     images = [name for name, feature in features.items() if _type_name(feature) == "Image"]
-    texts = [
-        name
-        for name, feature in features.items()
-        if _type_name(feature) == "Value" and feature.dtype in ("string", "large_string")
-    ]
+    values = [name for name, feature in features.items() if _type_name(feature) == "Value"]
+    texts = [name for name in values if features[name].dtype in ("string", "large_string")]
     labels = [name for name, feature in features.items() if _type_name(feature) == "ClassLabel"]
     chosen = []
     for option, given, candidates in (

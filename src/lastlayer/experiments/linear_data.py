@@ -170,11 +170,10 @@ def load_linear_data(
     check_choice("dtype", dtype, DTYPES)
     if features is not None and data is not None:
         raise ValueError(f"give features or data, not both; got {str(features)!r} and {data!r}")
-    own = features is not None and held_out and validation_size is None
-    file_part = _file_validation(features) if own and features is not None else None
-    draw: float | None = 0
-    if held_out and file_part is None:
-        draw = validation_size
+    file_part = None
+    if features is not None and held_out and validation_size is None:
+        file_part = _file_validation(features)
+    draw = validation_size if held_out and file_part is None else 0
     splits = load(
         "npz" if features is not None else data or "digits",
         data_dir=features if features is not None else data_dir,
