@@ -166,12 +166,7 @@ def digit_canvas(
     """
     raw = read_digits(source, data_dir)
     train, test = canvas_parts(
-        raw,
-        size=size,
-        smallest=smallest,
-        largest=largest,
-        noise=noise,
-        seed=canvas_seed,
+        raw, size=size, smallest=smallest, largest=largest, noise=noise, seed=canvas_seed
     )
     return Raw(
         train=Examples(train.images, train.target),
@@ -183,18 +178,10 @@ def digit_canvas(
 
 
 def canvas_parts(raw: Raw, *, seed: int = 0, **options: Any) -> tuple[Canvases, Canvases]:
-    """Make the training and test canvases of a source, with their boxes.
+    """Return the training and test :class:`Canvases` of a source of images.
 
-    Args:
-        raw: what a source of images read, see :func:`read_digits`.
-        seed: fixes sizes, places and noise; the two parts draw their own.
-        **options: further arguments of :func:`digit_canvases`.
-
-    Returns:
-        Training and test canvases, those of the data source ``"digit-canvas"``.
-
-    Raises:
-        ValueError: if an option does not fit.
+    They are those of the data source ``"digit-canvas"``; the two parts draw their own sizes, places
+    and noise from the seed. The options are of :func:`digit_canvases`.
 
     Example:
         >>> train, test = canvas_parts(read_digits("digits"), size=24)
@@ -214,12 +201,6 @@ def canvas_boxes(
 ) -> Tensor:
     """Return the (N, 4) boxes of the test images of the data source ``"digit-canvas"``.
 
-    Args:
-        data_dir: folder of the other source's files.
-        source: the other source.
-        canvas_seed: as of the data source, as are the rest.
-        **options: further ones.
-
     Example:
         >>> canvas_boxes(size=24).shape
         torch.Size([500, 4])
@@ -228,22 +209,7 @@ def canvas_boxes(
 
 
 def read_digits(source: str = "digits", data_dir: Path | None = None) -> Raw:
-    """Read a data source of images by name.
-
-    Args:
-        source: a name in ``SOURCES``.
-        data_dir: folder of the source's files.
-
-    Returns:
-        What it read.
-
-    Raises:
-        ValueError: if there is no such source, or it has no images.
-
-    Example:
-        >>> read_digits().class_names[:3]
-        ('0', '1', '2')
-    """
+    """Read a data source by name, which must be one of images."""
     raw = SOURCES.get(source)(data_dir)
     for examples in (raw.train, raw.test):
         if raw.kind != "image" or not isinstance(examples.inputs, Tensor):

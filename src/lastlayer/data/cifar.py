@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
+from lastlayer.data.files import (
+    DataFileError,
+    find_file,
+    find_folder,
+    read_bytes,
+    require_data_dir,
+    require_file,
+)
 from lastlayer.data.sources import SOURCES, Examples, Raw
 
 SHAPE = (3, 32, 32)
@@ -45,8 +52,11 @@ def cifar10(data_dir: Path | None = None, *, allow_missing_batches: bool = False
     read = [_read_batch(path, "labels", 10) for path in paths.values() if path is not None]
     note = f"The training batches {', '.join(missing)} are missing; results on the others are not "
     return Raw(
-        train=_concatenate(read),
-        test=_read_batch(_require(folder, "test_batch"), "labels", 10),
+        train=Examples(
+            torch.cat([torch.as_tensor(part.inputs) for part in read]),
+            torch.cat([part.target for part in read]),
+        ),
+        test=_read_batch(require_file(folder, ["test_batch"], _HOW_TO_GET), "labels", 10),
         class_names=class_names,
         kind="image",
         notes=(note + "comparable with those on the whole set.",) if missing else (),
@@ -70,7 +80,7 @@ def cifar100(data_dir: Path | None = None, *, coarse: bool = False) -> Raw:
     level, num_classes = ("coarse", 20) if coarse else ("fine", 100)
     class_names = _class_names(folder, "meta", f"{level}_label_names", num_classes)
     train, test = (
-        _read_batch(_require(folder, name), f"{level}_labels", num_classes)
+        _read_batch(require_file(folder, [name], _HOW_TO_GET), f"{level}_labels", num_classes)
         for name in ("train", "test")
     )
     return Raw(train=train, test=test, class_names=class_names, kind="image")
@@ -81,15 +91,8 @@ def _folder(name: str, data_dir: Path | None, subfolder: str, stems: Sequence[st
     return find_folder([root / subfolder, root], stems, _HOW_TO_GET)
 
 
-def _require(folder: Path, name: str) -> Path:
-    path = find_file(folder, [name])
-    if path is None:
-        raise FileNotFoundError(f"{folder} has no file {name}. {_HOW_TO_GET}")
-    return path
-
-
 def _class_names(folder: Path, file: str, key: str, num_classes: int) -> tuple[str, ...]:
-    path = _require(folder, file)
+    path = require_file(folder, [file], _HOW_TO_GET)
     names = read_pickled_dict(path).get(key)
     if not isinstance(names, list) or len(names) != num_classes:
         raise DataFileError(f"{path}: expected {key!r}, a list of {num_classes} class names")
@@ -105,9 +108,8 @@ def _read_batch(path: Path, label_key: str, num_classes: int) -> Examples:
     data, labels = batch["data"], batch[label_key]
     pixels = int(np.prod(SHAPE))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (pixels,):
-        found = (
-            f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        )
+        is_array = isinstance(data, np.ndarray)
+        found = f"{data.dtype} {data.shape}" if is_array else type(data).__name__
         raise DataFileError(f"{path}: 'data' must be a uint8 array N x {pixels}; found {found}")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise DataFileError(f"{path}: {label_key!r} must be a list of integers")
@@ -120,11 +122,6 @@ def _read_batch(path: Path, label_key: str, num_classes: int) -> Examples:
             )
     images = torch.from_numpy(np.ascontiguousarray(data)).reshape(-1, *SHAPE)
     return Examples(images, torch.tensor(labels, dtype=torch.int64))
-
-
-def _concatenate(parts: Sequence[Examples]) -> Examples:
-    images = [part.inputs for part in parts if isinstance(part.inputs, torch.Tensor)]
-    return Examples(torch.cat(images), torch.cat([part.target for part in parts]))
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -165,14 +162,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 def read_pickled_dict(path: Path) -> dict[str, Any]:
     """Read a pickled dict of plain values and NumPy arrays, plain or compressed.
 
-    Args:
-        path: the file. Python 2 pickles are read too; bytes keys become strings.
-
-    Returns:
-        The dict.
-
-    Raises:
-        DataFileError: if the file is corrupt, asks for anything but arrays, or holds no dict.
+    Python 2 pickles are read too; bytes keys become strings.
     """
     content = read_bytes(path)
     try:

@@ -86,10 +86,7 @@ def digit_collages(
             raise ValueError(f"a collage needs {needed} digits {kind}; there are {len(pool)}")
     drawn = []
     for _ in range(count):
-        picked = [
-            pool[torch.randperm(len(pool), generator=generator)[:number]]
-            for _, pool, number in numbers
-        ]
+        picked = [p[torch.randperm(len(p), generator=generator)[:n]] for _, p, n in numbers]
         drawn.append(torch.cat(picked)[torch.randperm(cells, generator=generator)])
     index = torch.stack(drawn)
     images, boxes = _lay_out(digits, index, rows, columns, gap)

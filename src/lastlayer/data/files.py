@@ -17,11 +17,7 @@ class DataFileError(ValueError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of ``path``, unpacked if its first bytes say gzip, xz or bzip2.
-
-    Raises:
-        DataFileError: if the compressed data are truncated or corrupt.
-    """
+    """Return the content of ``path``, unpacked if its first bytes say gzip, xz or bzip2."""
     content = path.read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
@@ -38,12 +34,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def require_data_dir(data_dir: Path | None, name: str, how_to_get: str) -> Path:
-    """Return ``data_dir``, or raise if there is none.
-
-    Raises:
-        ValueError: if it is None.
-        FileNotFoundError: if it is not a folder.
-    """
+    """Return ``data_dir``, or raise if it is None or no folder."""
     if data_dir is None:
         raise ValueError(f"data source {name!r} needs data_dir. {how_to_get}")
     if not data_dir.is_dir():
@@ -61,12 +52,16 @@ def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
     return None
 
 
-def find_folder(folders: Sequence[Path], stems: Sequence[str], how_to_get: str) -> Path:
-    """Return the first of ``folders`` that holds a file called as one of ``stems``.
+def require_file(folder: Path, stems: Sequence[str], how_to_get: str) -> Path:
+    """Return the file that :func:`find_file` finds, or raise ``FileNotFoundError``."""
+    path = find_file(folder, stems)
+    if path is None:
+        raise FileNotFoundError(f"{folder} has no file {stems[0]}. {how_to_get}")
+    return path
 
-    Raises:
-        FileNotFoundError: if none does; the message lists the folders looked into.
-    """
+
+def find_folder(folders: Sequence[Path], stems: Sequence[str], how_to_get: str) -> Path:
+    """Return the first of ``folders`` that holds a file called as one of ``stems``, or raise."""
     for folder in folders:
         if find_file(folder, stems) is not None:
             return folder

@@ -71,13 +71,18 @@ def hub(
     ]
     if len(read) == 1:
         read = list(set_test_apart(read[0], fraction=test_fraction, seed=split_seed))
+    notes: tuple[str, ...] = ()
+    if test_name is None:
+        notes = ("No test split: examples were set apart for the test.",)
+    elif test_name != "test":
+        notes = (f"The test part is the split {test_name!r}.",)
     return Raw(
         train=read[0],
         test=read[1],
         class_names=class_names,
         kind="vector" if is_text else "image",
         encoder=Tfidf(max_features=max_features) if is_text else None,
-        notes=() if test_name == "test" else (_test_note(test_name),),
+        notes=notes,
     )
 
 
@@ -110,11 +115,8 @@ def _columns(
 ) -> tuple[str, str]:
     """Return the columns of inputs and labels: as named, else the only ones of a fitting type."""
     images = [name for name, feature in features.items() if _type_name(feature) == "Image"]
-    texts = [
-        name
-        for name, feature in features.items()
-        if _type_name(feature) == "Value" and feature.dtype in ("string", "large_string")
-    ]
+    values = [name for name, feature in features.items() if _type_name(feature) == "Value"]
+    texts = [name for name in values if features[name].dtype in ("string", "large_string")]
     labels = [name for name, feature in features.items() if _type_name(feature) == "ClassLabel"]
     chosen = []
     for option, given, candidates in (
@@ -160,9 +162,3 @@ def _inputs(
         for image, name in zip(column, names, strict=True)
     ]
     return torch.from_numpy(stack_images(arrays, names))
-
-
-def _test_note(test_name: str | None) -> str:
-    if test_name is None:
-        return "No test split: examples were set apart for the test."
-    return f"The test part is the split {test_name!r}."

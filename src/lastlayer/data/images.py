@@ -23,18 +23,9 @@ Size = int | Sequence[int] | None
 
 
 def read_image(path: Path, *, size: Size = None, grayscale: bool = False) -> npt.NDArray[np.uint8]:
-    """Read an image file.
+    """Read an image file of any format that Pillow reads, of 8 bits a channel.
 
-    Args:
-        path: the file, of any format that Pillow reads.
-        size: what to scale it to (bilinear with antialiasing); None leaves it.
-        grayscale: one channel instead of three.
-
-    Returns:
-        uint8 ``(channels, height, width)``.
-
-    Raises:
-        DataFileError: if the file cannot be read as an image of 8 bits a channel.
+    It is scaled to ``size`` (bilinear with antialiasing), and uint8 ``(channels, height, width)``.
     """
     from PIL import Image
 
@@ -68,11 +59,7 @@ def image_to_array(
 def stack_images(
     arrays: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
 ) -> npt.NDArray[np.uint8]:
-    """Stack images of one size to ``(N, C, H, W)``.
-
-    Raises:
-        DataFileError: if sizes differ; the message names the two images.
-    """
+    """Stack images, which must be of one size, to ``(N, C, H, W)``."""
     for array, name in zip(arrays, names, strict=True):
         if array.shape != arrays[0].shape:
             first, other = ("{1} x {2}".format(*a.shape) for a in (arrays[0], array))

@@ -18,16 +18,7 @@ def index_labels(
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
     """Number the classes that occur in training, sorted (numbers by value, names by letter).
 
-    Args:
-        train: one label per training example.
-        test: one label per test example.
-        where: the file or data set, for messages.
-
-    Returns:
-        Class names, training target ``(N,)`` int64, test target ``(M,)`` int64.
-
-    Raises:
-        DataFileError: if a test label does not occur in training.
+    Returns class names, training and test target, int64. ``where`` names the data in messages.
 
     Example:
         >>> index_labels(["cat", "ant", "cat"], ["ant"], where="pets")
@@ -45,11 +36,7 @@ def index_labels(
 
 
 def label_array_to_list(array: np.ndarray, *, where: str) -> list[Label]:
-    """Return a 1-D array of integers of at least 0, or of strings, as a list.
-
-    Raises:
-        DataFileError: if the array is anything else.
-    """
+    """Return a 1-D array of integers of at least 0, or of strings, as a list."""
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         raise DataFileError(
             f"{where}: labels must be a 1-D array of integers or strings; "

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
+from lastlayer.data.files import (
+    DataFileError,
+    find_folder,
+    read_bytes,
+    require_data_dir,
+    require_file,
+)
 from lastlayer.data.sources import SOURCES, Examples, Raw
 
 SIDE = 28
@@ -60,12 +65,6 @@ def kmnist(data_dir: Path | None = None) -> Raw:
     return _read("kmnist", data_dir, ("kmnist", "KMNIST/raw"), KANA)
 
 
-@dataclass(frozen=True)
-class _Part:
-    examples: Examples
-    notes: list[str]
-
-
 def _read(
     name: str,
     data_dir: Path | None,
@@ -81,14 +80,10 @@ def _read(
         stem for part in COUNTS for kind in ("images", "labels") for stem in _stems(part, kind)
     ]
     folder = find_folder(folders, stems, how_to_get)
-    train, test = (_read_part(folder, part, how_to_get, md5 or {}) for part in COUNTS)
-    return Raw(
-        train=train.examples,
-        test=test.examples,
-        class_names=class_names,
-        kind="image",
-        notes=(*train.notes, *test.notes),
-    )
+    parts = [_read_part(folder, part, how_to_get, md5 or {}) for part in COUNTS]
+    (train, train_notes), (test, test_notes) = parts
+    notes = (*train_notes, *test_notes)
+    return Raw(train=train, test=test, class_names=class_names, kind="image", notes=notes)
 
 
 def _stems(part: str, kind: str) -> list[str]:
@@ -97,13 +92,13 @@ def _stems(part: str, kind: str) -> list[str]:
     return [f"{part}-{kind}{mark}idx{dimensions}-ubyte" for mark in "-."]
 
 
-def _read_part(folder: Path, part: str, how_to_get: str, md5: dict[str, str]) -> _Part:
-    """Read and check the images and labels of one part."""
-    paths = {kind: find_file(folder, _stems(part, kind)) for kind in ("images", "labels")}
-    for kind, path in paths.items():
-        if path is None:
-            raise FileNotFoundError(f"{folder} has no file {_stems(part, kind)[0]}. {how_to_get}")
-    image_path, label_path = (path for path in paths.values() if path is not None)
+def _read_part(
+    folder: Path, part: str, how_to_get: str, md5: dict[str, str]
+) -> tuple[Examples, list[str]]:
+    """Read and check the images and labels of one part; return notes beside them."""
+    image_path, label_path = (
+        require_file(folder, _stems(part, kind), how_to_get) for kind in ("images", "labels")
+    )
     images, labels = read_idx(image_path, dimensions=3), read_idx(label_path, dimensions=1)
     if images.shape[1:] != (SIDE, SIDE):
         found = " x ".join(map(str, images.shape[1:]))
@@ -117,42 +112,28 @@ def _read_part(folder: Path, part: str, how_to_get: str, md5: dict[str, str]) ->
         raise DataFileError(
             f"{label_path}: labels must lie in [0, 9]; found {labels[row]} at position {row}"
         )
-    notes = [_md5_note(path, md5) for path in (image_path, label_path)]
+    notes = []
+    for path in (image_path, label_path):
+        if path.name in md5:
+            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            if found != md5[path.name]:
+                notes.append(f"{path.name}: not byte for byte the original file (md5 {found}).")
     if len(labels) != COUNTS[part]:
         notes.append(f"{image_path.name}: {len(labels)} images, the original has {COUNTS[part]}.")
     examples = Examples(
         torch.from_numpy(images.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
     )
-    return _Part(examples, [note for note in notes if note])
-
-
-def _md5_note(path: Path, md5: dict[str, str]) -> str:
-    if path.name not in md5:
-        return ""
-    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    if found == md5[path.name]:
-        return ""
-    return f"{path.name}: not byte for byte the original file (md5 {found})."
+    return examples, notes
 
 
 _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes.
+    """Read an IDX file of unsigned bytes, plain or compressed, of so many dimensions.
 
-    The header is big-endian: two zero bytes, the type (8: unsigned byte), the number of
-    dimensions, then each size in four bytes; the values follow in C order.
-
-    Args:
-        path: the file, plain or compressed.
-        dimensions: how many dimensions it must have.
-
-    Returns:
-        The array.
-
-    Raises:
-        DataFileError: if the header or the length is not what it should be.
+    The header is big-endian: two zero bytes, the type (8: unsigned byte), the number of dimensions,
+    then each size in four bytes; the values follow in C order.
     """
     content = read_bytes(path)
     expected = bytes([0, 0, _UNSIGNED_BYTE, dimensions])

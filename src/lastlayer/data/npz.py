@@ -93,11 +93,7 @@ def _find(data_dir: Path | None, file: str | None) -> Path:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of an ``.npz`` file by name.
-
-    Raises:
-        DataFileError: if it cannot be read, or holds pickled objects.
-    """
+    """Return the arrays of an ``.npz`` file by name."""
     try:
         # Opened here, since np.load leaves a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:

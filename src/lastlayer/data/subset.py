@@ -16,15 +16,7 @@ def level_counts(available: Indices, size: int, order: Indices) -> Indices:
     """Return how many to take of each class so that the counts are as level as they can be.
 
     Every class is filled to the same level, or to what it has; what remains goes one each to the
-    first classes of ``order`` that have more.
-
-    Args:
-        available: examples of each class ``(K,)``.
-        size: how many to take in all, at most ``available.sum()``.
-        order: a permutation of the classes.
-
-    Returns:
-        Counts ``(K,)`` with the sum ``size``.
+    first classes of ``order``, a permutation, that have more.
 
     Example:
         >>> level_counts(np.array([9, 2, 9]), 9, order=np.array([2, 0, 1]))
@@ -48,16 +40,6 @@ def proportional_counts(available: Indices, size: int) -> Indices:
     """Return how many to take of each class in proportion to what it has (largest remainders).
 
     Of a class with one example none is taken, and of no class all: what stays keeps every class.
-
-    Args:
-        available: examples of each class ``(K,)``.
-        size: how many to take in all.
-
-    Returns:
-        Counts ``(K,)`` with the sum ``size``.
-
-    Raises:
-        ValueError: if ``size`` examples cannot be taken.
 
     Example:
         >>> proportional_counts(np.array([60, 30, 10]), 10)
@@ -94,18 +76,8 @@ def balanced_subset(
 ) -> Indices:
     """Draw ``size`` examples, the same number of each class (a remainder goes one each).
 
-    Args:
-        target: labels ``(N,)``.
-        size: how many to draw, at least one of each class.
-        class_names: one name per class.
-        rng: randomness of the draw.
-
-    Returns:
-        Indices into ``target``, ascending. With the same generator state a larger subset holds a
-        smaller one.
-
-    Raises:
-        ValueError: if a class has too few examples; the message names it.
+    Returns indices into ``target``, ascending. With the same generator state a larger subset holds
+    a smaller one.
     """
     num_classes = len(class_names)
     if size < num_classes:
@@ -140,17 +112,6 @@ def set_test_apart(examples: Examples, *, fraction: float, seed: int) -> tuple[E
     """Split examples into a training and a test part in proportion to the classes.
 
     The seed is the split's own, not the run's: runs that differ in their seed keep the test part.
-
-    Args:
-        examples: everything there is.
-        fraction: the test part's share, in (0, 1).
-        seed: fixes the draw; at least 0.
-
-    Returns:
-        Training part and test part.
-
-    Raises:
-        ValueError: if the fraction is out of range or too large for the classes.
     """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"test_fraction must lie in (0, 1); got {fraction!r}")

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lastlayer._checks import check_options
-from lastlayer.data.files import DataFileError, find_file, find_folder, read_bytes, require_data_dir
+from lastlayer.data.files import (
+    DataFileError,
+    find_folder,
+    read_bytes,
+    require_data_dir,
+    require_file,
+)
 from lastlayer.data.labels import index_labels
 from lastlayer.data.sources import SOURCES, Examples, Raw
 from lastlayer.data.tfidf import Tfidf
@@ -53,8 +59,8 @@ def text_csv(
     encoder = Tfidf(max_features, min_df, (ngram_range[0], ngram_range[1]), sublinear_tf)
     root = require_data_dir(data_dir, "text-csv", _LAYOUT)
     columns = (text_column, label_column)
-    texts, labels = _read_csv(_require(root, train), columns)
-    test_texts, test_labels = _read_csv(_require(root, test), columns)
+    texts, labels = _read_csv(require_file(root, [train], _LAYOUT), columns)
+    test_texts, test_labels = _read_csv(require_file(root, [test], _LAYOUT), columns)
     class_names, target, test_target = index_labels(labels, test_labels, where=str(root / test))
     return Raw(
         train=Examples(texts, target),
@@ -110,13 +116,6 @@ class _Tabs(csv.Dialect):
     delimiter = "\t"
     quoting = csv.QUOTE_NONE
     lineterminator = "\n"
-
-
-def _require(root: Path, name: str) -> Path:
-    path = find_file(root, [name])
-    if path is None:
-        raise FileNotFoundError(f"{root} has no file {name}. {_LAYOUT}")
-    return path
 
 
 def _read_csv(path: Path, columns: tuple[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -94,14 +94,7 @@ class FittedTfidf:
         return cls(settings, vectorizer)
 
     def transform(self, texts: Sequence[str]) -> Tensor:
-        """Return dense float32 vectors.
-
-        Args:
-            texts: N texts.
-
-        Returns:
-            ``(N, terms)``, each row of length 1, or 0 where no term is known.
-        """
+        """Return dense float32 vectors ``(N, terms)`` of length 1, or 0 where no term is known."""
         return torch.from_numpy(self._vectorizer.transform(texts).toarray())
 
     def extras(self) -> dict[str, object]:

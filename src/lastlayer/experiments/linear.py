@@ -50,11 +50,7 @@ class LinearSettings:
     seed: int = 0
 
     def estimator(self, solver: str, *, device: str | None = None) -> LinearSoftmax:
-        """Return the estimator that a solver's name stands for.
-
-        Raises:
-            ValueError: if there is none.
-        """
+        """Return the estimator that a solver's name stands for."""
         if self.class_weight is not None:
             check_choice("class_weight", self.class_weight, ("balanced",))
         kind: Any = SOLVERS.get(solver)
@@ -103,19 +99,8 @@ def fit_solvers(
     With several solvers and no path, test accuracy is measured along the way too: by fits to 1, 2,
     4, 8, ... iterations, after the one that is timed, so that they cost as much again.
 
-    Args:
-        solvers: names in ``SOLVERS``.
-        data: what to fit to.
-        settings: how.
-        out: gets a folder per solver with ``model.npz``, ``history.json`` and ``summary.json``.
-        device: where to compute.
-        progress: called now and then.
-
-    Returns:
-        A summary per solver; ``reused`` tells whether it was there.
-
-    Raises:
-        ValueError: if a solver is unknown or named twice, or a setting does not fit.
+    Each gets a folder in ``out`` with ``model.npz``, ``history.json`` and ``summary.json``;
+    ``reused`` of a summary tells whether it was there.
     """
     if not solvers or len(set(solvers)) < len(solvers):
         raise ValueError(f"solver must name one or more, each once; got {', '.join(solvers)!r}")
@@ -153,11 +138,13 @@ def fit_linear(
     with noted_warnings() as notes:
         begin = time.perf_counter()
         if settings.path:
+            if data.validation is None:
+                raise ValueError("a path needs held-out examples to choose C by")
             points = regularization_path(
                 estimator,
                 *data.train,
                 Cs=settings.path,
-                validation=_needed(data.validation).held_out,
+                validation=data.validation.held_out,
                 callback=fit_progress.point,
             )
             estimator = points.choose(one_standard_error=settings.one_standard_error).model
@@ -171,6 +158,7 @@ def fit_linear(
     if traced:
         history["test_accuracy"] = _accuracy_on_the_way(estimator, prepared, data.test)
     estimator.callback = None
+    objective, bound = min(history["objective"]), max(history["bound"])
     summary = {
         "solver": name,
         "taken": getattr(estimator, "solver_", None),  # of auto, the solver that it chose
@@ -181,7 +169,10 @@ def fit_linear(
         "C": float(estimator.C),
         "iterations": int(estimator.n_iter_),
         "seconds": round(seconds, 4),
-        **_reached(estimator),
+        "objective": objective,
+        "bound": bound,
+        "gap": max(0.0, objective - bound) / max(abs(objective), 1e-300),
+        "converged": bool(estimator.converged_),
         "train": data.train.measure(estimator),
         "test": data.test.measure(estimator),
         "path": path,
@@ -190,19 +181,6 @@ def fit_linear(
     }
     model = estimator if data.random is None else make_pipeline(data.random, estimator)
     return LinearFit(model, summary, history)
-
-
-def _reached(estimator: LinearSoftmax) -> Numbers:
-    """Return the objective of the weights, the best bound and the gap between them."""
-    objective = min(estimator.history_["objective"])
-    bound = max(estimator.history_["bound"])
-    gap = max(0.0, objective - bound) / max(abs(objective), 1e-300)
-    return {
-        "objective": objective,
-        "bound": bound,
-        "gap": gap,
-        "converged": bool(estimator.converged_),
-    }
 
 
 def _accuracy_on_the_way(
@@ -223,9 +201,3 @@ def _accuracy_on_the_way(
         found["seconds"].append(seconds[count])
         found["accuracy"].append(test.accuracy(model))
     return found
-
-
-def _needed(validation: AnyPart | None) -> AnyPart:
-    if validation is None:
-        raise ValueError("a path needs held-out examples to choose C by")
-    return validation

@@ -24,12 +24,7 @@ DTYPES = ("float32", "float64")
 
 
 class Part(NamedTuple):
-    """Examples.
-
-    Attributes:
-        features: (n, d).
-        labels: (n,).
-    """
+    """Examples: features (n, d) and labels (n,)."""
 
     features: NDArray[Any]
     labels: NDArray[Any]
@@ -56,12 +51,7 @@ class Part(NamedTuple):
 
 
 class RowsPart(NamedTuple):
-    """Examples that need not be in memory.
-
-    Attributes:
-        rows: with their labels.
-        num_examples: how many there are.
-    """
+    """Examples that need not be in memory: rows with their labels, and how many there are."""
 
     rows: Rows
     num_examples: int
@@ -180,11 +170,10 @@ def load_linear_data(
     check_choice("dtype", dtype, DTYPES)
     if features is not None and data is not None:
         raise ValueError(f"give features or data, not both; got {str(features)!r} and {data!r}")
-    own = features is not None and held_out and validation_size is None
-    file_part = _file_validation(features) if own and features is not None else None
-    draw: float | None = 0
-    if held_out and file_part is None:
-        draw = validation_size
+    file_part = None
+    if features is not None and held_out and validation_size is None:
+        file_part = _file_validation(features)
+    draw = validation_size if held_out and file_part is None else 0
     splits = load(
         "npz" if features is not None else data or "digits",
         data_dir=features if features is not None else data_dir,

@@ -14,12 +14,9 @@ Numbers = dict[str, Any]
 
 
 def finished_summary(folder: Path, described: Numbers, traced: bool) -> Numbers | None:
-    """Return the summary of a finished fit with the same settings and data, or None.
+    """Return the summary of a finished fit with the settings and data described, or None.
 
-    Args:
-        folder: of the solver.
-        described: the settings.
-        traced: whether its history must tell the accuracy on the way.
+    If ``traced`` its history must tell the accuracy on the way.
     """
     if not (folder / "model.npz").is_file():
         return None

@@ -32,14 +32,7 @@ def noted_warnings() -> Iterator[list[str]]:
 
 
 class FitProgress:
-    """Turns a solver's records into shares of its way: by digits of the gap, or iterations.
-
-    Args:
-        name: of the solver.
-        estimator: gives its tolerance and most iterations.
-        fits: how many fits there will be.
-        progress: who is told.
-    """
+    """Turns records of so many fits into shares of the way: by digits of the gap, or iterations."""
 
     def __init__(
         self, name: str, estimator: LinearSoftmax, fits: int, progress: LinearProgress | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +41,10 @@ def load_linear_files(
     cluster: Any = None,
     options: Mapping[str, Any] | None = None,
 ) -> LinearData:
-    """Read labels, and features block by block in every pass.
+    """Read labels, and features block by block in every pass; see ``rows_from_files``.
 
-    The parts are those that the ``npz`` data source draws of the same examples.
-
-    Args:
-        features: ``.npy`` or parquet file, or a pattern; see ``rows_from_files``.
-        target: labels: a ``.npy`` file, an array of an ``.npz`` file, or a column.
-        columns: of parquet files, the features.
-        train_size: training examples, drawn class-balanced; all if None.
-        held_out: whether a held-out part is needed.
-        validation_size: held-out examples, a count or a fraction; a tenth if None.
-        seed: fixes the draws.
-        dtype: what is computed in, ``"float32"`` or ``"float64"``.
-        memory_bound: bytes of features in memory.
-        device: where to compute.
-        cluster: client of a dask cluster, whose workers read the files and keep them.
-        options: ``test_fraction`` and ``split_seed``, as of the ``npz`` data source.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ImportError: if an extra is needed and not installed.
-        ValueError: if files, labels or sizes do not fit.
+    The parts are those that the ``npz`` data source draws of the same examples, by its ``options``
+    ``test_fraction`` and ``split_seed``; sizes as of :func:`load_linear_data`.
     """
     check_choice("dtype", dtype, DTYPES)
     check_options(f"features {features!r}", _set_apart, options or ())
@@ -95,7 +77,11 @@ def load_linear_files(
         )
         return RowsPart(rows, len(indices))
 
+    # What tells whether data have changed: of files their size and time alone.
     about = repr((features, target, columns, dtype, classes.tolist()))
+    stats = [(str(path.resolve()), path.stat()) for path in file_paths("features", features)]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    told = np.frombuffer(f"{about}{files}".encode(), np.uint8)
     parts = (labels, train, validation, _indices(test))
     return LinearData(
         name=_name(features),
@@ -103,7 +89,7 @@ def load_linear_files(
         test=part(_indices(test)),
         validation=part(validation) if wanted else None,
         notes=(f"No test arrays: {len(test.target)} examples were set apart for the test.",),
-        files=_digest(features, about, parts),
+        files=digest_of((told, *(part.numpy() for part in parts))),
     )
 
 
@@ -115,14 +101,6 @@ def _set_apart(
 
 def _indices(examples: Examples) -> Tensor:
     return torch.as_tensor(examples.inputs)
-
-
-def _digest(features: str, about: str, parts: Iterable[Tensor]) -> str:
-    """Return what tells whether data have changed, of files by their size and time alone."""
-    stats = [(str(path.resolve()), path.stat()) for path in file_paths("features", features)]
-    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    told = np.frombuffer(f"{about}{files}".encode(), np.uint8)
-    return digest_of((told, *(part.numpy() for part in parts)))
 
 
 def _name(features: str) -> str:

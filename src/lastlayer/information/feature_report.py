@@ -213,7 +213,10 @@ class LayerScores:
         Raises:
             ValueError: if fewer than two examples were added.
         """
-        scores = {name: _of_sums(sums) for name, sums in self._sums.items()}
+        scores = {}
+        for name, sums in self._sums.items():
+            value, rank = sums.h_score_and_rank()
+            scores[name] = described(value, sums.shrunk_h_score(), rank, *sums.sizes)
         return FeatureReport(scores, dict(self._left_out))
 
     def _hear(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -257,13 +260,10 @@ class LayerScores:
 
 @dataclass
 class _Batch:
-    """What a pass over one batch was heard to return.
+    """What a pass over one batch of ``size`` examples was heard to return.
 
-    Attributes:
-        size: number of examples.
-        features: (N, D) of the chosen layers.
-        problems: why a module cannot be scored.
-        before: the channels of what the last module returned.
+    ``features``, (N, D), are of the chosen layers; ``problems`` say why a module cannot be scored;
+    ``before`` are the channels of what the last module returned.
     """
 
     size: int
@@ -290,12 +290,7 @@ def _pooled(
 def pool_features(output: Tensor, dim: int) -> Tensor:
     """Return (N, D) features of an output: the mean over all other dimensions.
 
-    Args:
-        output: (N, ...), with the features in ``dim``; (N, D) stays as it is.
-        dim: which dimension they are, not 0.
-
-    Raises:
-        ValueError: if the output has no such dimension.
+    The features are in ``dim``, not 0, of the (N, ...) output; (N, D) stays as it is.
 
     Example:
         >>> pool_features(torch.ones(2, 4, 4, 3), -1).shape
@@ -314,7 +309,8 @@ def pool_features(output: Tensor, dim: int) -> Tensor:
 def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
     modules = dict(model.named_modules())
     if layers is None:
-        names = [name for name, module in modules.items() if _has_matrix(module)]
+        weights = {name: getattr(module, "weight", None) for name, module in modules.items()}
+        names = [name for name, w in weights.items() if isinstance(w, Tensor) and w.dim() >= 2]
         if not names:
             raise ValueError(
                 f"layers: {type(model).__name__} has no layer with a weight; name some"
@@ -330,13 +326,3 @@ def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> list[str]:
             )
         chosen.update(hits)
     return [name for name in modules if name in chosen]
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.dim() >= 2
-
-
-def _of_sums(sums: HScoreSums) -> HScore:
-    value, rank = sums.h_score_and_rank()
-    return described(value, sums.shrunk_h_score(), rank, *sums.sizes)

@@ -55,7 +55,12 @@ class ForwardTrace(TorchFunctionMode):
         kwargs = kwargs or {}
         operand = args[0] if args else kwargs.get("input")
         if isinstance(operand, Tensor) and _cells(operand) and not self.pinned:
-            self._see(operand)
+            if _cells(operand) > 1:
+                self.maps, self._pooled = Maps(several=operand), False
+            elif not self._pooled:
+                # A convolution as large as its input left one cell; pooling would leave a mean,
+                # whose map has been seen, or a maximum, which no class map explains.
+                self.maps = Maps(self.maps.several, operand)
         out = func(*args, **kwargs)
         if _cells(operand) > 1 and _cells(out) == 1 and func is not F.conv2d:
             self._pooled = True
@@ -71,14 +76,6 @@ class ForwardTrace(TorchFunctionMode):
         """Take these features and look for no others."""
         self.maps = Maps(several=features)
         self.pinned = True
-
-    def _see(self, operand: Tensor) -> None:
-        if _cells(operand) > 1:
-            self.maps, self._pooled = Maps(several=operand), False
-        elif not self._pooled:
-            # A convolution as large as its input left one cell; pooling would leave a mean, whose
-            # map has been seen, or a maximum, which no class map explains.
-            self.maps = Maps(self.maps.several, operand)
 
 
 def _cells(value: object) -> int:

@@ -46,15 +46,10 @@ class Readout(NamedTuple):
 def read_out(model: nn.Module, images: Tensor, layer: str | None = None) -> Readout:
     """Pass ``images`` through ``model`` once, in evaluation mode, and trace its end.
 
-    Args:
-        model: a network that ends in average pooling and one linear layer or 1x1 convolution
-            (logits, log-probabilities or probabilities out), or a :class:`lastlayer.Classifier`
-            whose backbone ends in average pooling.
-        images: (N, ...) a batch of the network's inputs.
-        layer: dotted name of the module whose output is the last map; found if None.
-
-    Returns:
-        The :class:`Readout`.
+    The network ends in average pooling and one linear layer or 1x1 convolution (logits,
+    log-probabilities or probabilities out), or is a :class:`lastlayer.Classifier` whose backbone
+    ends in average pooling. ``layer`` is the dotted name of the module whose output is the last
+    map; found if None.
 
     Raises:
         ValueError: if the output is not the map's mean times the weights, the message says what
@@ -146,12 +141,9 @@ def _of_network(model: nn.Module, output: Tensor, trace: ForwardTrace) -> Readou
 
 def _is_output(logits: Tensor, output: Tensor, scale: Tensor, precision: float) -> bool:
     """Whether a network returned these logits, or their softmax or its logarithm."""
-    if _same(logits, output, scale, precision):
-        return True
     probabilities = logits.softmax(1)
-    return _same(logits.log_softmax(1), output, scale, precision) or _same(
-        probabilities, output, probabilities, precision
-    )
+    ways = ((logits, scale), (logits.log_softmax(1), scale), (probabilities, probabilities))
+    return any(_same(found, output, size, precision) for found, size in ways)
 
 
 def _same(found: Tensor, expected: Tensor, scale: Tensor, precision: float) -> bool:

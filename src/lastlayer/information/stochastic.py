@@ -97,11 +97,17 @@ def stochastic_information(
     derived here.
     """
     check_count("num_samples", num_samples)
-    draw = _monte_carlo(head)
+    if not predicts_with_masks(head):
+        raise TypeError(
+            "head must draw masks when it predicts: its log_prob must take prediction, num_samples "
+            f"and generator, as DropMax's does; got {type(head).__name__}"
+        )
     if features.dim() != 2:
         raise ValueError(f"features must have shape (N, D); got {tuple(features.shape)}")
     notes = warn_of_training(held_out, stacklevel=4)  # the decorator stands in between
-    log_q = _target_log_prob(draw, features, target, num_samples, generator)
+    log_q = _target_log_prob(
+        cast(_MonteCarlo, head.log_prob), features, target, num_samples, generator
+    )
     target = target.detach().cpu()
     counts = fi.label_counts(target, head.num_classes).double()
     shares = counts / counts.sum() if prior is None else prior.detach().cpu().double()
@@ -132,15 +138,6 @@ def predicts_with_masks(head: Head) -> bool:
     """Return whether a head draws masks when it predicts, so that it has a bracket."""
     wanted = {"prediction", "num_samples", "generator"}
     return wanted <= set(inspect.signature(head.log_prob).parameters)
-
-
-def _monte_carlo(head: Head) -> _MonteCarlo:
-    if not predicts_with_masks(head):
-        raise TypeError(
-            "head must draw masks when it predicts: its log_prob must take prediction, num_samples "
-            f"and generator, as DropMax's does; got {type(head).__name__}"
-        )
-    return cast(_MonteCarlo, head.log_prob)
 
 
 def _target_log_prob(

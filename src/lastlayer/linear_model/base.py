@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lastlayer._checks import is_number, is_whole
 from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
-from lastlayer.linear_model.inputs import Examples, as_array, check_examples, check_rows_finite
+from lastlayer.linear_model.inputs import (
+    Examples,
+    as_array,
+    check_dense,
+    check_examples,
+    checked_array,
+)
 from lastlayer.linear_model.penalties import Penalty, Smoothing, Tikhonov
 from lastlayer.linear_model.problem import SoftmaxProblem, centered
 from lastlayer.linear_model.rows.memory import LocalRows
@@ -264,32 +270,16 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
     def _logits(self, X: Any) -> Any:
         check_is_fitted(self)
         if not isinstance(X, Tensor):
-            return self._array_logits(X)
-        if X.dim() != 2 or X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has shape {tuple(X.shape)}, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        dtype = torch.float64
-        if X.is_floating_point():  # half precision holds features, but not logits
-            dtype = torch.promote_types(X.dtype, torch.float32)
+            rows = checked_array(self, X, reset=False)
+            return np.asarray(rows @ self.coef_.T + self.intercept_)
+        # Half precision holds features, but not logits.
+        least = torch.float32 if X.is_floating_point() else torch.float64
+        dtype = torch.promote_types(X.dtype, least)
         if X.layout is not torch.strided:
-            return torch.from_numpy(self._array_logits(as_array(X))).to(X.device, dtype)
-        check_rows_finite(X)
+            return torch.from_numpy(self._logits(as_array(X))).to(X.device, dtype)
+        check_dense(self, X)
         weights = torch.from_numpy(self.coef_).to(X.device, dtype)
         return X.to(dtype) @ weights.T + torch.from_numpy(self.intercept_).to(X.device, dtype)
-
-    def _array_logits(self, X: Any) -> NDArray[Any]:
-        X = validate_data(
-            self,
-            X,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            ensure_all_finite=False,
-            reset=False,
-        )
-        check_rows_finite(X)
-        return np.asarray(X @ self.coef_.T + self.intercept_)
 
     def decision_function(self, X: Any) -> Any:
         """Return the logits, (n, K); their difference, (n,), for two classes."""

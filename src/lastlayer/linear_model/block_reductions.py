@@ -38,7 +38,11 @@ def gram(block: Block, every: int = 1) -> tuple[Tensor, ...]:
 
 def gram_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """Sum s a (a'W + b) and s (a'W + b) over the rows."""
-    values = block.matrix.times(weights).add_(bias)
+    return weighted_sums(block, block.matrix.times(weights).add_(bias))
+
+
+def weighted_sums(block: Block, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A'SV and 1'SV of values V, (n, K), which are overwritten."""
     if block.weight is not None:
         values.mul_(block.weight.unsqueeze(1))
     return block.matrix.transposed_times(values), values.sum(0)
@@ -52,57 +56,53 @@ def evaluate(block: Block, weights: Tensor, bias: Tensor, keep: bool) -> tuple[T
     products with the Hessian.
     """
     log_probability = torch.log_softmax(block.matrix.times(weights).add_(bias), dim=1)
-    column = block.target.unsqueeze(1)
-    picked = log_probability.gather(1, column).squeeze(1)
     probability = log_probability.exp()
     if keep:
         block.state["probability"] = probability.clone()
     if block.weight is None:
-        loss = -_total(picked)
         entropy = -_inner(probability, log_probability)
-        curvature = _curvatures(block, picked, _inner(probability, probability))
-        probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
     else:
-        loss = -_inner(block.weight, picked)
         # p log p is 0 where p has underflown, whatever log p is.
         entropy = -_inner(block.weight, (probability * log_probability).sum(1))
-        squares = _inner(block.weight, (probability * probability).sum(1))
-        curvature = _curvatures(block, picked, squares)
-        probability.scatter_add_(1, column, probability.new_full((), -1).expand(column.shape))
-        probability.mul_(block.weight.unsqueeze(1))
-    gradient = block.matrix.transposed_times(probability)
-    return loss, entropy, curvature, gradient, probability.sum(0)
+    loss, curvature = _loss_and_curvatures(block, _of_labels(block, log_probability), probability)
+    return loss, entropy, curvature, *weighted_sums(block, add_to_labels(block, probability, -1))
 
 
 def gradient(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the gradient in the weights and the residual alone."""
-    residual = torch.softmax(block.matrix.times(weights).add_(bias), dim=1)
-    column = block.target.unsqueeze(1)
-    residual.scatter_add_(1, column, residual.new_full((), -1).expand(column.shape))
-    if block.weight is not None:
-        residual.mul_(block.weight.unsqueeze(1))
-    return block.matrix.transposed_times(residual), residual.sum(0)
+    probability = torch.softmax(block.matrix.times(weights).add_(bias), dim=1)
+    return weighted_sums(block, add_to_labels(block, probability, -1))
 
 
 def loss_and_curvature(block: Block, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the summed loss and the summed curvatures at logits."""
     log_probability = torch.log_softmax(logits, dim=1)
-    picked = log_probability.gather(1, block.target.unsqueeze(1)).squeeze(1)
-    probability = log_probability.exp_()
+    return _loss_and_curvatures(block, _of_labels(block, log_probability), log_probability.exp_())
+
+
+def _loss_and_curvatures(
+    block: Block, picked: Tensor, probability: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return summed loss, and summed 1 - |p|^2 and |p - e_y|^2, of the labels' log p and all p."""
+    missed = 1 - picked.exp()
     if block.weight is None:
         loss, squares = -_total(picked), _inner(probability, probability)
+        weight = torch.ones_like(missed)
     else:
-        loss = -_inner(block.weight, picked)
-        squares = _inner(block.weight, (probability * probability).sum(1))
-    return loss, _curvatures(block, picked, squares)
-
-
-def _curvatures(block: Block, picked: Tensor, squares: Tensor) -> Tensor:
-    """Return the summed 1 - |p|^2 and |p - e_y|^2 of the labels' log p and the summed |p|^2."""
-    missed = 1 - picked.exp()
-    weight = torch.ones_like(missed) if block.weight is None else block.weight
+        weight = block.weight
+        loss, squares = -_inner(weight, picked), _inner(weight, probability.square().sum(1))
     spread = _total(weight) - squares
-    return torch.stack([spread, 2 * _inner(weight, missed) - spread])
+    return loss, torch.stack([spread, 2 * _inner(weight, missed) - spread])
+
+
+def add_to_labels(block: Block, values: Tensor, number: float) -> Tensor:
+    """Add a number to the labels' entries of (n, K) values, in place."""
+    column = block.target.unsqueeze(1)
+    return values.scatter_add_(1, column, values.new_full((), number).expand(column.shape))
+
+
+def _of_labels(block: Block, values: Tensor) -> Tensor:
+    return values.gather(1, block.target.unsqueeze(1)).squeeze(1)
 
 
 def count_errors(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
@@ -117,7 +117,7 @@ def count_errors(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, .
 def prediction_sums(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """Sum rows, losses, squared losses and rows that are right, each row counting once."""
     log_probability = torch.log_softmax(block.matrix.times(weights).add_(bias), dim=1).double()
-    loss = -log_probability.gather(1, block.target.unsqueeze(1)).squeeze(1)
+    loss = -_of_labels(block, log_probability)
     right = (log_probability.argmax(1) == block.target).sum()
     count = torch.tensor(len(loss), dtype=torch.float64, device=loss.device)
     return count, loss.sum(), loss.square().sum(), right.double()
@@ -132,10 +132,7 @@ def hessian_times(block: Block, weights: Tensor, bias: Tensor) -> tuple[Tensor, 
     """Sum the Hessian's product with a direction, of the kept probabilities."""
     probability = block.state["probability"]
     along = block.matrix.times(weights).add_(bias).mul_(probability)
-    along.addcmul_(probability, along.sum(1, keepdim=True), value=-1)
-    if block.weight is not None:
-        along.mul_(block.weight.unsqueeze(1))
-    return block.matrix.transposed_times(along), along.sum(0)
+    return weighted_sums(block, along.addcmul_(probability, along.sum(1, keepdim=True), value=-1))
 
 
 def _weight(block: Block) -> Tensor:

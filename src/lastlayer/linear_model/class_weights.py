@@ -18,23 +18,15 @@ from lastlayer.linear_model.rows.protocol import Block, Rows, Step
 
 
 class ClassWeightedRows:
-    """Rows whose weights are multiplied by their class's.
-
-    Args:
-        rows: the rows.
-        factors: (K,) by class index.
-    """
+    """Rows whose weights are multiplied by their class's of (K,) factors."""
 
     in_memory = False
 
     def __init__(self, rows: Rows, factors: Tensor) -> None:
         self.rows = rows
         self.factors = factors.to(rows.device, rows.dtype)
-        self.num_features = rows.num_features
-        self.classes = rows.classes
-        self.feature_names = rows.feature_names
-        self.dtype = rows.dtype
-        self.device = rows.device
+        self.num_features, self.classes = rows.num_features, rows.classes
+        self.feature_names, self.dtype, self.device = rows.feature_names, rows.dtype, rows.device
 
     def reduce(self, step: Step, *shared: object) -> tuple[Tensor, ...]:
         """Return the sums over the blocks, reweighted."""
@@ -72,20 +64,11 @@ def check_class_weights(class_weight: Any) -> None:
 
 
 def class_factors(class_weight: Any, classes: NDArray[Any], by_class: Tensor) -> Tensor:
-    """Return what the rows of every class are multiplied by, as in scikit-learn.
+    """Return what the rows of every class are multiplied by, (K,) float64 on the CPU.
 
-    Balanced classes weigh the same; those that have no weight do not count among them.
-
-    Args:
-        class_weight: ``"balanced"`` or a mapping from label to weight, 1 where there is none.
-        classes: (K,) labels by class index.
-        by_class: (K,) weight of the rows of each class.
-
-    Returns:
-        (K,) float64, on the CPU.
-
-    Raises:
-        ValueError: if it is neither, names labels that there are not, or leaves no row a weight.
+    As in scikit-learn, balanced classes weigh the same; those that have no weight do not count
+    among them. Of a mapping from label to weight classes that it does not name get 1. ``by_class``
+    is the (K,) weight of the rows of each class.
     """
     check_class_weights(class_weight)
     found = by_class.detach().cpu().double()
@@ -103,13 +86,7 @@ def class_factors(class_weight: Any, classes: NDArray[Any], by_class: Tensor) ->
 
 
 def weigh_classes(rows: Rows, classes: NDArray[Any], class_weight: Any) -> Rows:
-    """Return rows with class weights; see :func:`class_factors`.
-
-    Args:
-        rows: the rows.
-        classes: (K,) labels by class index.
-        class_weight: ``"balanced"``, a mapping from label to weight, or None.
-    """
+    """Return rows with class weights, which may be None; see :func:`class_factors`."""
     if class_weight is None:
         return rows
     (by_class,) = rows.reduce(weight_by_class, len(classes))

@@ -255,10 +255,9 @@ class SoftmaxRegression(LinearSoftmax):
         known = set.intersection(*options)
         for option in self.solver_options or ():
             if option not in known:
-                listed = ", ".join(sorted(known))
                 raise ValueError(
-                    f"solver_options of solver {self.solver!r} must be among {listed}; "
-                    f"got {option!r}"
+                    f"solver_options of solver {self.solver!r} must be among "
+                    f"{', '.join(sorted(known))}; got {option!r}"
                 )
         for name in names:
             self._by(name)._check_options()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,21 +73,11 @@ def check_examples(
     classes: NDArray[Any] | None = None,
     reset: bool = True,
 ) -> Examples:
-    """Check features and labels as scikit-learn does, and more.
+    """Check features and labels as scikit-learn does, and more; see ``LinearSoftmax.fit``.
 
-    Args:
-        estimator: takes ``n_features_in_`` and the names of the columns.
-        features: (n, d) array, CSR matrix or tensor, dense or sparse.
-        labels: (n,) numbers or strings.
-        sample_weight: (n,) weights of at least 0.
-        class_weight: as scikit-learn has it.
-        device: where to compute; that of a tensor of features if None.
-        classes: all labels that there may be; those that occur if None.
-        reset: whether the number of features is taken from these.
-
-    Raises:
-        ValueError: if a shape does not fit, a number is not finite, a weight is below 0, all are
-            0, a label is unknown, or there are fewer than two classes.
+    ``device`` is where to compute, that of a tensor of features if None; ``classes`` are all labels
+    that there may be, those that occur if None; ``reset`` takes the number of features from these.
+    The estimator gets it, and the names of the columns.
     """
     tensor = isinstance(features, Tensor)
     if tensor:
@@ -96,36 +85,52 @@ def check_examples(
     kept_device = torch.device("cpu" if device is None else device)
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu().numpy()
-    checked, labels = validate_data(
-        estimator,
-        as_array(features),
-        labels,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        order="C",
-        ensure_all_finite=False,
-        reset=reset,
-    )
-    check_rows_finite(checked)
+    checked, labels = checked_array(estimator, features, labels, order="C", reset=reset)
     target, classes = index_classes(labels, classes, name="y")
     weight = _weights(checked, classes, target, sample_weight, class_weight)
     if sparse.issparse(checked):
         if kept_device.type != "cpu":
             raise ValueError(f"sparse features are computed with on the CPU; got device={device!r}")
         return Examples(checked, target, weight, classes)
-    values = features if tensor and features.dtype in _DTYPES else _as_tensor(checked)
+    with warnings.catch_warnings():
+        # Features may lie in a mapped file that is read-only; nothing writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        kept = tensor and features.dtype in (torch.float32, torch.float64)
+        values = features if kept else torch.from_numpy(checked)
     weight = None if weight is None else weight.to(kept_device)
     return Examples(values.detach().to(kept_device), target.to(kept_device), weight, classes)
 
 
-_DTYPES = (torch.float32, torch.float64)
+def checked_array(estimator: Any, features: Any, labels: Any = "no_validation", **how: Any) -> Any:
+    """Return features, (n, d), as a finite array or CSR matrix; labels, if given, beside them.
+
+    ``how`` as in scikit-learn's ``validate_data``.
+    """
+    checked = validate_data(
+        estimator,
+        as_array(features),
+        labels,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        **how,
+    )
+    check_rows_finite(checked[0] if isinstance(checked, tuple) else checked)
+    return checked
 
 
-def _as_tensor(values: NDArray[Any]) -> Tensor:
-    with warnings.catch_warnings():
-        # Features may lie in a mapped file that is read-only; nothing writes to them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(values)
+def check_dense(estimator: Any, rows: Tensor) -> None:
+    """Raise ``ValueError`` unless a dense tensor has the features fitted to, and is finite."""
+    if rows.dim() != 2 or rows.shape[1] != estimator.n_features_in_:
+        raise ValueError(
+            f"X has shape {tuple(rows.shape)}, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+    check_rows_finite(rows)
+
+
+#: Of the sparse tensors that are taken.
+_LAYOUTS = (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo)
 
 
 def as_array(features: Any) -> Any:
@@ -133,38 +138,21 @@ def as_array(features: Any) -> Any:
     if not isinstance(features, Tensor):
         return features
     given = features.detach().cpu()
-    if given.layout is not torch.strided:
-        return _as_scipy(given)
-    if given.dtype == torch.bfloat16:  # unknown to NumPy
+    dense = given.layout is torch.strided
+    # Half precision is unknown to SciPy, and some to NumPy.
+    if given.dtype == torch.bfloat16 or (given.dtype == torch.float16 and not dense):
         given = given.double()
-    return given.numpy()
-
-
-def _as_scipy(given: Tensor) -> Any:
+    if dense:
+        return given.numpy()
     if given.dim() != 2 or given.layout not in _LAYOUTS or given.dense_dim():
         raise ValueError(
             "a sparse tensor must have shape (n, d) and the layout CSR, CSC or COO; "
             f"got shape {tuple(given.shape)} and {given.layout}"
         )
-    if given.layout == torch.sparse_coo:
-        given = given.coalesce()
-    values, *where = _LAYOUTS[given.layout](given)
-    if values.dtype in (torch.float16, torch.bfloat16):  # unknown to SciPy
-        values = values.double()
-    indices = tuple(part.numpy() for part in where)
-    shape = tuple(given.shape)
-    if given.layout == torch.sparse_coo:
-        return sparse.coo_array((values.numpy(), indices), shape=shape)
-    kind = sparse.csr_array if given.layout == torch.sparse_csr else sparse.csc_array
-    return kind((values.numpy(), *indices), shape=shape)
-
-
-#: The values of a sparse tensor, and where they are, as SciPy takes them.
-_LAYOUTS: dict[torch.layout, Callable[[Tensor], tuple[Tensor, ...]]] = {
-    torch.sparse_csr: lambda given: (given.values(), given.col_indices(), given.crow_indices()),
-    torch.sparse_csc: lambda given: (given.values(), given.row_indices(), given.ccol_indices()),
-    torch.sparse_coo: lambda given: (given.values(), *given.indices()),
-}
+    given = given.to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]
+    return sparse.coo_array(
+        (given.values().numpy(), tuple(given.indices().numpy())), shape=tuple(given.shape)
+    )
 
 
 def check_rows_finite(features: Any) -> None:
@@ -179,9 +167,7 @@ def check_rows_finite(features: Any) -> None:
     bad = ~np.isfinite(values)
     kind = "NaN" if np.isnan(values).any() else "infinity"
     if sparse.issparse(features):
-        count = len(
-            np.unique(np.repeat(np.arange(features.shape[0]), np.diff(features.indptr))[bad])
-        )
+        count = len(np.unique(features.tocoo().row[bad]))
     else:
         count = int(bad.any(axis=1).sum())
     raise ValueError(f"Input X contains {kind}: {count} of {features.shape[0]} rows are not finite")

@@ -143,11 +143,7 @@ def _measurement(
     """Return what measures a model on held-out examples, which are checked here."""
     if isinstance(validation, Rows):
         return lambda model: model.measure_rows(validation)
-    features, target = validation[0], _class_indices(validation[1], classes)
-    return lambda model: _held_out(model, features, target)
-
-
-def _class_indices(labels: Any, classes: NDArray[Any]) -> Tensor:
+    features, labels = validation
     given = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if given.ndim != 1 or not len(given):
         raise ValueError(f"validation needs labels of shape (m,), m >= 1; got shape {given.shape}")
@@ -156,7 +152,8 @@ def _class_indices(labels: Any, classes: NDArray[Any]) -> Tensor:
         raise ValueError(
             f"validation has labels that no example to fit to has: {unknown[:5].tolist()}"
         )
-    return torch.from_numpy(np.searchsorted(classes, given).astype(np.int64))
+    target = torch.from_numpy(np.searchsorted(classes, given).astype(np.int64))
+    return lambda model: _held_out(model, features, target)
 
 
 def _held_out(model: LinearSoftmax, features: Any, target: Tensor) -> RowMeasures:

@@ -23,9 +23,6 @@ class SharedRows(LocalRows):
     """Rows that several fits look at: sums that no weights go into are taken once.
 
     So is the copy in float32, with its own sums.
-
-    Args:
-        rows: of this process.
     """
 
     def __init__(self, rows: LocalRows) -> None:
@@ -71,13 +68,7 @@ class SharedRows(LocalRows):
 
 
 class PreparedData:
-    """The same examples for many fits of one kind of estimator.
-
-    Args:
-        estimator: gives the options.
-        X: (n, d) features, or rows of any kind with their labels.
-        y: (n,) labels of features.
-        sample_weight: (n,) weights of features.
+    """The same examples, arrays or rows of any kind, for many fits of one kind of estimator.
 
     Raises:
         TypeError: if the estimator is none of this package.

@@ -72,9 +72,8 @@ class SoftmaxProblem:
         self.total_weight = float(by_class.sum())
         if not self.total_weight > 0:
             raise ValueError("weights must not be 0 for all rows")
-        self.mean = torch.zeros_like(squares)
-        if fit_intercept:
-            self.mean = features.sum(1) / self.total_weight
+        mean = features.sum(1) / self.total_weight
+        self.mean = mean if fit_intercept else torch.zeros_like(squares)
         self._class_features = features - torch.outer(self.mean, by_class)
         squares = squares - self.total_weight * self.mean.square()
         self.square_sums = squares.clamp_min(0.0)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lastlayer._checks import check_choice, check_count
-from lastlayer.linear_model.inputs import as_array, check_positive_or_auto, check_rows_finite
+from lastlayer.linear_model.inputs import check_dense, check_positive_or_auto, checked_array
 
 #: Nonlinearities by name; they may work in place.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -93,7 +93,7 @@ class RandomFeatures(
         check_count("n_components", self.n_components)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_positive_or_auto("scale", self.scale)
-        rows = self._checked(as_array(X), reset=True)
+        rows = checked_array(self, X, reset=True)
         self.scale_ = _one_over_norm(rows) if self.scale == "auto" else float(self.scale)
         count = int(self.n_components)
         random = check_random_state(self.random_state)
@@ -118,44 +118,22 @@ class RandomFeatures(
         """
         check_is_fitted(self)
         if isinstance(X, Tensor) and X.layout is torch.strided:
-            return self._transform_tensor(X)
-        rows = self._checked(as_array(X), reset=False)
+            check_dense(self, X)
+            given = X if X.is_floating_point() else X.to(torch.float64)
+            return self._activate(given @ torch.from_numpy(self.components_).to(given).T)
+        rows = checked_array(self, X, reset=False)
         projected = np.asarray(rows @ self.components_.T.astype(rows.dtype))
         features = self._activate(torch.from_numpy(projected))
         if isinstance(X, Tensor):
             return features.to(X.device, X.dtype if X.is_floating_point() else features.dtype)
         return features.numpy()
 
-    def _transform_tensor(self, rows: Tensor) -> Tensor:
-        if rows.dim() != 2 or rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has shape {tuple(rows.shape)}, but RandomFeatures is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        check_rows_finite(rows)
-        rows = rows if rows.is_floating_point() else rows.to(torch.float64)
-        return self._activate(rows @ torch.from_numpy(self.components_).to(rows).T)
-
     def _activate(self, projected: Tensor) -> Tensor:
         projected += torch.from_numpy(self.offset_).to(projected)
         features = ACTIVATIONS[self.activation](projected)
-        return features.mul_(math.sqrt(2 / len(self.offset_))) if self._is_cosine else features
-
-    @property
-    def _is_cosine(self) -> bool:
-        return self.activation == "cos"
-
-    def _checked(self, rows: Any, *, reset: bool) -> Any:
-        rows = validate_data(
-            self,
-            rows,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            ensure_all_finite=False,
-            reset=reset,
-        )
-        check_rows_finite(rows)
-        return rows
+        if self.activation == "cos":
+            features.mul_(math.sqrt(2 / len(self.offset_)))
+        return features
 
     @property
     def _n_features_out(self) -> int:

@@ -124,11 +124,8 @@ class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
         first = not hasattr(self, "coef_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit")
-        if (
-            not first
-            and classes is not None
-            and not np.array_equal(np.unique(classes), self.classes_)
-        ):
+        same = first or classes is None or np.array_equal(np.unique(classes), self.classes_)
+        if not same:
             raise ValueError(
                 f"classes={list(classes)!r} are not those of the first call, "
                 f"{list(self.classes_)!r}"
@@ -159,9 +156,7 @@ class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
         problem.square_sums += problem.total_weight * problem.mean.square()
         problem.mean.zero_()
         theta = problem.join(*self._parameters(problem.rows))
-        rate = self.learning_rate
-        if rate == "auto":
-            rate = safe_rate(problem)
+        rate = safe_rate(problem) if self.learning_rate == "auto" else float(self.learning_rate)
         # The penalty is shared out over all rows seen.
         problem.total_weight += getattr(self, "rows_seen_", 0.0)
         velocity = torch.zeros_like(theta)
@@ -171,7 +166,7 @@ class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
             problem,
             theta,
             velocity,
-            float(rate),
+            rate,
             float(self.momentum),
             batch_size=int(self.batch_size),
             generator=self._generator(),
@@ -179,7 +174,7 @@ class SGDSoftmax(LinearSoftmax, tol=1e-2, max_iter=100):
         if not bool(torch.isfinite(theta).all()):
             raise FloatingPointError(
                 "the weights are no longer finite; scale the features, or take a smaller "
-                f"learning_rate than {float(rate):g}"
+                f"learning_rate than {rate:g}"
             )
         self.rows_seen_ = problem.total_weight
         self._velocity = velocity.cpu().numpy()  # an array, as pickles and skops know

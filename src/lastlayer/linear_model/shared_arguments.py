@@ -65,9 +65,13 @@ def whole_doc(own: str, base: str) -> str:
         pattern = rf"^{section}:\n((?: {{4}}.*\n)+)\n?"
         said, there = re.search(pattern, own, re.M), re.search(pattern, base, re.M)
         mine, shared = _entries(said), _entries(there)
-        first = dict([*shared.items()][:1]) if section == "Args" else {}
+        first = dict(list(shared.items())[:1]) if section == "Args" else {}
         entries = "".join((first | mine | shared | mine).values())
-        begin, end = said.span() if said else _end_of_args(own)
+        if said:
+            begin, end = said.span()
+        else:  # before the example
+            later = re.search(r"^(Example|Source)", own, re.M)
+            begin = end = later.start() if later else len(own)
         own = f"{own[:begin]}{section}:\n{entries}\n{own[end:]}"
     return own
 
@@ -76,10 +80,3 @@ def _entries(section: re.Match[str] | None) -> dict[str, str]:
     """Return the entries of a docstring's section by name."""
     entries = re.split(r"^(?= {4}\w)", section[1], flags=re.M)[1:] if section else []
     return {entry.partition(":")[0].strip(): entry for entry in entries}
-
-
-def _end_of_args(doc: str) -> tuple[int, int]:
-    """Return where a section belongs that is not there: before the example."""
-    later = re.search(r"^(Example|Source)", doc, re.M)
-    place = later.start() if later else len(doc)
-    return place, place

@@ -135,17 +135,15 @@ def load_linear(path: str | Path) -> Any:
     random = None
     if "random_features" in about:
         random = _random_features(path, arrays, about["random_features"])
-    _name_features(path, estimator if random is None else random, about.get("feature_names"))
+    first = estimator if random is None else random
+    if (names := about.get("feature_names")) is not None:
+        width = first.n_features_in_
+        if not isinstance(names, list) or len(names) != width:
+            raise ValueError(
+                f"{path}: feature_names must be a list of {width} names; got {names!r}"
+            )
+        first.feature_names_in_ = np.array(names, dtype=object)
     return estimator if random is None else make_pipeline(random, estimator)
-
-
-def _name_features(path: Path, model: Any, names: Any) -> None:
-    if names is None:
-        return
-    width = model.n_features_in_
-    if not isinstance(names, list) or len(names) != width:
-        raise ValueError(f"{path}: feature_names must be a list of {width} names; got {names!r}")
-    model.feature_names_in_ = np.array(names, dtype=object)
 
 
 def _random_features(

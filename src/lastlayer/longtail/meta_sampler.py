@@ -177,18 +177,7 @@ class OwnAdam(ExactBuffers):
     moments from whatever handles modules. Here the parameter is given at every step, and the
     moments are buffers: casts, copies, ``load_state_dict(assign=True)``, safetensors and
     distributed checkpoints take them along. They stay in float32 where the parameter is in half
-    precision, in which small gradients would have no square.
-
-    Args:
-        parameter: what is learned; not kept.
-        lr: learning rate, above 0.
-        betas: decay rates of the moments, in [0, 1).
-
-    Attributes:
-        lr: learning rate of the next step.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    precision, in which small gradients would have no square. ``lr`` is the next step's.
 
     Example:
         >>> parameter = torch.nn.Parameter(torch.zeros(2))

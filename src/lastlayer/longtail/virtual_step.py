@@ -160,15 +160,9 @@ class _View(nn.Module):
         features = inputs if is_head else call(module.features, inputs)
         if target is None:
             return head.logits(features)  # type: ignore[no-any-return]
-        return _by_row(head)(features, target, generator=generator).loss  # type: ignore[no-any-return]
-
-
-def _by_row(head: nn.Module) -> nn.Module:
-    """Return the head without its reduction: another one that shares its parameters and all else.
-
-    To change the head's own would change the losses of other threads meanwhile.
-    """
-    head = getattr(head, "_orig_mod", head)  # what a compiled one stands for
-    twin = head.__new__(type(head))
-    twin.__dict__.update(head.__dict__, reduction="none")
-    return twin
+        head = getattr(head, "_orig_mod", head)  # what a compiled one stands for
+        # Without its reduction: another head that shares its parameters and all else, for to change
+        # this one's own would change the losses of other threads meanwhile.
+        twin = head.__new__(type(head))
+        twin.__dict__.update(head.__dict__, reduction="none")
+        return twin(features, target, generator=generator).loss  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,6 @@ class Critic(nn.Module):
 
 class ConcatenatedCritic(Critic):
     """One network on x and y together; its cost grows with the number of pairs.
-
-    Args:
-        x_width: D.
-        y_width: E.
-        hidden: widths of the hidden layers, at least one.
 
     Example:
         >>> critic = ConcatenatedCritic(2, 3, hidden=(8, 8))
@@ -62,12 +57,6 @@ class ConcatenatedCritic(Critic):
 
 class SeparableCritic(Critic):
     r"""Two networks and an inner product, :math:`f(x, y) = g(x)^\top h(y)`.
-
-    Args:
-        x_width: D.
-        y_width: E.
-        hidden: widths of the hidden layers of either network.
-        embedding: width of the inner product.
 
     Example:
         >>> critic = SeparableCritic(2, 3, hidden=(8,), embedding=4)
@@ -101,11 +90,6 @@ BOUNDS = {
     "mine": fi.donsker_varadhan_bound,
 }
 CRITICS = {"concatenated": ConcatenatedCritic, "separable": SeparableCritic}
-
-
-class _Part(NamedTuple):
-    value: float
-    standard_error: float
 
 
 class CriticEstimator(NeuralEstimator):
@@ -197,22 +181,15 @@ class CriticEstimator(NeuralEstimator):
                 [self._label_scores(rows) for rows in torch.split(x, self.batch_size)]
             )
             bound = BOUNDS[self.kind](scores.double(), y)
-            part = _Part(float(bound.value), float(bound.standard_error))
+            value, error = float(bound.value), float(bound.standard_error)
         else:
             blocks = max(1, round(len(y) / self.batch_size))
-            part = self._mean_over_blocks(x, y, blocks)
+            parts = zip(torch.tensor_split(x, blocks), torch.tensor_split(y, blocks), strict=True)
+            bounds = [self._bound(rows, labels) for rows, labels in parts]
+            value = sum(float(bound.value) for bound in bounds) / blocks
+            variance = sum(float(bound.standard_error) ** 2 for bound in bounds) / blocks**2
+            error = math.sqrt(variance)
             if self.kind == "info-nce":
                 cap = math.log(math.ceil(len(y) / blocks))
                 notes = (*notes, f"InfoNCE cannot exceed {cap:.4f} nats, the log of its batch.")
-        return InformationEstimate(*part, n=len(y), kind=self.kind, notes=notes)
-
-    def _mean_over_blocks(self, x: Tensor, y: Tensor, blocks: int) -> _Part:
-        bounds = [
-            self._bound(rows, labels)
-            for rows, labels in zip(
-                torch.tensor_split(x, blocks), torch.tensor_split(y, blocks), strict=True
-            )
-        ]
-        value = sum(float(bound.value) for bound in bounds) / blocks
-        variance = sum(float(bound.standard_error) ** 2 for bound in bounds) / blocks**2
-        return _Part(value, math.sqrt(variance))
+        return InformationEstimate(value, error, n=len(y), kind=self.kind, notes=notes)

@@ -154,7 +154,10 @@ class NeuralEstimator(ABC):
         batch = min(int(self.batch_size), len(y))
         steps = len(y) // batch
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(self.epochs * steps))
+        all_steps = self.epochs * steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / all_steps, 1.0)))
+        )
         for epoch in range(1, self.epochs + 1):
             total = 0.0
             order = torch.randperm(len(y), generator=generator)
@@ -248,13 +251,7 @@ class ClassifierEstimator(NeuralEstimator):
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Return fully connected layers with ReLU in between.
-
-    Args:
-        sizes: width of the input, of every hidden layer and of the output.
-
-    Returns:
-        (N, sizes[0]) to (N, sizes[-1]).
+    """Return fully connected layers with ReLU in between, (N, sizes[0]) to (N, sizes[-1]).
 
     Example:
         >>> mlp((2, 8, 3))(torch.zeros(4, 2)).shape
@@ -264,7 +261,3 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def _cosine(steps: int) -> Callable[[int], float]:
-    return lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))

@@ -76,7 +76,7 @@ def rows_from_dask(
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     client = _client(address)
     if client is not None:
-        found = classes if classes is not None else _compute(client, array.unique(y))
+        found = client.compute(array.unique(y)).result() if classes is None else classes
         _, known = index_classes(found)
         return ClusterRows(client, _build(client, X, y, weight, known, dtype), X.shape[1], known)
     target, known = index_classes(y.compute(), classes)
@@ -102,20 +102,9 @@ def rows_on_cluster(
     dtype: torch.dtype,
     cluster: Any,
 ) -> Rows:
-    """Return rows whose chunks a cluster's workers read, once, and keep.
+    """Return rows whose chunks a cluster's workers, which must be able to, read once and keep.
 
-    Args:
-        chunks: what to read; the workers must be able to.
-        target: (n,) class indices.
-        weight: (n,) weights, or None.
-        num_features: d.
-        classes: (K,) labels by class index.
-        dtype: float32 or float64.
-        cluster: address of a scheduler, or a client.
-
-    Raises:
-        ImportError: if the extra is not installed.
-        OSError: if there is no scheduler at the address.
+    ``cluster`` is the address of a scheduler, or a client.
     """
     array, delayed = _require("dask.array"), _require("dask").delayed
     wanted = np.dtype(str(dtype).removeprefix("torch."))
@@ -137,14 +126,7 @@ def _read(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 class ClusterRows:
-    """Rows held by the workers of a dask cluster.
-
-    Args:
-        client: of the cluster.
-        blocks: futures of blocks.
-        num_features: d.
-        classes: (K,) labels by class index.
-    """
+    """Rows held by the workers of a dask cluster, given futures of their blocks."""
 
     in_memory = False
     feature_names: Sequence[str] | None = None
@@ -186,11 +168,7 @@ class ClusterRows:
 
 
 class WorkerRows:
-    """The rows of one worker; an actor, so that they and their state stay there.
-
-    Args:
-        blocks: blocks in the worker's memory.
-    """
+    """The rows of one worker, in its memory; an actor, so that they and their state stay there."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         matrix = blocks[0].matrix
@@ -216,11 +194,7 @@ class WorkerRows:
 def build_block(
     features: Any, labels: Any, weight: Any, classes: NDArray[Any], dtype: torch.dtype
 ) -> Block:
-    """Return a block of a chunk; runs on a worker.
-
-    Raises:
-        ValueError: if labels or weights do not fit, or features are not finite.
-    """
+    """Return a block of a chunk, checked; runs on a worker."""
     values = torch.from_numpy(np.array(features)).to(dtype)
     bad = int((~torch.isfinite(values)).any(1).sum())
     if bad:
@@ -280,18 +254,9 @@ def _chunk(X: Any, number: int) -> Chunk:
     return Chunk("X", part.shape[0], lambda: np.asarray(part.compute()))
 
 
-def _compute(client: Any, lazy: Any) -> NDArray[Any]:
-    return np.asarray(client.compute(lazy).result())
-
-
 @contextmanager
 def cluster_client(address: str) -> Iterator[Any]:
-    """Connect to the scheduler at an address, and leave it afterwards.
-
-    Raises:
-        ImportError: if the extra is not installed.
-        OSError: if there is none.
-    """
+    """Connect to the scheduler at an address, ``OSError`` if there is none; leave it afterwards."""
     with _require("distributed").Client(address, timeout=10, set_as_default=False) as client:
         yield client
 

@@ -108,8 +108,10 @@ def rows_from_files(
     memory_bound = int(memory_bound)
     paths = file_paths("features", features)
     named = [name for name in (target, weight) if _is_column(name)]
-    sources = [_open(path, columns, named) for path in paths]
-    _check_widths(sources)
+    sources: list[Source] = [
+        ParquetSource(path, columns, named) if path.suffix in PARQUET else NpySource(path)
+        for path in paths
+    ]
     feature_names = _feature_names(sources)
     if dtype is None:
         dtype = torch.float32 if all(s.dtype == np.float32 for s in sources) else torch.float64
@@ -122,9 +124,8 @@ def rows_from_files(
     stored = max(source.dtype.itemsize for source in sources)
     bytes_a_row = row_bytes(width, len(classes), dtype, stored)
     fitting = choose_block_rows(bytes_a_row, width, dtype, device, memory_bound)
-    chunks = _chunks(
-        sources, fitting if block_rows is None else block_rows, bytes_a_row, memory_bound
-    )
+    wanted_rows = fitting if block_rows is None else block_rows
+    chunks = _chunks(sources, wanted_rows, bytes_a_row, memory_bound)
     largest = max(chunk.num_rows for chunk in chunks)
     weights = as_weight(_values("weight", weight, paths), count, dtype)
     if subset is not None:
@@ -174,12 +175,7 @@ def read_labels(features: AnyPath | Sequence[AnyPath], target: Any) -> NDArray[A
 
 
 def file_paths(name: str, given: AnyPath | Sequence[AnyPath]) -> list[Path]:
-    """Return the files that are meant.
-
-    Raises:
-        FileNotFoundError: if none fits a pattern.
-        ValueError: if there is none, or one of another kind.
-    """
+    """Return the files that are meant, at least one, all ``.npy`` or parquet."""
     if isinstance(given, str | os.PathLike):
         given = [given]
     paths = [path for one in given for path in _matching(os.fspath(one))]
@@ -213,11 +209,8 @@ def _checked_subset(given: Any, count: int) -> Tensor:
     return wanted
 
 
-def _open(path: Path, columns: Sequence[str] | None, named: Sequence[str]) -> Source:
-    return ParquetSource(path, columns, named) if path.suffix in PARQUET else NpySource(path)
-
-
-def _check_widths(sources: Sequence[Source]) -> None:
+def _feature_names(sources: Sequence[Source]) -> list[str] | None:
+    """Return the names that all files have; widths must agree, and names where there are any."""
     first = sources[0]
     for source in sources:
         if source.shape[1] != first.shape[1]:
@@ -225,10 +218,6 @@ def _check_widths(sources: Sequence[Source]) -> None:
                 f"files must have the same number of features: {first.path} has "
                 f"{first.shape[1]}, {source.path} has {source.shape[1]}"
             )
-
-
-def _feature_names(sources: Sequence[Source]) -> list[str] | None:
-    """Return the names that all files have; those with names must agree."""
     named = [source for source in sources if source.feature_names is not None]
     for source in named:
         if source.feature_names != named[0].feature_names:

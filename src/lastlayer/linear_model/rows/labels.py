@@ -17,21 +17,13 @@ def index_classes(
 ) -> tuple[Tensor, NDArray[Any]]:
     """Return class indices, (n,), and the labels by index, (K,), sorted.
 
-    Args:
-        labels: (n,) numbers or strings.
-        classes: all labels that there may be; those that occur if None.
-        name: what the labels are called in an error.
-
-    Raises:
-        ValueError: if the labels are not discrete, one is not among the classes, or there are fewer
-            than two classes.
+    ``classes`` are all labels that there may be, those that occur if None; ``name`` is what the
+    labels are called in an error.
     """
     given = as_labels(labels)
     check_classification_targets(given)
     found = np.unique(given)
-    if classes is None:
-        classes = found
-    classes = np.unique(as_labels(classes))
+    classes = found if classes is None else np.unique(as_labels(classes))
     if len(unknown := np.setdiff1d(found, classes)):
         raise ValueError(
             f"{name} has labels that are not among the classes: {unknown[:5].tolist()}"
@@ -51,11 +43,7 @@ def as_labels(labels: Any) -> NDArray[Any]:
 
 
 def as_weight(weight: Any, count: int, dtype: torch.dtype) -> Tensor | None:
-    """Return weights (n,) as a tensor; None stays None.
-
-    Raises:
-        ValueError: if there are not as many as rows, one is below 0 or not finite.
-    """
+    """Return weights (n,), finite and at least 0, as a tensor; None stays None."""
     if weight is None:
         return None
     if isinstance(weight, Tensor):

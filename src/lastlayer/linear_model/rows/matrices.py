@@ -43,11 +43,7 @@ class Matrix(Protocol):
 
 
 class DenseMatrix:
-    """A tensor of features.
-
-    Args:
-        values: (n, d).
-    """
+    """A tensor of features, (n, d)."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -96,11 +92,7 @@ class DenseMatrix:
 
 
 class SparseMatrix:
-    """A compressed sparse row matrix of SciPy.
-
-    Args:
-        values: CSR matrix or array (n, d).
-    """
+    """A compressed sparse row matrix of SciPy, (n, d)."""
 
     def __init__(self, values: Any) -> None:
         self.values = values

@@ -19,15 +19,9 @@ BLOCK_BYTES = 2**23
 
 
 class LocalRows:
-    """Blocks held by this process.
+    """Blocks held by this process, at least one.
 
-    Args:
-        blocks: at least one block.
-        dtype: of the features.
-        device: of the features.
-        num_features: if it is known without a look at a block.
-        feature_names: (d,) names of the features, if they have any.
-        classes: (K,) labels by class index, if they are known.
+    ``num_features`` is given where it is known without a look at a block.
     """
 
     in_memory = True
@@ -73,13 +67,9 @@ class LocalRows:
             block.state.clear()
 
     def rounded(self, mean: Tensor) -> LocalRows:
-        """Return a copy in float32 of the features less their mean, whose sums are in float64.
+        """Return a copy in float32 of dense features less their mean, whose sums are in float64.
 
-        Args:
-            mean: (d,); taken off before the rounding, so that it costs no digits.
-
-        Raises:
-            TypeError: if the features are sparse.
+        The mean, (d,), is taken off before the rounding, so that it costs no digits.
         """
         return RoundedRows([_rounded(block, mean) for block in self], torch.float32, self.device)
 

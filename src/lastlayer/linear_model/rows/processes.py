@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 EstimatorT = TypeVar("EstimatorT", bound="LinearSoftmax")
 T = TypeVar("T")
 Layout = tuple[tuple[tuple[int, ...], torch.dtype], ...]
-
-
-class _Facts(NamedTuple):
-    num_rows: int
-    num_features: int
-    dtype: str
-    device: str
-    classes: list[Any] | None
-    feature_names: list[str] | None
 
 
 class DistributedRows:
@@ -63,19 +54,17 @@ class DistributedRows:
         check_group(group)
         given = local_rows
         local_rows = attempt(lambda: given() if callable(given) else given, group=group)
-        facts = gather(None if local_rows is None else _facts(local_rows), group=group)
-        empty = [rank for rank, found in enumerate(facts) if found is None or not found.num_rows]
+        own_rows = 0 if local_rows is None else local_rows.num_rows
+        num_rows = gather(own_rows, group=group)
+        empty = [rank for rank, count in enumerate(num_rows) if not count]
         if empty or local_rows is None:
             raise ValueError(f"every rank needs at least one row; without any: ranks {empty}")
-        present = [found for found in facts if found is not None]
-        check_same("number of features", [found.num_features for found in present])
-        check_same("names of the features", [found.feature_names for found in present])
-        check_same("dtype", [found.dtype for found in present])
-        check_same("kind of device", [found.device for found in present])
-        check_same("classes", [found.classes for found in present])
+        facts = gather(_facts(local_rows), group=group)
+        for what in facts[0]:
+            check_same(what, [found[what] for found in facts])
         self.local_rows = local_rows
         self.group = group
-        self.num_rows = sum(found.num_rows for found in present)
+        self.num_rows = sum(num_rows)
         self.num_features = local_rows.num_features
         self.dtype = local_rows.dtype
         self.device = local_rows.device
@@ -96,7 +85,8 @@ class DistributedRows:
             parts = self.local_rows.reduce(step, *shared)
         except Exception as caught:
             error = caught
-        key = _signature(step, shared)
+        # What the shapes of a step's sums depend on.
+        key = (step.__module__, step.__qualname__, *map(_kind, shared))
         if key not in self._layouts:
             # Who fails does not know how long the message would be; so agree on that first.
             layouts = gather(_layout(parts), error, group=self.group)
@@ -227,12 +217,7 @@ def check_group(group: Any) -> None:
 
 
 def gather(value: T, error: Exception | None = None, *, group: Any = None) -> list[T]:
-    """Return every rank's value.
-
-    Raises:
-        Exception: this rank's error.
-        RuntimeError: if another rank had one; so all ranks raise and none waits for another.
-    """
+    """Return every rank's value; where one had an error, raise on all, so that none waits."""
     message = None if error is None else f"{type(error).__name__}: {error}"
     found: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(found, (value, message), group=group)
@@ -264,25 +249,20 @@ def check_same(what: str, values: list[Any]) -> None:
             )
 
 
-def _facts(rows: LocalRows) -> _Facts:
+def _facts(rows: LocalRows) -> dict[str, Any]:
+    """Return what the rows of all processes must have alike."""
     classes, names = rows.classes, rows.feature_names
-    return _Facts(
-        num_rows=rows.num_rows,
-        num_features=rows.num_features,
-        dtype=str(rows.dtype),
-        device=rows.device.type,
-        classes=None if classes is None else np.asarray(classes).tolist(),
-        feature_names=None if names is None else list(names),
-    )
+    return {
+        "number of features": rows.num_features,
+        "names of the features": None if names is None else list(names),
+        "dtype": str(rows.dtype),
+        "kind of device": rows.device.type,
+        "classes": None if classes is None else np.asarray(classes).tolist(),
+    }
 
 
 def _layout(parts: tuple[Tensor, ...]) -> Layout:
     return tuple((tuple(part.shape), part.dtype) for part in parts)
-
-
-def _signature(step: Step, shared: tuple[object, ...]) -> object:
-    """Return what the shapes of a step's sums depend on."""
-    return (step.__module__, step.__qualname__, *(_kind(argument) for argument in shared))
 
 
 def _kind(argument: object) -> object:

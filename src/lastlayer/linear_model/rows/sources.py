@@ -29,10 +29,8 @@ def all_finite(values: NDArray[Any]) -> bool:
 class Chunk:
     """Some rows of a matrix.
 
-    Attributes:
-        source: what errors name: a file.
-        num_rows: at least 1.
-        read: returns them, (num_rows, d), of any numeric dtype; they are copied afterwards.
+    ``source`` is what errors name, a file; ``read`` returns the rows, (num_rows, d), at least one,
+    of any numeric dtype, and they are copied afterwards.
     """
 
     source: str
@@ -41,12 +39,7 @@ class Chunk:
 
 
 def take_rows(chunks: Sequence[Chunk], wanted: Tensor) -> list[Chunk]:
-    """Return the chunks with the wanted rows alone, without those that have none.
-
-    Args:
-        chunks: of n rows in all.
-        wanted: (n,) bool.
-    """
+    """Return the chunks with the wanted of (n,) rows alone, without those that have none."""
     parts = zip(chunks, torch.split(wanted, [c.num_rows for c in chunks]), strict=True)
     return [_some_rows(chunk, own.numpy()) for chunk, own in parts if own.any()]
 
@@ -75,14 +68,7 @@ class Source(Protocol):
 
 
 class NpySource:
-    """A matrix in a ``.npy`` file.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: if it is truncated, or holds no numeric matrix with a row and a column.
-    """
+    """A matrix in a ``.npy`` file, numeric, of at least one row and one column."""
 
     feature_names: list[str] | None = None
 
@@ -112,12 +98,7 @@ class NpySource:
 
 
 def open_npy(path: Path) -> NDArray[Any]:
-    """Map a ``.npy`` file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is none, is truncated, or holds Python objects.
-    """
+    """Map a ``.npy`` file of numbers."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
@@ -136,15 +117,7 @@ class ParquetSource:
     """A matrix in a parquet file: numeric columns, or one column of lists of equal length.
 
     Its parts are the file's row groups, as a part of one cannot be found without reading it whole.
-
-    Args:
-        path: the file.
-        columns: the features; all columns but ``others`` if None.
-        others: columns that are no features: labels and weights.
-
-    Raises:
-        ImportError: if the extra is not installed.
-        ValueError: if the file is truncated, or columns are missing or not of numbers.
+    The features are ``columns``; if None all columns but ``others``, which are labels and weights.
     """
 
     def __init__(
@@ -159,18 +132,15 @@ class ParquetSource:
         self._groups = [(number, rows) for number, rows in enumerate(groups) if rows]
         if not self._groups or not self.columns:
             raise ValueError(f"{path}: features must have at least one row and one column")
-        first = self._read_rows(file.iter_batches(batch_size=1, columns=self.columns))
+        batch = next(file.iter_batches(batch_size=1, columns=self.columns))
+        first = self._to_matrix(_require().lib.Table.from_batches([batch]))
         self.shape: tuple[int, int] = (sum(groups), first.shape[1])
         self.dtype = first.dtype
         # A column of lists has one name for all features.
         self.feature_names = self.columns if len(self.columns) == first.shape[1] else None
 
     def chunks(self, block_rows: int) -> list[Chunk]:
-        """Return the row groups.
-
-        Raises:
-            ValueError: if one has more rows.
-        """
+        """Return the row groups, none of which may have more rows."""
         largest = max(rows for _, rows in self._groups)
         if largest > block_rows:
             raise ValueError(
@@ -185,9 +155,6 @@ class ParquetSource:
             return self._to_matrix(table)
 
         return Chunk(str(self.path), rows, read)
-
-    def _read_rows(self, batches: Any) -> NDArray[Any]:
-        return self._to_matrix(_require().lib.Table.from_batches([next(iter(batches))]))
 
     def _to_matrix(self, table: Any) -> NDArray[Any]:
         columns = [self._to_array(table, name) for name in self.columns]
@@ -217,11 +184,7 @@ class ParquetSource:
 
 
 def read_column(paths: Sequence[Path], name: str) -> NDArray[Any]:
-    """Return one column of several files, such as labels.
-
-    Raises:
-        ValueError: if a file lacks it or values in it.
-    """
+    """Return one column of several files, such as labels, which must be complete."""
     parts = []
     for path in paths:
         file = open_parquet(path)
@@ -241,13 +204,7 @@ def check_columns(path: Path, names: Collection[str], wanted: Sequence[str]) -> 
 
 
 def open_parquet(path: Path) -> Any:
-    """Open a parquet file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ImportError: if the extra is not installed.
-        ValueError: if it is truncated or none.
-    """
+    """Open a parquet file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     parquet = _require("pyarrow.parquet")

@@ -30,14 +30,8 @@ LIVE_LOGITS = 6
 class StreamedBlocks(Sequence[Block]):
     """Blocks that are read when asked for, and kept while there is room.
 
-    Args:
-        chunks: what to read.
-        target: (n,) class indices of all rows.
-        weight: (n,) weights of all rows, or None.
-        dtype: float32 or float64.
-        device: where the blocks are computed with.
-        room: bytes of features that may be kept.
-        states: what solvers keep, a mapping a block.
+    ``target`` and ``weight``, (n,), are of all rows; ``room`` is the bytes of features that may be
+    kept; ``states`` what solvers keep, a mapping a block.
     """
 
     def __init__(
@@ -94,7 +88,7 @@ class StreamedBlocks(Sequence[Block]):
         if not all_finite(array):
             source = self.chunks[number].source
             same = [chunk for chunk in self.chunks if chunk.source == source]
-            bad = sum(_num_bad(self._read(chunk)) for chunk in same)
+            bad = sum(int((~np.isfinite(self._read(c))).any(axis=1).sum()) for c in same)
             raise ValueError(
                 f"{source}: {bad} of {sum(chunk.num_rows for chunk in same)} rows hold NaN or "
                 f"infinity in {str(self.dtype).removeprefix('torch.')}"
@@ -102,29 +96,14 @@ class StreamedBlocks(Sequence[Block]):
         self._checked.add(number)
 
 
-def _num_bad(array: NDArray[Any]) -> int:
-    return int((~np.isfinite(array)).any(axis=1).sum())
-
-
 class StreamedRows(LocalRows):
     """Rows whose features are read anew in every pass, but for those that there is room for.
 
     Class indices, weights and the labels of the classes are in memory. So is what a solver keeps
     beside the rows (n * K numbers for Newton-Krylov, twice that for ADMM, none for L-BFGS), unless
-    a folder is given for it.
-
-    Args:
-        chunks: what to read.
-        target: (n,) class indices.
-        weight: (n,) weights, or None.
-        num_features: d.
-        classes: (K,) labels by class index.
-        dtype: float32 or float64.
-        device: where to compute.
-        room: bytes of features that may be kept between passes.
-        prefetch: whether a thread reads the next block while one is worked on.
-        state_folder: where to keep what solvers keep, in a temporary folder; in memory if None.
-        feature_names: (d,) names of the features, if they have any.
+    ``state_folder`` is given, in which a temporary folder is made for it. ``room`` is the bytes of
+    features that may be kept; with ``prefetch`` a thread reads the next block while one is worked
+    on.
     """
 
     blocks: StreamedBlocks
@@ -186,13 +165,9 @@ class StreamedRows(LocalRows):
 
 
 class DiskState(MutableMapping[str, Tensor]):
-    """What a solver keeps beside a block, on disk: tensors by name, each in a file.
+    """What a solver keeps beside a block, on disk: tensors by name, each in a file of its prefix.
 
     Reading gives a copy, writing replaces the file.
-
-    Args:
-        folder: an existing folder.
-        prefix: of the files' names, one a block.
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:
@@ -225,11 +200,7 @@ class DiskState(MutableMapping[str, Tensor]):
 def row_bytes(num_features: int, num_classes: int, dtype: torch.dtype, stored: int) -> int:
     """Return how many bytes a row takes while its block is worked on.
 
-    Args:
-        num_features: d.
-        num_classes: K.
-        dtype: of the computation.
-        stored: bytes of a number in the file.
+    ``dtype`` is of the computation, ``stored`` the bytes of a number in the file.
     """
     size = dtype.itemsize
     return num_features * (LIVE_BLOCKS * size + stored) + LIVE_LOGITS * num_classes * size
@@ -238,11 +209,7 @@ def row_bytes(num_features: int, num_classes: int, dtype: torch.dtype, stored: i
 def choose_block_rows(
     bytes_a_row: int, num_features: int, dtype: torch.dtype, device: torch.device, bound: int
 ) -> int:
-    """Return how many rows a block has: what fits into a core's cache, and into the bound.
-
-    Raises:
-        ValueError: if not even one row fits.
-    """
+    """Return how many rows a block has: what fits into a core's cache, and into the bound."""
     most = bound // bytes_a_row
     if most < 1:
         raise ValueError(

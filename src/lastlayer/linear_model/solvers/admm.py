@@ -44,21 +44,11 @@ def solve_admm(
     prox_steps: int = 2,
     polish: bool = True,
 ) -> Tensor:
-    """Minimize from theta by ADMM: one pass over the rows an iteration.
+    """Minimize from theta by ADMM, one pass over the rows an iteration; return the best theta.
 
-    Args:
-        problem: what to minimize.
-        theta: where to start.
-        progress: stopping rule and history; the bound is renewed every fifth iteration.
-        max_iter: most iterations.
-        rho: penalty of the constraint; ``"auto"`` is twice the curvature of the loss, followed
-            while it drifts by more than 1.5 times.
-        over_relaxation: in [1, 2).
-        prox_steps: Newton steps of a Z-step, from the last Z.
-        polish: whether L-BFGS goes on where ADMM has become slow.
-
-    Returns:
-        The best theta.
+    ``rho`` is the penalty of the constraint; ``"auto"`` is twice the curvature of the loss,
+    followed while it drifts by more than 1.5 times. The bound is renewed every fifth iteration.
+    With ``polish`` L-BFGS goes on where ADMM has become slow.
     """
     here = problem.evaluate(theta)
     best, least = theta, here.value
@@ -70,14 +60,16 @@ def solve_admm(
     values = [here.value]
     for iteration in range(max_iter):
         theta = centered(system.solve(features, sums, theta))
-        features, sums, *measured = problem.rows.reduce(
+        features, sums, loss, curvatures, *residuals = problem.rows.reduce(
             iterate_rows, *problem.split(theta), penalty, over_relaxation, prox_steps
         )
-        loss, curvature, primal, dual = _measures(measured, problem)
+        apart, size, moved, pull = (float(value) for value in residuals)
+        primal, dual = (math.sqrt(a / max(b, 1e-300)) for a, b in ((apart, size), (moved, pull)))
         if iteration % BOUND_EVERY == BOUND_EVERY - 1:
             here = problem.evaluate(theta)
         else:
-            here = problem.without_gradient(theta, loss, curvature)
+            curvature = problem.mean_curvature(curvatures)
+            here = problem.without_gradient(theta, float(loss), curvature)
         if here.value < least:
             best, least = theta, here.value
         if progress.note(here, primal=primal, dual=dual):
@@ -98,9 +90,8 @@ def solve_admm(
 def start_rows(block: Block, weights: Tensor, bias: Tensor, penalty: float) -> tuple[Tensor, ...]:
     """Set Z to the logits and U to what makes it stationary; return the sums for a W-step."""
     logits = block.matrix.times(weights).add_(bias)
-    multiplier = torch.softmax(logits, dim=1).neg_()
-    column = block.target.unsqueeze(1)
-    multiplier.scatter_add_(1, column, multiplier.new_ones(()).expand(column.shape))
+    probability = torch.softmax(logits, dim=1)
+    multiplier = block_reductions.add_to_labels(block, probability.neg_(), 1)
     block.state.update(split=logits, multiplier=multiplier.div_(penalty))
     return _sums(block)
 
@@ -139,17 +130,7 @@ def rescale_rows(block: Block, factor: float) -> tuple[Tensor, ...]:
 
 def _sums(block: Block) -> tuple[Tensor, ...]:
     values = block.state["split"] + block.state["multiplier"]
-    if block.weight is not None:
-        values.mul_(block.weight.unsqueeze(1))
-    return block.matrix.transposed_times(values), values.sum(0)
-
-
-def _measures(measured: list[Tensor], problem: SoftmaxProblem) -> tuple[float, float, float, float]:
-    """Return loss, mean curvature and the relative residuals."""
-    loss, apart, size, moved, pull = (float(value) for value in (measured[0], *measured[2:]))
-    primal = math.sqrt(apart / max(size, 1e-300))
-    dual = math.sqrt(moved / max(pull, 1e-300))
-    return loss, problem.mean_curvature(measured[1]), primal, dual
+    return block_reductions.weighted_sums(block, values)
 
 
 def _slow(values: list[float]) -> bool:

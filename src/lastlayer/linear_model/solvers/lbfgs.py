@@ -39,22 +39,11 @@ def solve_lbfgs(
     preconditioner: str = "auto",
     float32: Float32Problem | None = None,
 ) -> Tensor:
-    """Minimize from theta: a pass over the rows each iteration, and one for each shortened step.
+    """Minimize from theta; return the best theta.
 
-    A float32 problem is computed with until an iteration gains less than a millionth: its objective
-    has seven digits. The pairs and the start matrix stay.
-
-    Args:
-        problem: what to minimize.
-        theta: where to start.
-        progress: stopping rule and history.
-        max_iter: most iterations.
-        memory: pairs that are kept.
-        preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
-        float32: the problem in float32, to begin with.
-
-    Returns:
-        The best theta.
+    Costs a pass over the rows each iteration, and one for each shortened step. A float32 problem is
+    computed with until an iteration gains less than a millionth: its objective has seven digits.
+    The pairs and the start matrix stay.
     """
     kind = choose_kind(problem, preconditioner)
     gram = float32.sampled_gram if float32 else problem.sampled_gram

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -13,13 +13,25 @@ from lastlayer.linear_model.solvers.preconditioner import cholesky
 
 #: More features than this are not factorized: the Gram matrix alone takes 0.5 GB in float64.
 FACTORIZED = 8192
+#: Most conjugate gradient steps of a W-step.
+STEPS = 50
 
 
-class LeastSquares(Protocol):
+class LeastSquares:
     r"""Solves :math:`(\rho A^\top S A + Q) W = \rho A^\top S T` and for the intercept."""
+
+    def __init__(self, problem: SoftmaxProblem, rho: float) -> None:
+        self.problem, self.rho = problem, rho
 
     def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
         """Return theta from A'ST, (d, K), and 1'ST, (K,); ``start`` is near it."""
+        right = self.rho * (features - torch.outer(self.problem.mean, sums))
+        weights = self._weights(right, start[: len(right)])
+        return self.problem.with_intercept(weights, sums / self.problem.total_weight)
+
+    @abstractmethod
+    def _weights(self, right: Tensor, start: Tensor) -> Tensor:
+        """Return W of the right side, (d, K)."""
 
 
 def build_least_squares(problem: SoftmaxProblem, rho: float) -> LeastSquares:
@@ -29,39 +41,34 @@ def build_least_squares(problem: SoftmaxProblem, rho: float) -> LeastSquares:
     return IterativeLeastSquares(problem, rho)
 
 
-class FactorizedLeastSquares:
+class FactorizedLeastSquares(LeastSquares):
     """By the Cholesky factor, computed once."""
 
     def __init__(self, problem: SoftmaxProblem, rho: float) -> None:
-        self.problem, self.rho = problem, rho
+        super().__init__(problem, rho)
         self.factor = cholesky(problem.penalty.add_to(rho * problem.gram()))
 
-    def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
-        """Return theta from A'ST and 1'ST."""
-        right = self.rho * (features - torch.outer(self.problem.mean, sums))
-        weights = torch.cholesky_solve(right, self.factor)
-        return self.problem.with_intercept(weights, sums / self.problem.total_weight)
+    def _weights(self, right: Tensor, start: Tensor) -> Tensor:
+        return torch.cholesky_solve(right, self.factor)
 
 
-class IterativeLeastSquares:
+class IterativeLeastSquares(LeastSquares):
     """By conjugate gradients from the last solution, a pass over the rows an iteration."""
 
-    def __init__(self, problem: SoftmaxProblem, rho: float, *, steps: int = 50) -> None:
-        self.problem, self.rho, self.steps = problem, rho, steps
+    def __init__(self, problem: SoftmaxProblem, rho: float) -> None:
+        super().__init__(problem, rho)
         squares = problem.square_sums
         diagonal = rho * squares + problem.penalty.diagonal(squares)
         self.scale = diagonal.clamp_min(1e-12 * float(diagonal.max())).reciprocal().unsqueeze(1)
 
-    def solve(self, features: Tensor, sums: Tensor, start: Tensor) -> Tensor:
-        """Return theta from A'ST and 1'ST."""
-        right = self.rho * (features - torch.outer(self.problem.mean, sums))
-        weights = start[: self.problem.rows.num_features].clone()
+    def _weights(self, right: Tensor, start: Tensor) -> Tensor:
+        weights = start.clone()
         residual = right - self._times(weights)
         scaled = self.scale * residual
         search = scaled.clone()
         product = (residual * scaled).sum(0)
         goal = 1e-12 * (right * self.scale * right).sum(0)
-        for _ in range(self.steps):
+        for _ in range(STEPS):
             if bool((product <= goal).all()):
                 break
             along = self._times(search)
@@ -73,7 +80,7 @@ class IterativeLeastSquares:
             after = (residual * scaled).sum(0)
             search = scaled + after / product.clamp_min(1e-300) * search
             product = after
-        return self.problem.with_intercept(weights, sums / self.problem.total_weight)
+        return weights
 
     def _times(self, weights: Tensor) -> Tensor:
         problem = self.problem

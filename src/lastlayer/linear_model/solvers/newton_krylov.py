@@ -28,22 +28,11 @@ def solve_newton_krylov(
     preconditioner: str = "auto",
     float32: Float32Problem | None = None,
 ) -> Tensor:
-    r"""Minimize from theta; each iteration costs a pass, and one for each Hessian product.
+    r"""Minimize from theta; return the best theta.
 
-    The residual of the Newton system may be :math:`\min(0.3, \sqrt{|g| / |g_0|})` of the gradient,
-    both in the norm of the preconditioner.
-
-    Args:
-        problem: what to minimize.
-        theta: where to start.
-        progress: stopping rule and history.
-        max_iter: most Newton steps.
-        max_products: most Hessian products for one step.
-        preconditioner: ``"gram"``, ``"diagonal"``, ``"none"``, or ``"auto"`` by cost.
-        float32: the problem in float32, for products with the Hessian; gradients stay in float64.
-
-    Returns:
-        The best theta.
+    Each iteration costs a pass, and one for each Hessian product; those are taken of the float32
+    problem, if there is one, where that is exact enough. The residual of the Newton system may be
+    :math:`\min(0.3, \sqrt{|g| / |g_0|})` of the gradient, both in the norm of the preconditioner.
     """
     kind = choose_kind(problem, preconditioner)
     gram = float32.sampled_gram if float32 else problem.sampled_gram

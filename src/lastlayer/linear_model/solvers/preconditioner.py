@@ -25,10 +25,7 @@ AFFORDABLE_PASSES = 24
 class Preconditioner:
     """The inverse of c A'SA + Q, or of its diagonal, at the curvature of the moment.
 
-    Args:
-        problem: gives Gram matrix and penalty.
-        kind: ``"gram"``, ``"diagonal"`` or ``"none"``.
-        gram: computes the Gram matrix of the centered features, or an estimate.
+    ``gram`` computes the Gram matrix of the centered features, or an estimate.
     """
 
     def __init__(self, problem: SoftmaxProblem, kind: str, gram: Callable[[], Tensor]) -> None:
@@ -48,8 +45,7 @@ class Preconditioner:
         if self.kind == "gram":
             if self._gram is None:
                 self._gram = self._compute()
-            matrix = self.problem.penalty.add_to(curvature * self._gram)
-            self._inverse = cholesky(matrix)
+            self._inverse = cholesky(self.problem.penalty.add_to(curvature * self._gram))
         elif self.kind == "diagonal":
             squares = self.problem.square_sums
             diagonal = curvature * squares + self.problem.penalty.diagonal(squares)
@@ -87,9 +83,7 @@ def choose_kind(problem: SoftmaxProblem, asked: str = "auto") -> str:
     """
     if asked != "auto":
         return asked
-    sampled = problem.num_rows / problem.sampling
-    share = sampled / max(1, problem.num_rows)
-    passes = share * problem.rows.num_features / (2 * problem.num_classes)
+    passes = problem.rows.num_features / (2 * problem.num_classes * problem.sampling)
     return "gram" if passes <= AFFORDABLE_PASSES else "diagonal"
 
 

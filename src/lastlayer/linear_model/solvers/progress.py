@@ -56,15 +56,9 @@ class Progress:
     r"""The history of a solver, and its stopping rule.
 
     Done is a certified gap :math:`(F - D) / F` of at most ``tol``, not counting what D was lowered
-    by for rounding errors. Where there is no bound (no
-    penalty, or a singular one, or a class without weight) the largest entry of the gradient must
-    be at most ``tol`` times that at zero weights, wherever the solver started, or no more than
-    rounding errors are.
-
-    Args:
-        problem: what is solved.
-        tol: at least 0.
-        callback: called with every record; returning True stops the solver.
+    by for rounding errors. Where there is no bound (no penalty, or a singular one, or a class
+    without weight) the largest entry of the gradient must be at most ``tol`` times that at zero
+    weights, wherever the solver started, or no more than rounding errors are.
     """
 
     problem: SoftmaxProblem

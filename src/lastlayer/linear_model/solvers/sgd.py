@@ -32,7 +32,7 @@ def solve_sgd(
     momentum: float = 0.9,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Minimize from theta; an iteration is an epoch and a look at the objective.
+    """Minimize from theta; return the best theta. An iteration is an epoch and a look at F.
 
     What is looked at is an average over the epochs, of which the last weigh most: noise averages
     out at steps that still get somewhere. Where the average no longer falls, steps of half the size
@@ -40,22 +40,8 @@ def solve_sgd(
     before the next halving: fewer would not tell noise from standing still. Steps so large that the
     objective is above that at the start are halved at once.
 
-    Args:
-        problem: what to minimize; its rows must be local.
-        theta: where to start.
-        progress: stopping rule and history.
-        max_iter: most epochs.
-        batch_size: rows of a step.
-        learning_rate: first step, of the mean loss; ``"auto"`` as large as the rows allow, see
-            ``step_size``, following the loss's curvature.
-        momentum: in [0, 1).
-        generator: shuffles the rows.
-
-    Returns:
-        The best theta.
-
-    Raises:
-        FloatingPointError: if the objective is no longer finite.
+    ``learning_rate`` is the first step, of the mean loss; ``"auto"`` is as large as the rows allow,
+    see ``step_size``, and follows the loss's curvature.
     """
     start = best = problem.evaluate(theta)
     if progress.note(start):
@@ -86,12 +72,7 @@ def solve_sgd(
 
 
 class TailAverage:
-    """Average of points of which the later ones weigh more.
-
-    Attributes:
-        count: of the points.
-        value: their average.
-    """
+    """Average of ``count`` points, of which the later ones weigh more."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -145,13 +126,7 @@ def safe_rate(problem: SoftmaxProblem) -> float:
 
 
 class Epoch(NamedTuple):
-    """Where an epoch of steps ended.
-
-    Attributes:
-        theta: the last iterate.
-        velocity: the last step.
-        mean: of the iterates.
-    """
+    """Where an epoch ended: the last iterate, the last step, the mean of the iterates."""
 
     theta: Tensor
     velocity: Tensor
@@ -171,19 +146,8 @@ def descend(
     """Take one epoch of steps on the mean objective.
 
     A batch's gradient is summed, not averaged by its own weight, and a smaller batch makes a
-    smaller step: so the gradients of an epoch sum up to that of all rows.
-
-    Args:
-        problem: what to minimize; its rows must be local.
-        theta: where to start.
-        velocity: the step before, like theta.
-        step: the learning rate, of the mean loss, or a column of one for each row of theta.
-        momentum: in [0, 1).
-        batch_size: rows of a step.
-        generator: shuffles the rows.
-
-    Raises:
-        TypeError: if the rows are not local.
+    smaller step: so the gradients of an epoch sum up to that of all rows. ``step`` is the learning
+    rate, of the mean loss, or a column of one for each row of theta.
     """
     rows = _local(problem)
     size = min(batch_size, rows.block_rows)

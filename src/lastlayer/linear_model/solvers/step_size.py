@@ -55,10 +55,7 @@ class RowScale:
     def rates(self, curvature: float, share: float, momentum: float) -> tuple[float, float]:
         """Return the steps of weights and intercept, of the mean loss.
 
-        Args:
-            curvature: c, the loss's mean second derivative.
-            share: (1 - b / n) / b of batches of b of n rows.
-            momentum: in [0, 1).
+        ``share`` is (1 - b / n) / b of batches of b of n rows.
         """
         noisy = share * max(HEADROOM, 1 / (1 - momentum))
         weights = 2 * curvature * (self.largest + noisy * self.noise) + self.penalty
@@ -119,9 +116,7 @@ def _largest_of(problem: SoftmaxProblem, sample: LocalRows) -> float:
 def largest_eigenvalue(times: Callable[[Tensor], Tensor], like: Tensor) -> float:
     """Return about the largest eigenvalue of a positive semidefinite matrix, seldom less.
 
-    Args:
-        times: its product with a matrix (d, k).
-        like: (d,), gives dtype and device.
+    ``times`` is its product with a matrix (d, k); ``like``, (d,), gives dtype and device.
     """
     source = torch.Generator().manual_seed(0)
     columns = torch.randn((len(like), COLUMNS), generator=source, dtype=torch.float64).to(like)
