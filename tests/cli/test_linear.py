@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,16 @@ def test_the_best_bound_of_all_solvers_is_held_against_each(lastlayer, file, tmp
     assert shown["newton-krylov"] < 1e-8 < shown["sgd"] < read["sgd"]["gap"]
     history = json.loads((tmp_path / "o" / "sgd" / "history.json").read_text())
     assert read["sgd"]["bound"] == max(history["bound"]) > min(history["bound"])
+
+
+@pytest.mark.parametrize(
+    "words", [("--solver", "sgd"), ("--solver", "lbfgs,newton-krylov", "--path", "0.1,1")]
+)
+def test_no_best_bound_is_shown_for_one_solver_or_strengths_of_their_own(lastlayer, file, words):
+    """A single solver's bound is its gap already; of other strengths the objectives differ."""
+    printed = lastlayer("fit-linear", "--features", file, *words, "--out", "o")
+    assert printed.status == 0, printed.err
+    assert "Above the best bound" not in Path("o/table.md").read_text()
 
 
 def test_a_finished_solver_is_fitted_again_only_if_settings_or_data_change(

@@ -1,10 +1,11 @@
 import json
 import re
+import threading
 from dataclasses import replace
 
 import pytest
 
-from lastlayer.experiments import Recipe, plan, run
+from lastlayer.experiments import Recipe, jobs, plan, run
 from lastlayer.experiments.kinds import KINDS
 from lastlayer.training import RunDirectory
 
@@ -191,6 +192,35 @@ def test_a_run_that_fails_does_not_lose_the_others_and_can_be_mended(tiny_recipe
     done, total, finished, runs = seen[-1]
     assert (total, finished, runs) == (80, 1, 2)
     assert 40 <= done < 80
+
+
+def test_progress_stands_at_the_last_whole_record_and_goes_on(tiny_recipe, tmp_path, monkeypatch):
+    (job,) = plan(tiny(tiny_recipe), ["softmax"], [0], tmp_path)
+    told, looked = [], threading.Semaphore(0)
+
+    def progress(done, *rest):
+        told.append(done)
+        looked.release()
+
+    def halting(config, path, *, resume):
+        """Write records by pieces, looked at twice after each: once may have begun before it."""
+        path.mkdir()
+        with (path / "metrics.jsonl").open("w", encoding="utf-8") as file:
+            for piece in ('{"st', 'ep": 7}\n', '{"step": 1', "4}", "\n"):
+                file.write(piece)
+                file.flush()
+                while looked.acquire(blocking=False):
+                    pass
+                for _ in range(2):
+                    assert looked.acquire(timeout=20), "progress is told no more"
+                seen.append(told[-1])
+
+    seen = []
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setitem(KINDS, "heads", replace(KINDS["heads"], train=halting))
+    assert run([job], parallel=1, progress=progress) == []
+    assert seen == [0, 7, 7, 7, 14]
+    assert told == sorted(told)
 
 
 def test_a_mended_run_loses_its_error(tiny_recipe, tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -23,6 +25,8 @@ SMOOTHABLE = {
     "pc-softmax",
 }
 FEATURES, TARGET = torch.randn(N, D), torch.tensor([0, 3, 1])
+
+KINDS = sorted({type(build_head(name, D, K)) for name in NAMES}, key=lambda kind: kind.__name__)
 
 every_head = pytest.mark.parametrize("name", NAMES)
 
@@ -110,6 +114,28 @@ def test_label_smoothing_works_or_is_refused_with_the_reason(name):
 def test_bad_options_are_named_at_construction(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_head(name, D, K, **options)
+
+
+def options_of(kind):
+    """Name and default of every option that a class or one of its bases declares."""
+    inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
+    parameters = [p for init in inits for p in inspect.signature(init).parameters.values()]
+    named = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {p.name: p.default for p in named if p.default is not inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_takes_the_options_that_its_page_explains_and_no_other(kind):
+    page = (DropMax.__doc__ if issubclass(kind, DropMax) else "") + kind.__doc__
+    counts = {"class_counts": [4, 3, 2, 1]} if "class_counts:" in page else {}
+    everyones = {name: value for other in KINDS for name, value in options_of(other).items()}
+    assert {"tau", "zero_counts", "alpha", "temperature", "share"} <= everyones.keys()
+    for name, default in everyones.items():
+        if re.search(rf"^\s+{name}: ", page, re.MULTILINE):
+            kind(D, K, **counts, **{name: options_of(kind)[name]})
+        else:
+            with pytest.raises(TypeError, match=rf"\b{name}\b"):
+                kind(D, K, **counts, **{name: default})
 
 
 @every_head

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from lastlayer.incremental import IncrementalClassifier, IncrementalConfig, IncrementalRun, learn
+from lastlayer.incremental import (
+    BiasCorrection,
+    IncrementalClassifier,
+    IncrementalConfig,
+    IncrementalRun,
+    RehearsalMemory,
+    learn,
+)
 
 WIDTH = 6
 SETTINGS = {
@@ -104,6 +111,30 @@ def test_a_task_that_failed_leaves_the_optimizers_state():
     with pytest.raises(RuntimeError, match="stopped"):
         made.learn(*task(2), progress=stop)
     assert_same(made.learn(*task(3)), whole.learn(*task(3)))
+
+
+def test_a_task_that_failed_after_its_correction_leaves_the_pairs_of_before(monkeypatch):
+    made = learner("softmax+bias-correction").learn(*task(0, 1)).learn(*task(2))
+    whole, inputs = copy.deepcopy(made), task(*range(3))[0]
+    before = made.predict_log_prob(inputs)
+    fitted = []
+
+    def fit(correction, logits, target):
+        fitted.append(len(correction.scale))
+        return original(correction, logits, target)
+
+    def full(memory, *arguments, **options):
+        raise OSError("no space left")
+
+    original = BiasCorrection.fit
+    with monkeypatch.context() as patch:
+        patch.setattr(BiasCorrection, "fit", fit)
+        patch.setattr(RehearsalMemory, "update", full)
+        with pytest.raises(OSError, match="no space left"):
+            made.learn(*task(3))
+    assert fitted == [3]  # a third pair was there when the task failed
+    assert torch.equal(made.predict_log_prob(inputs), before)
+    assert_same(made.learn(*task(4)), whole.learn(*task(4)))
 
 
 def test_the_users_network_may_change_afterwards():

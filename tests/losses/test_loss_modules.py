@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lastlayer import losses
 from lastlayer.functional.class_sampling import class_dropout_loss, sampled_softmax_loss
 from lastlayer.functional.fenchel_young import entmax_loss
 from lastlayer.losses import (
@@ -179,3 +180,30 @@ def test_autocast_computes_the_loss_in_float32(name):
     assert value.equal(loss(logits.float(), target))
     value.backward()
     assert weight.grad.isfinite().all()
+
+
+OWN = {
+    "BalancedSoftmaxLoss": {"class_counts": [4, 3], "tau": 1.0, "zero_counts": "error"},
+    "ClassBalancedLoss": {"class_counts": [4, 3], "beta": 0.9},
+    "LDAMLoss": {"class_counts": [4, 3], "max_margin": 0.5, "scale": 30.0},
+    "PCSoftmaxLoss": {"prior": torch.tensor([0.5, 0.5])},
+    "ClassDropoutLoss": {"retain_prob": 0.5},
+    "SampledSoftmaxLoss": {"num_samples": 1, "proposal": "uniform", "num_classes": 2},
+    "EntmaxLoss": {"alpha": 1.3},
+    "SparsemaxLoss": {},
+    "Entmax15Loss": {},
+}
+
+
+def test_every_loss_is_known_here():
+    assert {*OWN, "ClassificationLoss"} == {name for name in dir(losses) if name.endswith("Loss")}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_options_of_other_losses_are_refused_by_name(name):
+    build, own = getattr(losses, name), OWN[name]
+    build(**own)
+    for option, value in {key: v for options in OWN.values() for key, v in options.items()}.items():
+        if option not in own:
+            with pytest.raises(TypeError, match=rf"\b{option}\b"):
+                build(**own, **{option: value})

@@ -326,6 +326,19 @@ def test_progressive_draws_begin_with_the_data_and_end_with_even_classes():
         assert float(z.abs().max()) < 5
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_progressive_draws_go_to_even_classes_by_equal_parts(steps):
+    """In two steps from one end to the other; in three the middle one is half way."""
+    target = torch.repeat_interleave(torch.arange(10), COUNTS)
+    draws = StageDraws(target, 10, kind="progressive", batch_size=40_000, steps=steps, seed=0)
+    for step in range(steps):
+        done = step / (steps - 1)
+        prob = (1 - done) * COUNTS / COUNTS.sum() + done / 10
+        drawn = torch.bincount(target[draws.batch(step)[0]], minlength=10)
+        z = (drawn - 40_000 * prob) / (40_000 * prob * (1 - prob)).sqrt()
+        assert float(z.abs().max()) < 5
+
+
 def test_counts_reach_the_heads_of_both_stages(tmp_path, splits):
     head = {"name": "ldam", "options": {"scale": 10.0}}
     settings = config(

@@ -165,10 +165,11 @@ def _steps_done(job: Job) -> int:
     if run_directory.finished:
         return job.config.total_steps
     try:
-        lines = run_directory.metrics_path.read_text(encoding="utf-8").splitlines()
-        return int(json.loads(lines[-1])["step"])
+        text = run_directory.metrics_path.read_text(encoding="utf-8")
+        whole = text[: text.rindex("\n")]  # the run may be in the middle of writing one more
+        return int(json.loads(whole.splitlines()[-1])["step"])
     except (OSError, ValueError, KeyError, IndexError):
-        return 0  # not begun, or in the middle of writing
+        return 0  # not begun
 
 
 def file_name(label: str) -> str:

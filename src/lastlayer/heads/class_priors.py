@@ -271,6 +271,9 @@ class PCSoftmax(BalancedSoftmax):
         {arguments}
         class_counts: (K,) how often each class occurs in the whole training set.
 
+    Raises:
+        TypeError: if it is given ``tau`` or ``zero_counts``, which are BalancedSoftmax's alone.
+
     Example:
         >>> head = PCSoftmax(in_features=8, num_classes=2, class_counts=[90, 10])
         >>> head(torch.zeros(4, 8), torch.tensor([0, 0, 0, 1])).loss.shape
@@ -289,6 +292,12 @@ class PCSoftmax(BalancedSoftmax):
         class_counts: Tensor | Sequence[float],
         **kwargs: Any,
     ) -> None:
+        for name in ("tau", "zero_counts"):
+            if name in kwargs:
+                raise TypeError(
+                    f"PCSoftmax takes no {name}: its density ratio needs the counts as they are, "
+                    f"none of them 0; got {name}={kwargs[name]!r}. BalancedSoftmax has the option"
+                )
         super().__init__(in_features, num_classes, class_counts=class_counts, **kwargs)
 
     def _distribution_nll(
