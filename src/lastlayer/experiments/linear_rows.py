@@ -77,6 +77,7 @@ def load_linear_files(
         )
         return RowsPart(rows, len(indices))
 
+    train_rows, test_rows = part(train), part(_indices(test))  # which name a file that is missing
     # What tells whether data have changed: of files their size and time alone.
     about = repr((features, target, columns, dtype, classes.tolist()))
     stats = [(str(path.resolve()), path.stat()) for path in file_paths("features", features)]
@@ -85,8 +86,8 @@ def load_linear_files(
     parts = (labels, train, validation, _indices(test))
     return LinearData(
         name=_name(features),
-        train=part(train),
-        test=part(_indices(test)),
+        train=train_rows,
+        test=test_rows,
         validation=part(validation) if wanted else None,
         notes=(f"No test arrays: {len(test.target)} examples were set apart for the test.",),
         files=digest_of((told, *(part.numpy() for part in parts))),
