@@ -132,6 +132,12 @@ def test_mistakes_are_one_line(lastlayer, examples, words, message):
     assert message in one_error_line(lastlayer("fit-linear", *words))
 
 
+def test_the_examples_set_apart_for_the_test_are_told_before_the_fit(lastlayer, examples):
+    *_, printed = fitted(lastlayer, *PATTERN, "y.npy")
+    told = "note: No test arrays: 30 examples were set apart for the test."  # a fifth of 150
+    assert told in " ".join((printed.out + printed.err).split())
+
+
 def test_rows_that_are_not_finite_are_counted_by_file(lastlayer, examples):
     X = np.load("part2.npy")
     X[::2, 1] = np.nan

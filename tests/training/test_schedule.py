@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from lastlayer.heads import Classifier, Softmax
-from lastlayer.training.module import TrainingModule
+from lastlayer.training.module import TrainingModule, build_optimizer
 from lastlayer.training.schedule import build_schedule, rate_factor, warmup_steps
 from lastlayer.training.sections import OptimizerConfig
 
@@ -111,3 +111,24 @@ def test_the_optimizer_is_torchs_sgd_with_that_momentum(nesterov):
     defaults = built["optimizer"].defaults
     assert (defaults["momentum"], defaults["nesterov"]) == (0.9, nesterov)
     assert isinstance(built["lr_scheduler"]["scheduler"], LambdaLR)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("adam", lambda groups: torch.optim.Adam(groups, lr=LR)),
+        ("adamw", lambda groups: torch.optim.AdamW(groups, lr=LR)),
+        ("sgd", lambda groups: torch.optim.SGD(groups, lr=LR, momentum=0.9)),
+    ],
+)
+def test_an_optimizer_steps_as_torchs_of_that_name_with_its_decay(name, theirs):
+    """Adam adds the decay to the gradient, AdamW takes it off the weights."""
+    config = OptimizerConfig(name=name, lr=LR, momentum=0.9)
+    weights = [nn.Parameter(torch.tensor([2.0, -3.0])) for _ in range(2)]
+    groups = [[{"params": [weight], "weight_decay": 0.3}] for weight in weights]
+    optimizers = build_optimizer(config, groups[0], torch.device("cpu")), theirs(groups[1])
+    for step in range(3):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.tensor([0.5, -0.1 * step])
+            optimizer.step()
+    torch.testing.assert_close(*weights)
