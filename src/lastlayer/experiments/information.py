@@ -25,7 +25,8 @@ from lastlayer.information.feature_quality import FeatureQuality
 from lastlayer.information.label_modes import LabelModes
 from lastlayer.information.stochastic import StochasticInformation, predicts_with_masks
 from lastlayer.training import RunDirectory
-from lastlayer.training.fit import load_classifier, load_run_splits
+from lastlayer.training.fit import load_classifier, load_run_splits, predictions_on
+from lastlayer.training.measuring import measured_part
 
 
 class RunInformation(NamedTuple):
@@ -81,13 +82,11 @@ def run_information(
     per example for the bracket of a head that predicts with masks.
     """
     run = RunDirectory.open(path)
-    summary, predictions = run.summary(), run.predictions()
+    summary = run.summary()
     classifier = load_classifier(run)
-    splits = load_run_splits(run, data_dir=data_dir)
-    measured = splits.validation if summary["measured_on"] == "validation" else splits.test
+    measured = measured_part(run.config(), load_run_splits(run, data_dir=data_dir))
+    predictions = predictions_on(run, measured)
     log_prob, target = predictions["log_prob"], predictions["target"]
-    if measured is None or not torch.equal(measured.target, target):
-        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
     estimates = {"as predicted": estimate_information(log_prob, target)}
     if "temperature" in summary:
         scaled = apply_temperature(predictions["scores"], summary["temperature"])

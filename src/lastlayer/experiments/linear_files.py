@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lastlayer._files import atomic_write
+from lastlayer._files import atomic_write, read_json, with_null
 from lastlayer.linear_model import save_linear
 
 Numbers = dict[str, Any]
@@ -21,9 +21,9 @@ def finished_summary(folder: Path, described: Numbers, traced: bool) -> Numbers 
     if not (folder / "model.npz").is_file():
         return None
     try:
-        summary: Numbers = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary: Numbers = read_json(folder / "summary.json")
         same = summary["settings"] == described
-        if not same or (traced and "test_accuracy" not in read_history(folder)):
+        if not same or (traced and "test_accuracy" not in read_json(folder / "history.json")):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not finished, or damaged: fitted again
@@ -42,23 +42,4 @@ def write_fit(folder: Path, model: Any, summary: Numbers, history: Numbers) -> N
 
 def plain(value: Any) -> Any:
     """Return nested data as JSON has them: lists, and null for NaN and infinity."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_history(folder: Path) -> Numbers:
-    """Return a solver's ``history.json``, with NaN where JSON has no number."""
-    found: Numbers = with_nan(json.loads((folder / "history.json").read_text(encoding="utf-8")))
-    return found
-
-
-def with_nan(value: Any) -> Any:
-    """Return nested data as :func:`plain` took them, NaN for null."""
-    if isinstance(value, dict):
-        return {key: with_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [with_nan(entry) for entry in value]
-    return math.nan if value is None else value
+    return with_null(value, lambda number: not math.isfinite(number))

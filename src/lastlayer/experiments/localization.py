@@ -15,7 +15,7 @@ from lastlayer.functional.class_maps import METHODS
 from lastlayer.information import ClassMaps, localization
 from lastlayer.information.localization import Localization
 from lastlayer.training import RunDirectory
-from lastlayer.training.fit import load_classifier, load_run_splits
+from lastlayer.training.fit import load_classifier, load_run_splits, predictions_on
 
 COLUMNS = ("example", "left", "top", "right", "bottom")
 
@@ -53,9 +53,7 @@ def run_localization(
         return None
     if test.inputs.dim() != 4:
         raise ValueError(f"boxes need images; the inputs of {run.path} have another shape")
-    predictions = run.predictions()
-    if not torch.equal(predictions["target"], test.target):
-        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    predictions = predictions_on(run, test)
     classifier = load_classifier(run)
     images = test.inputs.to(classifier.head.classifier.weight)
     methods = {}

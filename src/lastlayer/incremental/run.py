@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lastlayer._files import read_json
 from lastlayer._random import derive_seed, seeded
 from lastlayer.data import ClassTasks, Split, Splits, class_tasks, task_indices
 from lastlayer.evaluation import TaskMatrix, confusion_counts, evaluate
@@ -56,10 +56,7 @@ class IncrementalRun(RunDirectory):
         """
         found: list[dict[str, Any]] = []
         while (path := self.result_path(len(found))).is_file():
-            try:
-                result = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{path} is corrupt: {error}") from error
+            result = read_json(path)
             if not isinstance(result, dict) or "confusions" not in result:
                 raise ValueError(f"{path} is corrupt: it has no entry 'confusions'")
             found.append(result)

@@ -15,7 +15,7 @@ from lastlayer.report.explain import easy_and_hard
 from lastlayer.report.maps import map_overlays
 from lastlayer.report.style import save_figure
 from lastlayer.training import RunDirectory
-from lastlayer.training.fit import load_classifier, load_run_splits
+from lastlayer.training.fit import load_classifier, load_run_splits, predictions_on
 
 TITLES = {"cam": "CAM", "infocam": "infoCAM", "infocam+": "infoCAM+"}
 
@@ -46,10 +46,7 @@ def explain_maps(
     test = load_run_splits(run, data_dir=data_dir).test
     if test.inputs.dim() != 4:
         raise ValueError(f"class maps need images; the inputs of {run.path} have another shape")
-    predictions = run.predictions()
-    log_prob = predictions["log_prob"]
-    if not torch.equal(predictions["target"], test.target):
-        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    log_prob = predictions_on(run, test)["log_prob"]
     rows = torch.cat(easy_and_hard(log_prob, test.target, count))
     images, predicted = test.inputs[rows], log_prob[rows].argmax(dim=-1)
     wanted = dict.fromkeys(("cam", method))

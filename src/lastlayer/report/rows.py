@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lastlayer._checks import check_choice
-from lastlayer._files import with_null
-from lastlayer.evaluation.catalog import MEASURES, measures_of, or_nan
+from lastlayer._files import with_nan, with_null
+from lastlayer.evaluation.catalog import MEASURES, measures_of
 from lastlayer.report.kinds import KINDS
 from lastlayer.report.style import write_atomically
 
@@ -163,8 +163,3 @@ def _row_of(table: str, entries: dict[str, Any]) -> Row:
         {name: entries[name] for name in kind.shared},
         {name: with_nan(entries[name]) for name in kind.details},
     )
-
-
-def with_nan(value: Any) -> Any:
-    """Return nested lists with NaN for null."""
-    return [with_nan(entry) for entry in value] if isinstance(value, list) else or_nan(value)

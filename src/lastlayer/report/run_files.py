@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lastlayer._checks import check_choice
+from lastlayer._files import read_json, with_nan
 from lastlayer.data.collages import digit_collages
 from lastlayer.evaluation import Reliability, confusion_counts, measures_of, reliability
 from lastlayer.information import filter_object, posterior_threshold
@@ -19,7 +19,7 @@ from lastlayer.information.filtering import Filtered
 from lastlayer.report.convergence import SolverCurve
 from lastlayer.report.curves import Curve
 from lastlayer.report.kinds import KINDS
-from lastlayer.report.rows import Row, with_nan
+from lastlayer.report.rows import Row
 from lastlayer.training import RunDirectory
 from lastlayer.training.fit import load_classifier, load_run_splits
 
@@ -175,7 +175,7 @@ def read_solvers(paths: Sequence[Path]) -> Solvers:
         if not files:
             raise FileNotFoundError(f"{path} is no folder of lastlayer fit-linear")
         for file in files:
-            name, history = file.parent.resolve().name, _read_json(file)
+            name, history = file.parent.resolve().name, read_json(file)
             test = history.get("test_accuracy", {"seconds": [], "accuracy": []})
             seconds, objective, bound = (
                 with_nan(history[entry]) for entry in ("seconds", "objective", "bound")
@@ -183,17 +183,10 @@ def read_solvers(paths: Sequence[Path]) -> Solvers:
             found.curves.append(
                 SolverCurve(name, seconds, objective, bound, test["seconds"], test["accuracy"])
             )
-            along = _read_json(file.with_name("summary.json"))["path"]
+            along = read_json(file.with_name("summary.json"))["path"]
             if along is not None:
                 found.paths[name] = along
     return found
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file} is corrupt: {error}") from error
 
 
 EMPTY = 0.5  # of the mean ink of an image; windows of a collage with less are background

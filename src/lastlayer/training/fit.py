@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from lastlayer.data import Splits
+from lastlayer.data import Split, Splits
 from lastlayer.heads import Classifier
 from lastlayer.longtail import class_counts
 from lastlayer.training.augmentation import build_augmentations
@@ -123,6 +124,14 @@ def load_classifier(run: RunDirectory) -> Classifier:
     if len(summary["input_shape"]) == 3:  # as in training: other layouts round differently
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier.eval()
+
+
+def predictions_on(run: RunDirectory, part: Split) -> dict[str, Tensor]:
+    """Return a finished run's predictions; ``ValueError`` if they are not of these examples."""
+    predictions = run.predictions()
+    if not torch.equal(part.target, predictions["target"]):
+        raise ValueError(f"{run.path} was not measured on these data; give the run's --data-dir")
+    return predictions
 
 
 def load_run_splits(run: RunDirectory, *, data_dir: str | None = None) -> Splits:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lastlayer._files import atomic_write, with_null
+from lastlayer._files import atomic_write, read_json, with_null
 from lastlayer.training.config import RunConfig
 
 #: What readers of a summary rely on.
@@ -176,11 +176,7 @@ class RunDirectory:
                 f"{self.path} is not finished: {self.summary_path.name} is missing; resume it with "
                 f"{self.resumed_with}"
             )
-        try:
-            text = self.summary_path.read_text(encoding="utf-8")
-            summary = json.loads(text, object_hook=_with_infinities)
-        except ValueError as error:
-            raise ValueError(f"{self.summary_path} is corrupt: {error}") from error
+        summary = read_json(self.summary_path, object_hook=_with_infinities)
         for entry in SUMMARY_ENTRIES:
             if not isinstance(summary, dict) or entry not in summary:
                 raise ValueError(f"{self.summary_path} is corrupt: it has no entry {entry!r}")
