@@ -34,6 +34,7 @@ def compare_runs(
 
 def report_runs(recipe: Recipe, planned: Sequence[Job], folder: Path) -> None:
     """Write what the finished runs show, and print its tables."""
+    from lastlayer.experiments.kinds import KINDS
     from lastlayer.report import write_comparison
     from lastlayer.training import RunDirectory
 
@@ -42,22 +43,14 @@ def report_runs(recipe: Recipe, planned: Sequence[Job], folder: Path) -> None:
         runs[job.label].append(job.path)
     if not any(RunDirectory(path).finished for paths in runs.values() for path in paths):
         return
-    intro = recipe.source
-    pictures: dict[str, Path] = {}
-    if recipe.kind == "incremental":
-        # What is kept of old classes, but for methods that say so themselves.
-        config: Any = planned[0].config
-        intro = f"{recipe.source}. Memory: {config.memory.describe()}."
-    else:
-        pictures = _explain_one(runs)
     report = write_comparison(
         folder,
         runs,
         title=recipe.title,
-        intro=intro,
+        intro=recipe.source + KINDS[recipe.kind].describe(planned[0].config),
         published=recipe.published,
         published_note=recipe.published_note,
-        extra_figures=pictures,
+        extra_figures=_explain_one(runs),
     )
     for wide, *narrower in report.tables:
         print_table(wide, *narrower)
@@ -78,15 +71,19 @@ def print_trials(trials: Sequence[Any]) -> None:
 
 
 def _explain_one(runs: dict[str, list[Path]]) -> dict[str, Path]:
-    """Draw the retain probabilities of a finished DropMax run, if there is one."""
+    """Draw the retain probabilities of a finished DropMax run, not over tasks, if there is one."""
     from lastlayer.report.explain import explain_run
+    from lastlayer.report.kinds import KINDS
     from lastlayer.training import RunDirectory
 
     heads = [head for head in runs if head.startswith("dropmax")]
     for head in sorted(heads, key=lambda head: head != "dropmax"):
         for path in runs[head]:
             run = RunDirectory(path)
-            if run.finished and run.summary()["measured_on"] == "test":
+            if not run.finished:
+                continue
+            summary = run.summary()
+            if KINDS["heads"].applies(summary) and summary["measured_on"] == "test":
                 return {f"Retain probabilities of {path.name}": explain_run(path)}
     return {}
 

@@ -28,6 +28,7 @@ class RunKind:
         directory: the class of their run directory.
         train: called with the configuration, the path and ``resume=True``.
         check: reads the data and builds what is to be trained, so that a mistake is found before.
+        describe: takes a configuration; what all runs of a comparison have in common, in words.
     """
 
     command: str
@@ -35,6 +36,7 @@ class RunKind:
     directory: type[RunDirectory]
     train: Callable[..., RunDirectory]
     check: Callable[[Sequence[Any]], None]
+    describe: Callable[[Any], str] = lambda config: ""
 
     def check_variant(self, variant: str, changes: dict[str, Any]) -> None:
         """Raise ``ValueError`` if a variant changes tables that only another kind of runs has."""
@@ -80,5 +82,13 @@ def _distinct(configs: Sequence[Config], *parts: str) -> list[Config]:
 
 KINDS: dict[KindName, RunKind] = {
     "heads": RunKind("compare", RunConfig, RunDirectory, train, _check_trainable),
-    "incremental": RunKind("learn", IncrementalConfig, IncrementalRun, learn, _check_learnable),
+    "incremental": RunKind(
+        "learn",
+        IncrementalConfig,
+        IncrementalRun,
+        learn,
+        _check_learnable,
+        # What is kept of old classes, but for methods that say so themselves.
+        lambda config: f". Memory: {config.memory.describe()}.",
+    ),
 }
