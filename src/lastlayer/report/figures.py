@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from lastlayer._checks import check_choice, check_count, check_options
 from lastlayer.registry import Registry
 from lastlayer.report.convergence import convergence_figure, path_figure
 from lastlayer.report.curves import learning_curves, rates_figure, reliability_figure
 from lastlayer.report.dot_plot import comparison_figure
 from lastlayer.report.group_figures import class_accuracy_figure, tail_confusion_figure
-from lastlayer.report.heat_maps import confusion_figure, task_confusion_figure, task_matrix_figure
+from lastlayer.report.heat_maps import confusion_figure
 from lastlayer.report.maps import filtering_figure
 from lastlayer.report.rows import Row, read_record
 from lastlayer.report.run_files import (
@@ -28,7 +26,12 @@ from lastlayer.report.run_files import (
     sampling_rates,
 )
 from lastlayer.report.surfaces import PAIRS, contour_surfaces
-from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
+from lastlayer.report.task_curves import (
+    accuracy_curve_figure,
+    old_new_figure,
+    taken_for_figure,
+    tasks_figure,
+)
 from lastlayer.training import RunDirectory
 
 if TYPE_CHECKING:
@@ -195,7 +198,7 @@ def _old_new(paths: Paths) -> Figure:
     "tasks",
 )
 def _tasks(paths: Paths, *, variant: str | None = None) -> Figure:
-    return task_matrix_figure(np.mean(_task_row(paths, variant).details["matrices"], axis=0))
+    return tasks_figure(_task_row(paths, variant))
 
 
 @FIGURES.register(
@@ -204,8 +207,7 @@ def _tasks(paths: Paths, *, variant: str | None = None) -> Figure:
     "runs over tasks",
 )
 def _taken_for(paths: Paths, *, variant: str | None = None) -> Figure:
-    confusion = np.sum(_task_row(paths, variant).details["task_confusions"], axis=0)
-    return task_confusion_figure(confusion, [1] * len(confusion))
+    return taken_for_figure(_task_row(paths, variant))
 
 
 @FIGURES.register(

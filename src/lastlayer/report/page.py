@@ -14,7 +14,6 @@ from lastlayer.evaluation import MEASURES
 from lastlayer.report.curves import learning_curves, rates_figure, reliability_figure
 from lastlayer.report.dot_plot import comparison_figure
 from lastlayer.report.group_figures import class_accuracy_figure, tail_confusion_figure
-from lastlayer.report.heat_maps import task_confusion_figure, task_matrix_figure
 from lastlayer.report.html import html_report
 from lastlayer.report.kinds import KINDS
 from lastlayer.report.results_table import published_table, wide_and_narrow
@@ -27,7 +26,12 @@ from lastlayer.report.run_files import (
     sampling_rates,
 )
 from lastlayer.report.style import save_figure, write_atomically
-from lastlayer.report.task_curves import accuracy_curve_figure, old_new_figure
+from lastlayer.report.task_curves import (
+    accuracy_curve_figure,
+    old_new_figure,
+    taken_for_figure,
+    tasks_figure,
+)
 from lastlayer.report.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -152,13 +156,10 @@ def _of_tasks(
     for name in detailed:
         check_choice("detailed", name, by_name)
     for number, name in enumerate(dict.fromkeys(detailed), start=1):
-        matrix = np.mean(by_name[name].details["matrices"], axis=0)
-        confusion = np.sum(by_name[name].details["task_confusions"], axis=0)
         caption = f"{name}: accuracy on each task after each task, %, mean over seeds"
-        yield f"tasks-{number}", caption, task_matrix_figure(matrix)
+        yield f"tasks-{number}", caption, tasks_figure(by_name[name])
         caption = (
             f"{name}: which task's classes examples are taken for in the end, % of each row, all "
             "seeds; framed: old taken for new"
         )
-        figure = task_confusion_figure(confusion, [1] * len(confusion))
-        yield f"taken-for-{number}", caption, figure
+        yield f"taken-for-{number}", caption, taken_for_figure(by_name[name])

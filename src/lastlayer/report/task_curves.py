@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lastlayer.evaluation.intervals import mean_interval
+from lastlayer.report.heat_maps import task_confusion_figure, task_matrix_figure
 from lastlayer.report.rows import Row, check_rows
 from lastlayer.report.style import COLORS, DASHES, MARKERS, WRONG, new_figure, style
 
@@ -98,3 +99,14 @@ def old_new_figure(rows: Sequence[Row]) -> Figure:
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def tasks_figure(row: Row) -> Figure:
+    """One method's accuracy on each task after each task, mean over seeds."""
+    return task_matrix_figure(np.mean(row.details["matrices"], axis=0))
+
+
+def taken_for_figure(row: Row) -> Figure:
+    """Which task's classes examples are taken for after one method's last task, all seeds."""
+    confusion = np.sum(row.details["task_confusions"], axis=0)
+    return task_confusion_figure(confusion, [1] * len(confusion))
