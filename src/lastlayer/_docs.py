@@ -39,11 +39,27 @@ def filled_in(text: str, shared: Mapping[str, Mapping[str, str]]) -> str:
     return _PLACE.sub(lines, text)
 
 
-def show_keywords(function: Callable[..., Any], defaults: Mapping[str, object]) -> None:
-    """Let ``inspect.signature`` show keywords, by their defaults, instead of ``**arguments``."""
+def show_keywords(
+    function: Callable[..., Any],
+    defaults: Mapping[str, object],
+    annotations: Mapping[str, Any] | None = None,
+) -> None:
+    """Let ``inspect.signature`` show keywords, by their defaults, instead of ``**arguments``.
+
+    A function without ``**arguments`` stays as it is.
+    """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if len(own) == len(signature.parameters):
+        return
+    hints = annotations or {}
     more = [
-        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in defaults.items()
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=hints.get(name, inspect.Parameter.empty),
+        )
+        for name, default in defaults.items()
     ]
     function.__signature__ = signature.replace(parameters=own + more)  # type: ignore[attr-defined]

@@ -57,6 +57,12 @@ _TENSORS = {
 }
 
 
+def meaning_unless(refusal: str | None, meaning: Mapping[str, str] = MEANING) -> dict[str, str]:
+    """Return what arguments mean where label smoothing is refused for a reason, if there is one."""
+    refused = {} if refusal is None else {"label_smoothing": f"refused unless 0: {refusal}."}
+    return {**meaning, **refused}
+
+
 def shared_text(meaning: Mapping[str, str] = MEANING) -> dict[str, Mapping[str, str]]:
     """Return what may stand in braces in a docstring: ``{arguments}``, or one of them by name."""
     one_by_one = {name: {name: text} for name, text in {**meaning, **_TENSORS}.items()}

@@ -22,7 +22,13 @@ from lastlayer._checks import (
     check_probability,
 )
 from lastlayer._docs import filled_in
-from lastlayer.functional.loss_arguments import MEANING, LossArguments, reduce_rows, split_ignored
+from lastlayer.functional.loss_arguments import (
+    MEANING,
+    LossArguments,
+    meaning_unless,
+    reduce_rows,
+    split_ignored,
+)
 from lastlayer.heads.interface import (
     Draw,
     HeadOutput,
@@ -94,10 +100,9 @@ class Head(nn.Module):
     @classmethod
     def _explain(cls) -> None:
         """Let the docstring say what the arguments of every head mean."""
-        refused = cls.label_smoothing_refusal
-        smoothing = {} if refused is None else {"label_smoothing": f"refused unless 0: {refused}."}
         if cls.__doc__ is not None:
-            cls.__doc__ = filled_in(cls.__doc__, {"arguments": _MEANING | smoothing})
+            meaning = meaning_unless(cls.label_smoothing_refusal, _MEANING)
+            cls.__doc__ = filled_in(cls.__doc__, {"arguments": meaning})
 
     def __init__(
         self,

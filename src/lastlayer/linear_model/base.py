@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lastlayer._checks import is_number, is_whole
+from lastlayer._docs import show_keywords
 from lastlayer.linear_model import block_reductions
 from lastlayer.linear_model.class_weights import check_class_weights, weigh_classes
 from lastlayer.linear_model.inputs import (
@@ -32,9 +33,9 @@ from lastlayer.linear_model.rows.memory import LocalRows
 from lastlayer.linear_model.rows.protocol import Rows
 from lastlayer.linear_model.shared_arguments import (
     DEFAULTS,
+    HINTS,
     SharedArguments,
     whole_doc,
-    whole_signature,
 )
 from lastlayer.linear_model.solvers.progress import Callback, Progress
 
@@ -118,8 +119,7 @@ class LinearSoftmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # un
         super().__init_subclass__()
         cls._defaults = cls._defaults | defaults
         if "__init__" in vars(cls):
-            signature = whole_signature(cls.__init__, cls._defaults)
-            cls.__init__.__signature__ = signature  # type: ignore[attr-defined]
+            show_keywords(cls.__init__, cls._defaults, HINTS)
         if cls.__doc__ and LinearSoftmax.__doc__:
             cls.__doc__ = whole_doc(cls.__doc__, LinearSoftmax.__doc__)
 

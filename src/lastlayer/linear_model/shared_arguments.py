@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 from lastlayer.linear_model.solvers.progress import Callback
@@ -40,18 +39,8 @@ DEFAULTS: SharedArguments = {
 }
 
 
-def whole_signature(init: Callable[..., None], defaults: Mapping[str, Any]) -> inspect.Signature:
-    """Return a signature with the shared arguments in place of ``**shared``."""
-    signature = inspect.signature(init)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    if len(own) == len(signature.parameters):
-        return signature
-    hints = [getattr(h, "__forward_arg__", h) for h in SharedArguments.__annotations__.values()]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hint)
-        for (name, value), hint in zip(defaults.items(), hints, strict=True)
-    ]
-    return signature.replace(parameters=[*own, *shared])
+#: As written: the annotations of a typed dictionary are references to come.
+HINTS = {n: getattr(h, "__forward_arg__", h) for n, h in SharedArguments.__annotations__.items()}
 
 
 def whole_doc(own: str, base: str) -> str:

@@ -17,9 +17,9 @@ from lastlayer._checks import (
 from lastlayer._docs import filled_in, show_keywords
 from lastlayer.functional.loss_arguments import (
     DEFAULTS,
-    MEANING,
     HardLossArguments,
     LossArguments,
+    meaning_unless,
     shared_text,
 )
 
@@ -60,10 +60,8 @@ class ClassificationLoss(nn.Module):
     @classmethod
     def _explain(cls) -> None:
         """Let docstring and signature name what ``**arguments`` stands for."""
-        refused = cls.refuses_smoothing
-        smoothing = {} if refused is None else {"label_smoothing": f"refused unless 0: {refused}."}
         if cls.__doc__ is not None:
-            cls.__doc__ = filled_in(cls.__doc__, shared_text(MEANING | smoothing))
+            cls.__doc__ = filled_in(cls.__doc__, shared_text(meaning_unless(cls.refuses_smoothing)))
         own = vars(cls).get("__init__")
         if "arguments" in getattr(own, "__annotations__", {}):
             show_keywords(cls.__init__, DEFAULTS)
